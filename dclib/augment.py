@@ -1,0 +1,102 @@
+"""From a picture to the network's input: one transform for training, one for everything else.
+
+Both squash the picture to size x size pixels and normalise it, as the authors do. The training
+one varies it with imgaug in between. What it draws depends only on (seed, epoch, index), so that a
+run is the same with any number of loader workers, and no worker or epoch repeats another.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class EvalTransform:
+    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values."""
+
+    def __init__(self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+        if size < 1:
+            raise ValueError(f"size must be at least 1 pixel, not {size}.")
+        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+
+    def __call__(self, image, epoch=0, index=0):
+        return self.to_tensor(self.resize(image))
+
+    def resize(self, image):
+        return image.resize((self.size, self.size), Image.BILINEAR, reducing_gap=2.0)
+
+    def to_tensor(self, pixels):
+        """Normalise: (H, W, 3) uint8 -> (3, H, W) float32."""
+        return v2.functional.normalize(
+            v2.functional.to_dtype(v2.functional.to_image(pixels), torch.float32, scale=True),
+            list(self.mean),
+            list(self.std),
+        )
+
+    def undo(self, images):
+        """Back to colours: (..., 3, H, W) normalised -> (..., H, W, 3) float in [0, 1]."""
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
+        return (images.cpu() * std + mean).clamp(0, 1).movedim(-3, -1)
+
+
+class TrainTransform(EvalTransform):
+    """`EvalTransform` with a fresh variation of the picture for every (epoch, index)."""
+
+    def __init__(self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, strength=1.0, seed=0):
+        super().__init__(size, mean, std)
+        self.strength, self.seed = strength, seed
+        self.pipeline = authors_policy(strength)
+
+    def __call__(self, image, epoch=0, index=0):
+        pixels = np.asarray(self.resize(image))
+        self.pipeline.seed_(_draw_seed(self.seed, epoch, index))
+        return self.to_tensor(self.pipeline(image=pixels))
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "pipeline"}
+
+    def __setstate__(self, state):
+        """In a spawned worker: build the pipeline anew, with imgaug's per-process tables."""
+        vars(self).update(state)
+        self.pipeline = authors_policy(self.strength)
+
+
+def authors_policy(strength=1.0):
+    """The augmentation of the 2019 notebook, in random order for every picture (imgaug).
+
+    `strength` scales every range: 1 as published, 0 leaves only the mirror image. Raises ValueError
+    outside [0, 1].
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"The strength of augmentation lies between 0 and 1, not {strength}.")
+    from dclib.imgaug_numpy2 import iaa
+
+    def around(low, high, neutral=0.0):
+        return (neutral + strength * (low - neutral), neutral + strength * (high - neutral))
+
+    return iaa.Sequential(
+        [
+            iaa.Fliplr(0.5),
+            iaa.Crop(percent=around(0, 0.1)),
+            iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=around(0, 0.5))),
+            iaa.AdditiveGaussianNoise(scale=around(0, 0.05 * 255), per_channel=0.5),
+            iaa.Multiply(around(0.8, 1.2, neutral=1), per_channel=0.2),
+            iaa.Affine(
+                scale={axis: around(0.8, 1.2, neutral=1) for axis in "xy"},
+                translate_percent={axis: around(-0.2, 0.2) for axis in "xy"},
+                rotate=around(-25, 25),
+                shear=around(-8, 8),
+            ),
+            iaa.AddToHueAndSaturation(tuple(map(round, around(-10, 10))), per_channel=True),
+            iaa.LinearContrast(around(0.75, 1.5, neutral=1)),  # ContrastNormalization in 2019
+        ],
+        random_order=True,
+    )
+
+
+def _draw_seed(seed, epoch, index):
+    """One 31-bit seed from three numbers, without the collisions of adding them."""
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0] % 2**31)

@@ -1,0 +1,207 @@
+"""A trained network as a folder: model.safetensors (weights) and config.json (everything else).
+
+config.json says how the network is built, how pictures must be prepared, what it was trained on and
+how well it did. Each file holds a hash of the other, so that a changed, swapped or half-written one
+is noticed. Nothing here unpickles code.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dclib import __version__
+from dclib.augment import EvalTransform
+from dclib.data import CLASSES, DRAWN
+from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, read_state_dict
+
+WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
+REQUIRED = ("stage", "backbone", "levels", "classes", "image_size", "mean", "std", "threshold")
+REQUIRED += ("temperature", "training_data", "versions", "metrics", "weights_sha256")
+
+
+class CheckpointError(ValueError):
+    """A folder that is not a whole, unchanged checkpoint."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded network (eval mode) with its config.json as a dict."""
+
+    model: DeepConnection
+    config: dict
+    folder: Path
+
+    @property
+    def transform(self):
+        """What turns a picture into this network's input."""
+        return EvalTransform(self.config["image_size"], self.config["mean"], self.config["std"])
+
+    @property
+    def knows_only_drawings(self):
+        return self.config["training_data"]["kind"] == DRAWN
+
+    def __str__(self):
+        data, config = self.config["training_data"], self.config
+        lines = [
+            f"{self.folder}: {config['backbone']} ({config['stage']}), {config['image_size']} px",
+            f"trained on {data['n'].get('train', '?')} pictures of {data['name']} ({data['kind']})",
+        ]
+        for split, m in config["metrics"].items():
+            lines.append(
+                f"{split} accuracy {m['accuracy']:.3f} "
+                f"(95 % interval {m['low']:.3f} to {m['high']:.3f}, n = {m['n']})"
+            )
+        return "\n  ".join(lines)
+
+
+def save_checkpoint(
+    folder, model, train_config, training_data, metrics, threshold=0.5, temperature=1.0
+):
+    """Write a checkpoint folder; an older one there is replaced when the new one is complete.
+
+    Args:
+        model: the network; its weights are saved in float32.
+        train_config: the `TrainConfig` of the run (picture size, mean, std, start weights).
+        training_data: from `dclib.data.fingerprint`.
+        metrics: by split, {"accuracy", "n", "low", "high"} (see `dclib.evaluate.Accuracy`).
+        threshold: probability of the second class from which the verdict is that class.
+        temperature: divides the logits before the softmax.
+    """
+    folder = Path(folder)
+    unfinished, old = (
+        folder.with_name(folder.name + ".unfinished"),
+        folder.with_name(folder.name + ".old"),
+    )
+    for leftover in (unfinished, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    config = {
+        "format": FORMAT,
+        "stage": model.stage,
+        "backbone": model.backbone_name,
+        "levels": list(model.levels),
+        "classes": list(model.classes),
+        "dropout_samples": model.head.samples,
+        "image_size": train_config.image_size,
+        "mean": list(train_config.mean),
+        "std": list(train_config.std),
+        "threshold": threshold,
+        "temperature": temperature,
+        "start_weights": train_config.weights and Path(train_config.weights).name,
+        "training_data": training_data,
+        "metrics": metrics,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "deepconnection": __version__,
+        },
+    }
+    save_file(
+        {key: _portable(value) for key, value in model.state_dict().items()},
+        unfinished / WEIGHTS,
+        metadata={"format": "pt", "config_sha256": _config_hash(config)},
+    )
+    config["weights_sha256"] = _file_hash(unfinished / WEIGHTS)
+    (unfinished / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    if folder.exists():
+        folder.rename(old)
+    unfinished.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def load_checkpoint(folder, device="cpu"):
+    """Read a checkpoint folder. Returns a `Checkpoint` with the network in eval mode on `device`.
+
+    Raises FileNotFoundError if there is none and CheckpointError, with the reason, for one that was
+    changed, cut off, written by something else or made with pickle.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}.")
+    config = _read_config(folder)
+    if _file_hash(folder / WEIGHTS) != config["weights_sha256"]:
+        raise CheckpointError(f"{folder / WEIGHTS} is not the file that was saved: {_ADVICE}")
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            stated = (file.metadata() or {}).get("config_sha256")
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is no safetensors file ({error}).") from error
+    if stated != _config_hash({k: v for k, v in config.items() if k != "weights_sha256"}):
+        raise CheckpointError(f"{folder / CONFIG} was changed after it was saved: {_ADVICE}")
+    model = DeepConnection(
+        config["stage"],
+        config["backbone"],
+        weights=None,
+        levels=tuple(config["levels"]),
+        dropout_samples=config["dropout_samples"],
+        classes=config["classes"],
+    )
+    model.load_state_dict(read_state_dict(folder / WEIGHTS))
+    return Checkpoint(model.eval().to(device), config, folder)
+
+
+def load_2019(path, classes=CLASSES):
+    """A network from a state dict of the 2019 notebook's `PMT_SPP` (keys `convs.*`, `fc2.*`).
+
+    Read without unpickling code. Raises FileNotFoundError, or ValueError if it is something else,
+    such as the whole pickled modules that the authors shared: save `model.state_dict()` of those.
+    """
+    state = {}
+    for key, value in read_state_dict(path).items():
+        part, _, rest = key.partition(".")
+        if part == "convs":
+            index, _, rest = rest.partition(".")
+            key = f"backbone.{BACKBONE_PARTS[int(index)]}.{rest}"
+        elif part == "fc2":
+            key = f"head.{rest}"
+        state[key] = value
+    model = DeepConnection(STAGES[-1], "resnet34", weights=None, classes=classes)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        odd = (missing + unexpected)[0]
+        raise ValueError(f"{path} is not a state dict of the 2019 notebook: see its entry {odd}.")
+    return model.eval()
+
+
+_ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
+
+
+def _read_config(folder):
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} is not readable JSON: {_ADVICE}") from error
+    missing = [key for key in REQUIRED if not isinstance(config, dict) or key not in config]
+    if missing:
+        raise CheckpointError(f"{folder / CONFIG} lacks {', '.join(missing)}: {_ADVICE}")
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {config.get('format')}; this dclib reads {FORMAT}."
+        )
+    return config
+
+
+def _portable(tensor):
+    """On the CPU, in the default memory layout, floats as float32."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _config_hash(config):
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _file_hash(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

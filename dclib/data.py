@@ -1,0 +1,198 @@
+"""The folder of couples that everything trains on, and loaders over it.
+
+    root/{train,val[,test]}/{happy,unhappy}/*.jpg   and, if you have them, root/<split>/metadata.csv
+    with file_name, label, group, source, ... (a Hugging Face imagefolder; torchvision reads it too)
+
+A `group` (one couple, one photo series, one photographer) must not be in two splits.
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dclib.pictures import PictureError, read_picture
+
+CLASSES = ("happy", "unhappy")
+DRAWN = "demo drawings"  # the `source` of pictures that dclib.demo made
+SPLITS = ("train", "val", "test")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"}
+
+
+class CoupleFolder(Dataset):
+    """One split of a folder of couples: items are (image tensor, label index).
+
+    Args:
+        root, split: where the pictures are; `groups` and `rows` come from metadata.csv if there.
+        transform: called as transform(image, epoch, index); see dclib.augment.
+        classes: folder names in the order of the labels (the checkpoint's, never the alphabet's).
+
+    Every picture is decoded once; those that cannot be read are listed in `unreadable` (path,
+    reason), printed and left out. Raises FileNotFoundError for a missing folder and ValueError for
+    an empty one, a label in metadata.csv that contradicts its folder, or a group in two splits.
+    """
+
+    def __init__(self, root, split="train", transform=None, classes=CLASSES):
+        self.root, self.split, self.transform = Path(root), split, transform
+        self.classes = tuple(classes)
+        folder = self.root / split
+        found = _list_pictures(folder, self.classes)
+        self.rows = _read_metadata(folder)
+        check_groups(self.root)
+        with ThreadPoolExecutor() as pool:
+            reasons = list(pool.map(_why_unreadable, (path for path, _ in found)))
+        self.samples = [s for s, reason in zip(found, reasons, strict=True) if not reason]
+        self.unreadable = [(p, r) for (p, _), r in zip(found, reasons, strict=True) if r]
+        for _, reason in self.unreadable:
+            print(f"Left out of {split}: {reason}")
+        for index, name in enumerate(self.classes):
+            if not any(label == index for _, label in self.samples):
+                raise ValueError(f"No picture in {folder / name} can be read; training needs some.")
+        for path, label in self.samples:
+            told = self._row(path).get("label", self.classes[label])
+            if told != self.classes[label]:
+                raise ValueError(
+                    f"{path} lies under {self.classes[label]}, metadata.csv says {told}."
+                )
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, key):
+        """`key`: index, or (epoch, index) as `EpochSampler` gives it."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        path, label = self.samples[index]
+        image = read_picture(path).image
+        return (self.transform(image, epoch, index) if self.transform else image), label
+
+    @property
+    def labels(self):
+        return torch.tensor([label for _, label in self.samples])
+
+    def _row(self, path):
+        return self.rows.get(path.relative_to(self.root / self.split).as_posix(), {})
+
+    def column(self, name):
+        """One value a picture from metadata.csv ("" where it says nothing)."""
+        return [self._row(path).get(name, "") for path, _ in self.samples]
+
+    def __str__(self):
+        counts = Counter(self.classes[label] for _, label in self.samples)
+        parts = ", ".join(f"{counts[name]} {name}" for name in self.classes)
+        left_out = f"; {len(self.unreadable)} unreadable left out" if self.unreadable else ""
+        return f"{self.split}: {len(self)} pictures ({parts}){left_out}"
+
+
+def splits_of(root):
+    """Which of train, val and test there are."""
+    return [split for split in SPLITS if (Path(root) / split).is_dir()]
+
+
+def check_groups(root):
+    """Raise ValueError if a group of metadata.csv is in two splits."""
+    seen = {}
+    for split in splits_of(root):
+        for row in _read_metadata(Path(root) / split).values():
+            group = row.get("group")
+            if group and seen.setdefault(group, split) != split:
+                raise ValueError(
+                    f"Group {group!r} is in {seen[group]} and in {split}: numbers from such a "
+                    "split are too good. Move all pictures of a group into one split."
+                )
+
+
+def fingerprint(root):
+    """What a checkpoint remembers of its training data: kind, counts and a hash of all files."""
+    root, digest, n, drawn = Path(root), hashlib.sha256(), {}, 0
+    for split in splits_of(root):
+        rows = _read_metadata(root / split)
+        pictures = _list_pictures(root / split, CLASSES)
+        n[split] = len(pictures)
+        for path, _ in pictures:
+            name = path.relative_to(root).as_posix()
+            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            row = rows.get(path.relative_to(root / split).as_posix(), {})
+            drawn += row.get("source") == DRAWN
+    kind = {0: "photographs", sum(n.values()): DRAWN}.get(drawn, "photographs and drawings")
+    return {"kind": kind, "name": root.name, "n": n, "sha256": digest.hexdigest()}
+
+
+class EpochSampler(Sampler):
+    """Yields (epoch, index): a new order every epoch, the same for the same seed.
+
+    Call `set_epoch` before each pass, as with torch's DistributedSampler.
+    """
+
+    def __init__(self, n, seed=0):
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.n
+
+    def __iter__(self):
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        return ((self.epoch, index) for index in order.tolist())
+
+
+def make_loader(dataset, batch_size, shuffle=False, seed=0, workers=0):
+    """Batches of (images, labels), the same for any number of `workers`.
+
+    Shuffled loaders have an `EpochSampler`. A last batch of one is dropped from them, because batch
+    normalisation cannot train on it.
+    """
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=EpochSampler(len(dataset), seed) if shuffle else None,
+        num_workers=workers,
+        drop_last=shuffle and len(dataset) % batch_size == 1 and len(dataset) > 1,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+    )
+
+
+def _list_pictures(folder, classes):
+    """[(path, label index), ...] in the order of classes and names."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {folder}; a data set is root/train/ and root/val/, each with "
+            f"{' and '.join(classes)}."
+        )
+    found = []
+    for label, name in enumerate(classes):
+        if not (folder / name).is_dir():
+            there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            raise FileNotFoundError(f"{folder} has no folder {name!r} (it has {there or 'none'}).")
+        paths = [p for p in sorted((folder / name).rglob("*")) if p.suffix.lower() in SUFFIXES]
+        if not paths:
+            raise ValueError(f"{folder / name} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
+        found += [(path, label) for path in paths]
+    return found
+
+
+def _read_metadata(folder):
+    """Rows of metadata.csv by file name; empty if there is none."""
+    path = folder / "metadata.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if rows and "file_name" not in rows[0]:
+        raise ValueError(f"{path} has no column file_name.")
+    return {row["file_name"]: row for row in rows}
+
+
+def _why_unreadable(path):
+    try:
+        read_picture(path)
+    except (PictureError, OSError) as error:
+        return str(error)
+    return None

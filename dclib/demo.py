@@ -1,0 +1,296 @@
+"""Drawn couples: a small, free, reproducible data set that looks like the task.
+
+No photograph of anybody, no network. The label is carried by several weak cues (mouths, brows,
+gazes, closeness, lean, embrace): none of them alone decides, all of them together do. What must not
+matter (light, place, skin, presentation, bystanders, covered faces, scale) is drawn independently
+of the label. Every couple is drawn twice, once happy and once unhappy, and is one `group`.
+
+    python -m dclib.demo data/demo --n 1200 --seed 0
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from dclib.canvas import SETTINGS
+from dclib.data import CLASSES, DRAWN
+from dclib.drawing import Person, Scene, draw_scene
+
+SPLITS = {"train": 4 / 6, "val": 1 / 6, "test": 1 / 6}
+SHORTCUTS = ("mark", "brightness")
+
+# How much each cue weighs in the couple's mood. A covered cue counts nothing.
+CUES = {
+    "mouth_left": 1.0,
+    "mouth_right": 1.0,
+    "brows_left": 0.7,
+    "brows_right": 0.7,
+    "gaze_left": 0.6,
+    "gaze_right": 0.6,
+    "closeness": 1.0,
+    "lean": 1.0,
+    "embrace": 0.65,
+}
+AGREE = 0.55  # chance that one cue points to the label, before scenes with too little evidence go
+MARGIN = 1.5  # the least evidence for its label that a scene must show
+COVERS = {"none": None, "sunglasses": "gaze", "scarf": "mouth", "cap": "brows"}
+
+SKINS = {
+    "light": ((250, 222, 200), (240, 200, 172)),
+    "medium": ((222, 174, 134), (198, 146, 106)),
+    "deep": ((150, 102, 74), (112, 74, 54)),
+}
+HAIR = ((52, 38, 34), (94, 62, 44), (150, 104, 62), (214, 176, 110), (168, 80, 48), (128, 124, 126))
+HAIR_STYLES = {"f": ("long", "bob", "bun", "curly"), "m": ("short", "short", "bald", "curly")}
+CLOTHES = (
+    *((86, 124, 168), (196, 100, 92), (110, 150, 120), (226, 182, 96), (140, 112, 160)),
+    *((70, 84, 104), (214, 206, 196), (98, 160, 164), (176, 128, 108)),
+)
+LIGHTS = {"day": (1.0, 0), "warm": (1.0, 1), "cold": (1.0, -1), "dim": (0.72, 0)}
+
+
+def render_couples(root, n=1200, seed=0, size=256, splits=None, shortcut=None):
+    """Draw a data set of `n` pictures, size x size pixels, into the folder `root`; return its path.
+
+    Layout: root/{train,val,test}/{happy,unhappy}/*.jpg and a metadata.csv per split with label,
+    group, tags, cues and boxes (x0, y0, x1, y1 in pixels). Half the pictures are happy; no couple
+    is in two splits. The same arguments give the same bytes. `splits` maps names to shares
+    (default `SPLITS`); `shortcut` plants a fault, see `sample_scene`.
+
+    A folder that already holds this very set is kept; any other that is not empty raises
+    FileExistsError. The folder appears when the last picture is drawn, never half full.
+    """
+    root, splits = Path(root), splits or SPLITS
+    recipe = {"n": n, "seed": seed, "size": size, "splits": splits, "shortcut": shortcut}
+    if n < 2 * len(splits):
+        raise ValueError(f"n is {n}, but {len(splits)} splits need at least {2 * len(splits)}.")
+    if root.exists() and any(root.iterdir()):
+        if _read_recipe(root) == recipe:
+            return root
+        raise FileExistsError(f"{root} holds something else; delete it or choose another folder.")
+    unfinished = root.with_name(root.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with tqdm(total=n, desc="drawing couples", unit="picture") as progress:
+        for split, indices in _split_indices(n, splits).items():
+            rows = []
+            for index in indices:
+                rows.append(_render_one(unfinished / split, index, seed, size, shortcut))
+                progress.update()
+            _write_rows(unfinished / split / "metadata.csv", rows)
+    (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    if root.exists():
+        root.rmdir()
+    unfinished.rename(root)
+    return root
+
+
+def sample_scene(seed, index, shortcut=None):
+    """What is in picture `index` of the set `seed`: a `Scene` and a flat dict of its attributes.
+
+    Even pictures are happy, odd ones unhappy; pictures 2k and 2k + 1 show the same couple.
+    `shortcut` plants a fault that audits should find: "mark" puts a disc into the corner of every
+    unhappy picture, "brightness" darkens the unhappy pictures. Raises ValueError for other names.
+    """
+    if shortcut is not None and shortcut not in SHORTCUTS:
+        raise ValueError(f"shortcut must be one of {SHORTCUTS} or None, not {shortcut!r}.")
+    group, label = divmod(index, len(CLASSES))
+    looks = _sample_looks(np.random.default_rng([seed, 0, group]))
+    rng = np.random.default_rng([seed, 1, index])
+    covers = [str(cover) for cover in rng.choice(list(COVERS), 2, p=[0.82, 0.06, 0.06, 0.06])]
+    cues = _sample_cues(rng, 1 if label == 0 else -1, covers)
+    couple = _place_couple(rng, looks, cues, covers)
+    bystanders = tuple(_sample_bystander(rng) for _ in range(rng.choice(3, p=[0.5, 0.3, 0.2])))
+    light = str(rng.choice(list(LIGHTS), p=[0.4, 0.2, 0.2, 0.2]))
+    brightness, warmth = LIGHTS[light]
+    scene = Scene(
+        couple=couple,
+        bystanders=bystanders,
+        setting=str(rng.choice(SETTINGS)),
+        decor=int(rng.integers(2**31)),
+        embrace=cues["embrace"] > 0,
+        front=int(rng.integers(2)),
+        brightness=brightness
+        * rng.uniform(0.92, 1.08)
+        * (0.8 if shortcut == "brightness" and label == 1 else 1),
+        warmth=warmth * rng.uniform(0.5, 1),
+        mark=shortcut == "mark" and label == 1,
+    )
+    attributes = {"label": CLASSES[label], "group": f"drawn-{seed}-{group:05d}"}
+    attributes |= _tags(scene, light, looks, covers)
+    return scene, attributes | {f"cue_{name}": round(value, 4) for name, value in cues.items()}
+
+
+def _tags(scene, light, looks, covers):
+    """The nuisances of a scene, one column each."""
+    moods = [person.mouth for person in scene.bystanders]
+    tags = {
+        "light": light,
+        "setting": scene.setting,
+        "scale": "close" if scene.couple[0].radius > 0.15 else "medium",
+        "bystanders": len(moods),
+        "bystander_mood": round(float(np.mean(moods)), 4) if moods else "",
+    }
+    for side, look, cover in zip(("left", "right"), looks, covers, strict=True):
+        tags[f"presentation_{side}"] = look["presentation"]
+        tags[f"skin_{side}"] = look["tone"]
+        tags[f"cover_{side}"] = cover
+    return tags
+
+
+def _sample_looks(rng):
+    """What stays the same in both pictures of a couple: two dicts of `Person` fields and `tone`."""
+    looks = []
+    for _ in range(2):
+        presentation = str(rng.choice(["f", "m"]))
+        tone = str(rng.choice(list(SKINS)))
+        looks.append(
+            {
+                "presentation": presentation,
+                "tone": tone,
+                "skin": SKINS[tone][rng.integers(2)],
+                "hair": HAIR[rng.integers(len(HAIR))],
+                "hair_style": HAIR_STYLES[presentation][rng.integers(4)],
+                "clothes": CLOTHES[rng.integers(len(CLOTHES))],
+                "pattern": str(rng.choice(["plain", "stripes", "collar"])),
+                "beard": bool(presentation == "m" and rng.random() < 0.3),
+                "glasses": bool(rng.random() < 0.2),
+            }
+        )
+    return looks
+
+
+def _sample_cues(rng, mood, covers):
+    """Cues from -1 (speaks for unhappy) to 1 (for happy) whose visible sum supports `mood`."""
+    covered = {f"{COVERS[cover]}_{side}" for side, cover in zip(("left", "right"), covers)}
+    while True:
+        signs = np.where(rng.random(len(CUES)) < AGREE, mood, -mood)
+        cues = dict(zip(CUES, (signs * rng.uniform(0.35, 1, len(CUES))).tolist()))
+        cues["embrace"] = math.copysign(1.0, cues["embrace"])  # the hand is there or it is not
+        if mood * sum(CUES[k] * value for k, value in cues.items() if k not in covered) >= MARGIN:
+            return cues
+
+
+def _place_couple(rng, looks, cues, covers):
+    close = rng.random() < 0.75  # busts, as couple photos mostly are
+    radius = rng.uniform(0.165, 0.2) if close else rng.uniform(0.11, 0.14)
+    apart = radius * (2.4 - 0.6 * cues["closeness"])
+    centre, height = rng.uniform(0.48, 0.52), rng.uniform(0.36, 0.48)
+    people = []
+    for side, inwards, look, cover in zip(("left", "right"), (1, -1), looks, covers, strict=True):
+        people.append(
+            Person(
+                x=centre - inwards * apart / 2,
+                y=height + rng.uniform(-0.25, 0.25) * radius,
+                radius=radius * rng.uniform(0.95, 1.05),
+                tilt=inwards * 13 * cues["lean"] + rng.uniform(-3, 3),
+                mouth=cues[f"mouth_{side}"],
+                brows=cues[f"brows_{side}"],
+                gaze=inwards * cues[f"gaze_{side}"],
+                gape=rng.uniform(0.5, 1) if rng.random() < 0.35 else 0.0,
+                cover=cover,
+                **{name: value for name, value in look.items() if name != "tone"},
+            )
+        )
+    return tuple(people)
+
+
+def _sample_bystander(rng):
+    look, _ = _sample_looks(rng)
+    mood = rng.choice([-1, 1])
+    return Person(
+        x=rng.uniform(0.04, 0.96),
+        y=rng.uniform(0.22, 0.4),
+        radius=rng.uniform(0.045, 0.07),
+        tilt=rng.uniform(-8, 8),
+        mouth=mood * rng.uniform(0.35, 1),
+        brows=mood * rng.uniform(0.35, 1),
+        gaze=rng.uniform(-1, 1),
+        gape=0.0,
+        cover="none",
+        **{name: value for name, value in look.items() if name != "tone"},
+    )
+
+
+def _render_one(folder, index, seed, size, shortcut):
+    """Draw and save one picture; return its row of metadata.csv."""
+    scene, attributes = sample_scene(seed, index, shortcut)
+    buffer = io.BytesIO()
+    draw_scene(scene, size).save(buffer, "JPEG", quality=92, subsampling=0)
+    file_name = f"{attributes['label']}/{index:05d}.jpg"
+    (folder / file_name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file_name).write_bytes(buffer.getvalue())
+    boxes = {
+        "boxes": [person.face_box() for person in scene.couple],
+        "body_boxes": [person.body_box() for person in scene.couple],
+        "bystander_boxes": [person.face_box() for person in scene.bystanders],
+    }
+    row = {
+        "file_name": file_name,
+        "label": attributes.pop("label"),
+        "group": attributes.pop("group"),
+    }
+    row |= {"source": DRAWN, "licence": "MIT", "author": "dclib.demo", "url": ""}
+    row |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    row |= {name: json.dumps(_to_pixels(value, size)) for name, value in boxes.items()}
+    return row | attributes
+
+
+def _to_pixels(boxes, size):
+    """Boxes from frame units to pixels, cut at the frame."""
+    return [[round(min(max(v, 0), 1) * size, 1) for v in box] for box in boxes]
+
+
+def _split_indices(n, splits):
+    """Which pictures go where: whole couples, in order, at least one couple a split."""
+    groups = math.ceil(n / 2)
+    total = sum(splits.values())
+    indices, start, share = {}, 0, 0.0
+    for done, (name, part) in enumerate(splits.items(), 1):
+        share += part / total
+        stop = min(max(round(groups * share), start + 1), groups - (len(splits) - done))
+        indices[name] = range(2 * start, min(2 * stop, n))
+        start = stop
+    return indices
+
+
+def _write_rows(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read_recipe(root):
+    try:
+        return json.loads((root / "recipe.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m dclib.demo", description="Draw couples.")
+    parser.add_argument("root", type=Path, help="folder to create")
+    parser.add_argument("--n", type=int, default=1200, help="number of pictures (default 1200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=256, help="pixels a side (default 256)")
+    parser.add_argument("--shortcut", choices=SHORTCUTS, help="plant a fault for audits to find")
+    args = parser.parse_args()
+    try:
+        root = render_couples(args.root, args.n, args.seed, args.size, shortcut=args.shortcut)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    counts = {split.name: len(list(split.glob("*/*.jpg"))) for split in sorted(root.glob("*/"))}
+    print(f"{root}: {', '.join(f'{name} {count}' for name, count in counts.items())} drawn couples")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""DeepConnection (Uhlich & Bojar, 2021, doi 10.1007/s42001-021-00102-2): a ResNet whose last
+pooling is a spatial pyramid with a power mean transformation, and a head with 8-sample dropout.
+
+Three stages, so that each part's worth can be measured: "resnet34" (global average pooling), "spp"
+and "spp+pmt". The head is the same in all three. The stage keeps its name with another backbone.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from dclib.data import CLASSES
+from dclib.pmt import PowerMeanTransform
+from dclib.spp import LEVELS, SpatialPyramidPool
+
+STAGES = ("resnet34", "spp", "spp+pmt")
+NEURONS = 100
+BACKBONE_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+
+
+class DeepConnection(nn.Module):
+    """Happy or unhappy couple.
+
+    Args:
+        stage: one of `STAGES`.
+        backbone: name of a torchvision ResNet ("resnet18", "resnet34", "resnext50_32x4d", ...).
+        weights: "imagenet", None (random), or the path of a ResNet state dict
+            (.safetensors, or a .pt/.pth that is read without unpickling code).
+        levels: bins a side of the spatial pyramid.
+        dropout_samples: dropout masks a training step draws in the head.
+        classes: names of the logits, in order.
+
+    Shape: images (B, 3, H, W), normalised -> logits (B, 2); any H, W from 1 up.
+
+    Raises ValueError for an unknown stage or backbone and for weights that do not fit, OSError for
+    weights that cannot be had.
+    """
+
+    def __init__(
+        self,
+        stage="spp+pmt",
+        backbone="resnet34",
+        weights="imagenet",
+        levels=LEVELS,
+        dropout_samples=8,
+        classes=CLASSES,
+    ):
+        super().__init__()
+        if stage not in STAGES:
+            raise ValueError(f"stage must be one of {STAGES}, not {stage!r}.")
+        self.stage, self.backbone_name, self.classes = stage, backbone, tuple(classes)
+        resnet, channels = _resnet(backbone, weights)
+        parts = OrderedDict((name, getattr(resnet, name)) for name in BACKBONE_PARTS)
+        self.backbone = nn.Sequential(parts)
+        if stage == "resnet34":
+            self.pool, features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
+        else:
+            self.pool = SpatialPyramidPool(levels)
+            features = self.pool.out_features(channels)
+        if stage == "spp+pmt":
+            self.pool = nn.Sequential(self.pool, PowerMeanTransform())
+            features *= PowerMeanTransform.width_multiplier
+        self.levels = tuple(levels)
+        self.head = MultiSampleDropoutHead(features, len(self.classes), dropout_samples)
+
+    def forward(self, images):
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images):
+        """Last convolution's output: (B, 3, H, W) -> (B, C, ceil(H / 32), ceil(W / 32))."""
+        return self.backbone(images)
+
+    def forward_head(self, feature_map):
+        """Logits from the feature map: (B, C, h, w) -> (B, 2)."""
+        return self.head(self.pool(feature_map))
+
+    def sample_logits(self, images):
+        """One set of logits a dropout mask: (B, 3, H, W) -> (S, B, 2); S is 1 in eval mode."""
+        return self.head.sample_logits(self.pool(self.forward_features(images)))
+
+    def freeze_backbone(self, frozen=True):
+        """Train the head only (or, with False, everything again). Returns the model.
+
+        A frozen backbone also keeps its batch statistics: it stays in eval mode inside `train()`.
+        """
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad = not frozen
+        return self.train(self.training)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
+        return self
+
+
+class MultiSampleDropoutHead(nn.Module):
+    """lin1, ReLU, BatchNorm, then several dropout masks that share lin2.
+
+    Training draws `samples` masks. Their mean logits (`forward`, the 2019 code) equal one pass with
+    the mean mask, a weaker dropout; the mean of their losses is multi-sample dropout as published
+    (Inoue, arXiv 1905.09788), see `dropout_loss`. In eval mode all masks are one: one pass.
+
+    Shape: (B, F) -> (B, n_classes).
+    """
+
+    def __init__(self, features, n_classes=2, samples=8, p=0.5):
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"dropout_samples must be at least 1, not {samples}.")
+        self.samples = samples
+        self.lin1 = nn.Linear(features, NEURONS)
+        self.bn1 = nn.BatchNorm1d(NEURONS)
+        self.dropout = nn.Dropout(p)
+        self.lin2 = nn.Linear(NEURONS, n_classes)
+        for layer in (self.lin1, self.lin2):  # as the authors start them
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x):
+        return self.sample_logits(x).mean(0)
+
+    def neurons(self, x):
+        """Input of the last layer: (B, F) -> (B, 100)."""
+        return self.bn1(F.relu(self.lin1(x)))
+
+    def sample_logits(self, x):
+        """Logits of every mask: (B, F) -> (S, B, n_classes); S is 1 in eval mode."""
+        neurons = self.neurons(x)
+        samples = self.samples if self.training else 1
+        masked = self.dropout(neurons.expand(samples, *neurons.shape))  # (B, 100) -> (S, B, 100)
+        return self.lin2(masked)
+
+
+def dropout_loss(sample_logits, labels, mode="logits", class_weights=None):
+    """Cross-entropy over dropout masks: (S, B, 2), (B,) -> a scalar.
+
+    "logits": loss of the mean logits (2019 code). "loss": mean of the masks' losses (arXiv
+    1905.09788); never below the former, as cross-entropy is convex. ValueError for other modes.
+    """
+    if mode == "logits":
+        return F.cross_entropy(sample_logits.mean(0), labels, class_weights)
+    if mode == "loss":
+        n_samples = len(sample_logits)
+        return F.cross_entropy(sample_logits.flatten(0, 1), labels.repeat(n_samples), class_weights)
+    raise ValueError(f'dropout_loss must be "logits" or "loss", not {mode!r}.')
+
+
+def _resnet(name, weights):
+    """A torchvision ResNet with the wanted weights, and the channels of its last feature map."""
+    names = torchvision.models.list_models(torchvision.models, include="*resne[tx]*")
+    if name not in names:
+        raise ValueError(
+            f"backbone must be a torchvision ResNet ({', '.join(names)}), not {name!r}."
+        )
+    resnet = torchvision.models.get_model(name, weights=None)
+    if weights == "imagenet":
+        _load_backbone(resnet, _download_imagenet(name), f"ImageNet weights of {name}")
+    elif weights is not None:
+        _load_backbone(resnet, read_state_dict(weights), str(weights))
+    return resnet, resnet.fc.in_features
+
+
+def _download_imagenet(name):
+    """torchvision's newest ImageNet weights, from its cache or the network."""
+    entry = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        return entry.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise OSError(
+            f"The ImageNet weights of {name} could not be downloaded ({error}). Either go online, "
+            "or pass weights= a file with a ResNet state dict, or None for a random start."
+        ) from error
+
+
+def _load_backbone(resnet, state, origin):
+    """Copy everything but the classifier `fc`; anything else missing or left over is an error."""
+    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    wanted = {name: v for name, v in resnet.state_dict().items() if not name.startswith("fc.")}
+    misfits = sorted(wanted.keys() ^ state.keys())
+    misfits += [name for name in wanted.keys() & state if wanted[name].shape != state[name].shape]
+    if misfits:
+        raise ValueError(
+            f"{origin} does not fit the backbone: {len(misfits)} entries differ, such as "
+            f"{misfits[0]}. Choose the ResNet that the weights were trained with."
+        )
+    resnet.load_state_dict(state, strict=False)  # copies into float32, whatever the file's dtype
+
+
+def read_state_dict(path):
+    """Tensors by name from a .safetensors file, or from a .pt/.pth without running pickled code.
+
+    Raises FileNotFoundError, or ValueError for a file that is neither or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no weights at {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise types of their own
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} is not a plain file of weights ({reason}). Nothing in it was run. "
+            "Save a state dict, best as .safetensors."
+        ) from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise ValueError(
+            f"{path} holds something other than a state dict; save model.state_dict()."
+        )
+    return state

@@ -1,0 +1,115 @@
+"""Read a picture from anywhere, the way a person sees it, or say in one sentence why not."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+MAX_PIXELS = 80_000_000  # checked before decoding: 240 MB as RGB
+
+
+class Picture(NamedTuple):
+    """An RGB Pillow image, upright, and what had to be done to get it (sentences, often none)."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+class PictureError(ValueError):
+    """A picture that cannot be used; the message is one sentence for the person who chose it."""
+
+
+def read_picture(source):
+    """Read a photo the way a person sees it.
+
+    Args:
+        source: path, bytes, Pillow image, or array (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16
+            or floats in [0, 1].
+
+    Upright by its EXIF mark; transparency on white; grey, palette, CMYK and 16 bit become 8-bit
+    RGB; of an animation the first frame. Size is checked before decoding (`MAX_PIXELS`).
+    Raises PictureError, or FileNotFoundError for a path that does not exist.
+    """
+    name = "The picture"
+    if isinstance(source, (str, Path)):
+        name = Path(source).name
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"There is no picture at {source}.")
+        source = Path(source).read_bytes()
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        image = _open(bytes(source), name)
+    elif isinstance(source, np.ndarray):
+        image = _from_array(source)
+    elif isinstance(source, Image.Image):
+        image = source
+    else:
+        raise PictureError(
+            f"A picture is a path, bytes, an array or a Pillow image, not {source!r}."
+        )
+    notes = []
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        notes.append(f"{name} is animated; its first frame was used.")
+    try:
+        upright = ImageOps.exif_transpose(image)
+        return Picture(_to_rgb(upright), tuple(notes))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise PictureError(
+            f"{name} is damaged or cut off ({error}); save or copy it again."
+        ) from error
+
+
+def _open(data, name):
+    """Parse the header only: kind and size are known, no pixel is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our cap is lower
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise PictureError(_too_large(name)) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+            raise PictureError(f"{name} is a HEIC photo; export it as JPEG first.") from error
+        raise PictureError(
+            f"{name} is not a picture that can be read; use {', '.join(FORMATS[:5])} or TIFF."
+        ) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(_too_large(name))
+    return image
+
+
+def _too_large(name):
+    return f"{name} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller first."
+
+
+def _from_array(array):
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise PictureError(f"An array must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
+    if array.size == 0 or array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise PictureError(
+            f"An array of {array.shape[1]} x {array.shape[0]} pixels cannot be used."
+        )
+    if array.dtype == np.uint16:
+        array = array / 65535
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise PictureError("A floating-point array must hold values from 0 to 1.")
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise PictureError(f"An array must be uint8, uint16 or floating point, not {array.dtype}.")
+    return Image.fromarray(array)
+
+
+def _to_rgb(image):
+    """Any Pillow mode -> RGB, decoding the picture."""
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bit grey
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")

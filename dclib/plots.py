@@ -1,0 +1,72 @@
+"""Figures of the notebooks. Every function returns a matplotlib figure and saves nothing."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+HAPPY, UNHAPPY = (
+    "#0072B2",
+    "#D55E00",
+)  # blue and vermilion: told apart by every kind of colour vision
+COLOURS = {"happy": HAPPY, "unhappy": UNHAPPY}
+
+
+def show_pictures(pictures, titles=(), columns=6):
+    """A grid of pictures: Pillow images or arrays (H, W, 3), each with its title."""
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.9 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, picture in zip(axes.flat, pictures, strict=False):
+        axis.imshow(picture)
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set_title(title, fontsize=9, color=COLOURS.get(title, "black"))
+    fig.tight_layout(pad=0.4)
+    return fig
+
+
+def plot_history(history):
+    """Loss and accuracy by epoch, training and validation, the kept epoch marked."""
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3))
+    epochs = np.array(history.column("epoch")) + 1
+    for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
+        for split, style in (("train", "--"), ("val", "-")):
+            axis.plot(
+                epochs, history.column(f"{split}_{quantity}"), style, color="0.2", label=split
+            )
+        axis.axvline(history.best_epoch + 1, color="0.7", lw=5, zorder=0, label="kept")
+        axis.set(xlabel="epoch", ylabel=quantity)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylim(bottom=0)
+    axes[1].axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
+    axes[1].set_ylim(0.3, 1.02)
+    axes[1].legend(frameon=False, fontsize=8)
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def plot_prediction(image, prediction):
+    """A photo beside the probability of each class."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 1.2))
+    left.imshow(image)
+    left.set_axis_off()
+    names, probs = list(prediction.probs), list(prediction.probs.values())
+    right.barh(names, probs, color=[COLOURS[name] for name in names])
+    for row, prob in enumerate(probs):
+        right.text(min(prob, 0.85) + 0.02, row, f"{prob:.1%}", va="center")
+    right.set(xlim=(0, 1), xlabel="probability, as the network sees it")
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def save_figure(fig, path):
+    """Write a PNG without a time stamp, making its folder. Returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return path
