@@ -1,0 +1,56 @@
+# Everything needs only Python 3.11 to 3.13 and make; the first call sets up .venv with uv.
+SHELL := /bin/bash
+UV := .uv/bin/uv
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+BIG_UPLOADS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104857600}'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup notebooks figures test check fix lab badges clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: .venv/ready ## install everything into .venv (done by the other targets too)
+
+notebooks: setup ## run the series; results and HTML in build/notebooks, pictures in figures
+	$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/notebooks $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --to html --output-dir build/notebooks build/notebooks/*.ipynb
+
+figures: notebooks ## the figures are written by the notebooks
+
+test: setup ## unit tests, browser test, and every notebook on small settings
+	$(BIN)/pytest
+	$(BIN)/pytest --nbmake --nbmake-timeout=600 $(NOTEBOOKS)
+
+check: setup ## lint, format, spelling, stripped notebooks, generated tables
+	$(UV) lock --check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell
+	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS)
+	$(BIN)/python notebooks/index.py --check
+
+fix: setup ## put right what can be put right by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
+	$(BIN)/python notebooks/index.py
+
+lab: setup ## open the notebooks in JupyterLab, with uploads up to 100 MB
+	$(BIN)/jupyter lab $(BIG_UPLOADS) notebooks
+
+badges: setup ## point all Colab links at your copy: make badges REPO=owner/name TAG=v0.1.0
+	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"
+
+clean: ## remove what can be made again (not data or checkpoints)
+	rm -rf build .venv .uv .pytest_cache .ruff_cache .hypothesis
+
+$(UV):
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "Python 3.11 to 3.13 is needed."; exit 1; }
+	python3 -m venv .uv || { echo "python3 -m venv failed: install the package python3-venv."; exit 1; }
+	.uv/bin/pip install --quiet "uv>=0.9,<1"
+
+.venv/ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen --all-extras
+	@touch $@

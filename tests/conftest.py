@@ -1,0 +1,42 @@
+"""Small things that many tests need: a folder of drawn couples, a checkpoint, pictures."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from dclib.checkpoint import save_checkpoint
+from dclib.config import TrainConfig
+from dclib.data import fingerprint
+from dclib.demo import render_couples
+from dclib.model import DeepConnection
+
+settings.register_profile("series", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("series")
+
+
+@pytest.fixture(scope="session")
+def couples(tmp_path_factory):
+    """36 drawn couples at 64 px: 24 train, 6 val, 6 test."""
+    return render_couples(tmp_path_factory.mktemp("couples") / "drawn", n=36, size=64)
+
+
+@pytest.fixture
+def tiny_config():
+    """A run of seconds: ResNet-18 at 32 px, two epochs, no worker processes."""
+    return TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0)
+
+
+def make_checkpoint(folder, training_data, **changes):
+    """A checkpoint with random weights, as if trained on `training_data`."""
+    torch.manual_seed(0)
+    config = TrainConfig.demo(image_size=64, **changes)
+    model = DeepConnection(config.stage, config.backbone, weights=None)
+    metrics = {"val": {"accuracy": 0.5, "n": 6, "low": 0.188, "high": 0.812}}
+    save_checkpoint(folder, model, config, training_data, metrics)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_checkpoint(couples, tmp_path_factory):
+    """A checkpoint that says it was trained on drawings."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "drawn", fingerprint(couples))

@@ -1,0 +1,218 @@
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from dclib.model import STAGES, DeepConnection, MultiSampleDropoutHead, dropout_loss
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return DeepConnection(backbone="resnet18", weights=None).eval()
+
+
+@pytest.mark.parametrize(
+    ("stage", "width"), [("resnet34", 512), ("spp", 43_520), ("spp+pmt", 87_040)]
+)
+def test_stages_differ_in_the_width_of_the_head(stage, width):
+    network = DeepConnection(stage, weights=None)
+    assert network.head.lin1.in_features == width
+    assert network.eval()(torch.randn(2, 3, 64, 64)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_any_torchvision_resnet(backbone):
+    network = DeepConnection("spp+pmt", backbone, weights=None, levels=(2, 1)).eval()
+    assert network(torch.randn(1, 3, 64, 64)).shape == (1, 2)
+
+
+@settings(max_examples=12)
+@given(st.integers(1, 130), st.integers(1, 130))
+def test_any_picture_size(model, height, width):
+    with torch.inference_mode():
+        assert model(torch.randn(1, 3, height, width)).shape == (1, 2)
+
+
+def test_head_of_features_is_the_model(model):
+    images = torch.randn(2, 3, 70, 50)
+    feature_map = model.forward_features(images)
+    assert feature_map.shape == (2, 512, 3, 2)
+    assert torch.equal(model.forward_head(feature_map), model(images))
+
+
+def test_backbone_is_torchvisions():
+    """Same layers, same order, same weights: the features equal those of the original."""
+    torch.manual_seed(0)
+    resnet = torchvision.models.resnet18(weights=None).eval()
+    network = DeepConnection("resnet34", "resnet18", weights=None).eval()
+    parts = dict(network.backbone.named_children())
+    for name, part in parts.items():
+        part.load_state_dict(getattr(resnet, name).state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    resnet.fc = torch.nn.Identity()
+    pooled = network.pool(network.forward_features(images))
+    assert torch.allclose(pooled, resnet(images), atol=1e-5)
+
+
+# ------------------------------------------------------------------ dropout
+
+
+def make_head(samples=8):
+    torch.manual_seed(0)
+    return MultiSampleDropoutHead(20, samples=samples)
+
+
+def test_eval_is_a_single_pass_without_noise():
+    head = make_head().eval()
+    x = torch.randn(5, 20)
+    calls = []
+    head.lin2.register_forward_hook(lambda *_: calls.append(1))
+    assert head.sample_logits(x).shape == (1, 5, 2)
+    assert torch.allclose(head(x), head.lin2(head.bn1(F.relu(head.lin1(x)))))
+    assert len(calls) == 3  # once each for sample_logits, forward and the line above
+
+
+def test_training_draws_independent_masks():
+    logits = make_head().train().sample_logits(torch.randn(5, 20))
+    assert logits.shape == (8, 5, 2)
+    assert len({tuple(sample.flatten().tolist()) for sample in logits}) == 8
+
+
+def test_mean_logits_equal_one_pass_with_the_mean_mask():
+    head = make_head().double().train()
+    neurons = torch.randn(5, 100, dtype=torch.double)
+    torch.manual_seed(3)
+    masks = head.dropout(torch.ones(8, 5, 100, dtype=torch.double))
+    torch.manual_seed(3)
+    masked = head.dropout(neurons.expand(8, 5, 100))
+    mean_logits = head.lin2(masked).mean(0)
+    assert torch.allclose(mean_logits, head.lin2(neurons * masks.mean(0)), atol=1e-12)
+    # ... and this is what forward computes
+    head.neurons = lambda x: neurons
+    torch.manual_seed(3)
+    assert torch.allclose(head(None), mean_logits, atol=1e-12)
+
+
+@given(st.integers(1, 8), st.integers(1, 6), st.integers(0, 10_000))
+def test_loss_mode_is_never_below_logits_mode(samples, batch, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.randn(samples, batch, 2, generator=generator, dtype=torch.double)
+    labels = torch.randint(0, 2, (batch,), generator=generator)
+    of_mean, mean_of = (dropout_loss(logits, labels, mode) for mode in ("logits", "loss"))
+    assert mean_of >= of_mean - 1e-12
+    by_hand = torch.stack([F.cross_entropy(sample, labels) for sample in logits]).mean()
+    assert torch.allclose(mean_of, by_hand)
+    assert torch.allclose(of_mean, F.cross_entropy(logits.mean(0), labels))
+
+
+def test_one_sample_makes_the_modes_equal():
+    logits, labels = torch.randn(1, 4, 2), torch.tensor([0, 1, 1, 0])
+    assert torch.equal(dropout_loss(logits, labels), dropout_loss(logits, labels, "loss"))
+
+
+# ------------------------------------------------------------------ freezing
+
+
+def count_trainable(network):
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def test_freezing_leaves_exactly_the_head():
+    network = DeepConnection("spp", "resnet18", weights=None, levels=(1,))
+    everything = count_trainable(network)
+    network.freeze_backbone()
+    head = 512 * 100 + 100 + 2 * 100 + 100 * 2 + 2  # lin1, bn1, lin2
+    assert count_trainable(network) == head < everything
+    network.freeze_backbone(False)
+    assert count_trainable(network) == everything
+
+
+def test_a_frozen_backbone_does_not_move_in_training():
+    network = DeepConnection("spp", "resnet18", weights=None, levels=(1,)).freeze_backbone().train()
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    dropout_loss(network.sample_logits(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 0, 1])).backward()
+    optimizer.step()
+    after = network.backbone.state_dict()  # running statistics of batch norm included
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert network.freeze_backbone(False).backbone.training
+
+
+# ------------------------------------------------------------------ start weights
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_from_a_bare_state_dict(tmp_path, suffix):
+    torch.manual_seed(1)
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    path = tmp_path / f"backbone{suffix}"
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, path) if suffix == ".safetensors" else torch.save(state, path)
+    network = DeepConnection(backbone="resnet18", weights=path)
+    assert network.backbone.conv1.weight.dtype == torch.float32
+    assert torch.allclose(network.backbone.conv1.weight, state["conv1.weight"], atol=1e-3)
+
+
+def test_weights_of_another_resnet(tmp_path):
+    save_file(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="does not fit the backbone: 96 entries differ"):
+        DeepConnection(backbone="resnet34", weights=tmp_path / "w.safetensors")
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("pickled code ran",)
+
+
+@pytest.mark.parametrize("content", ["pickle", "text", "cut off"])
+def test_files_that_are_no_weights(tmp_path, capsys, content):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": Evil()} if content == "pickle" else torchvision.models.resnet18().state_dict(), path)
+    if content == "text":
+        path.write_text("<html>Not found</html>")
+    if content == "cut off":
+        path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="not a plain file of weights"):
+        DeepConnection(backbone="resnet18", weights=path)
+    assert "pickled code ran" not in capsys.readouterr().out
+
+
+def test_imagenet_without_network_names_the_ways_out(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", offline)
+    with pytest.raises(OSError, match=r"go online, or pass weights= a file .* or None"):
+        DeepConnection(backbone="resnet18", weights="imagenet")
+
+
+def test_missing_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        DeepConnection(weights=tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stage": "spp+"}, "stage must be one of"),
+        ({"backbone": "vgg16"}, "backbone must be a torchvision ResNet"),
+        ({"dropout_samples": 0}, "at least 1"),
+        ({"levels": (0,)}, "levels must be"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DeepConnection(**{"weights": None} | arguments)
+
+
+def test_unknown_dropout_loss():
+    with pytest.raises(ValueError, match="dropout_loss must be"):
+        dropout_loss(torch.zeros(1, 1, 2), torch.tensor([0]), "mean")
+
+
+def test_stage_names():
+    assert STAGES == ("resnet34", "spp", "spp+pmt")
