@@ -55,9 +55,10 @@ class Checkpoint:
             f"trained on {data['n'].get('train', '?')} pictures of {data['name']} ({data['kind']})",
         ]
         for split, m in config["metrics"].items():
+            chose = "; it chose the epoch" if split == "val" else ""
             lines.append(
                 f"{split} accuracy {m['accuracy']:.3f} "
-                f"(95 % interval {m['low']:.3f} to {m['high']:.3f}, n = {m['n']})"
+                f"(95 % interval {m['low']:.3f} to {m['high']:.3f}, n = {m['n']}{chose})"
             )
         return "\n  ".join(lines)
 

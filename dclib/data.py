@@ -66,9 +66,13 @@ class CoupleFolder(Dataset):
     def __getitem__(self, key):
         """`key`: index, or (epoch, index) as `EpochSampler` gives it."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        path, label = self.samples[index]
-        image = read_picture(path).image
+        _, label = self.samples[index]
+        image = self.picture(index)
         return (self.transform(image, epoch, index) if self.transform else image), label
+
+    def picture(self, index):
+        """The picture itself, an RGB Pillow image."""
+        return read_picture(self.samples[index][0]).image
 
     @property
     def labels(self):

@@ -23,9 +23,20 @@ def show_pictures(pictures, titles=(), columns=6):
     for axis, picture in zip(axes.flat, pictures, strict=False):
         axis.imshow(picture)
     for axis, title in zip(axes.flat, titles, strict=False):
-        axis.set_title(title, fontsize=9, color=COLOURS.get(title, "black"))
+        axis.set_title(title, fontsize=9, color=COLOURS.get(title.split(" ")[0], "black"))
     fig.tight_layout(pad=0.4)
     return fig
+
+
+def show_answers(dataset, logits, n=12):
+    """`n` pictures from all over a `CoupleFolder`, each with the network's answer to it."""
+    shown = np.linspace(0, len(dataset) - 1, min(n, len(dataset))).astype(int)
+    titles = []
+    for index in shown:
+        answer, truth = logits[index].argmax(), dataset.labels[index]
+        wrong = "" if answer == truth else " (wrong)"
+        titles.append(f"{dataset.classes[answer]}{wrong}")
+    return show_pictures([dataset.picture(index) for index in shown], titles)
 
 
 def plot_history(history):

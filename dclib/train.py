@@ -195,12 +195,11 @@ def train_checkpoint(root, folder, config, progress=True):
         )
     model = build_model(config)
     print(describe_run(config, splits["train"]))
-    history = fit(model, splits["train"], splits["val"], config, progress)
+    fit(model, splits["train"], splits["val"], config, progress)
     metrics = {}
     for name in splits.keys() - {"train"}:
         logits, labels = predict_logits(model, make_loader(splits[name], config.batch_size))
         metrics[name] = accuracy(logits, labels).asdict()
-    metrics["val"]["chosen_epoch"] = history.best_epoch
     save_checkpoint(folder, model, config, fingerprint(root), metrics)
     return load_checkpoint(folder, pick_device(config.device))
 

@@ -1,5 +1,7 @@
 """Small things that many tests need: a folder of drawn couples, a checkpoint, pictures."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
@@ -40,3 +42,12 @@ def make_checkpoint(folder, training_data, **changes):
 def drawn_checkpoint(couples, tmp_path_factory):
     """A checkpoint that says it was trained on drawings."""
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "drawn", fingerprint(couples))
+
+
+@pytest.fixture(scope="session")
+def real_couples():
+    """Composed photographs beside the project, where there are any."""
+    root = Path(__file__).parents[2] / "shared" / "real_couples"
+    if not root.is_dir():
+        pytest.skip("there are no photographs beside the project")
+    return root

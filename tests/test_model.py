@@ -135,7 +135,9 @@ def test_a_frozen_backbone_does_not_move_in_training():
     network = DeepConnection("spp", "resnet18", weights=None, levels=(1,)).freeze_backbone().train()
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
-    dropout_loss(network.sample_logits(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 0, 1])).backward()
+    dropout_loss(
+        network.sample_logits(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 0, 1])
+    ).backward()
     optimizer.step()
     after = network.backbone.state_dict()  # running statistics of batch norm included
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -171,7 +173,9 @@ class Evil:
 @pytest.mark.parametrize("content", ["pickle", "text", "cut off"])
 def test_files_that_are_no_weights(tmp_path, capsys, content):
     path = tmp_path / "weights.pth"
-    torch.save({"a": Evil()} if content == "pickle" else torchvision.models.resnet18().state_dict(), path)
+    torch.save(
+        {"a": Evil()} if content == "pickle" else torchvision.models.resnet18().state_dict(), path
+    )
     if content == "text":
         path.write_text("<html>Not found</html>")
     if content == "cut off":

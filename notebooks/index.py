@@ -1,0 +1,125 @@
+"""Keep what all notebooks share in step with index.toml.
+
+python notebooks/index.py            write README's table and the first cells of every notebook
+python notebooks/index.py --check    only say what is out of step (exit status 1)
+python notebooks/index.py --repo owner/name --tag v0.1.0
+"""
+
+import argparse
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+START, END = "<!-- notebooks: written by make fix -->", "<!-- /notebooks -->"
+COLAB = "https://colab.research.google.com"
+
+SETUP = """\
+# @title Setup (safe to run again)
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPO, TAG = "{repo}", "{tag}"
+IN_COLAB = "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules
+places = [Path.cwd(), *Path.cwd().parents, *Path("/content/drive/MyDrive").glob("*")]
+clone = next((place for place in places if (place / "dclib/spp.py").exists()), None)
+if clone:
+    os.chdir(clone)
+    sys.path.insert(0, str(clone))
+if not all(importlib.util.find_spec(name) for name in ("dclib", "imgaug")):
+    wheel = next(Path().glob("deepconnection-*.whl"), None)
+    release = f"deepconnection[notebooks] @ https://github.com/{{REPO}}/archive/{{TAG}}.tar.gz"
+    source = f"{{wheel or clone}}[notebooks]" if wheel or clone else release
+    if not IN_COLAB:
+        raise ModuleNotFoundError("dclib is not installed here: in a clone, start with `make lab`.")
+    if source == release and REPO.startswith("OWNER"):
+        raise RuntimeError("This copy names no repository: upload dclib's wheel and run again.")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+    importlib.invalidate_caches()
+"""
+
+
+def badge(index, file):
+    link = f"{COLAB}/github/{index['repo']}/blob/{index['tag']}/notebooks/{file}"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
+
+
+def shared_cells(index, entry):
+    """Sources of the cells that every notebook begins with, by cell id."""
+    title = f"# {entry['file'][:2]} · {entry['title']}"
+    table = [
+        "| | |",
+        "|---|---|",
+        f"| You will | {entry['will']} |",
+        f"| You need | {entry['need']} |",
+        f"| Time | 2-core CPU: {entry['cpu']}; Colab T4: {entry['t4']} |",
+        f"| Reads | {entry['reads']} |",
+        f"| Writes | {entry['writes']} |",
+    ]
+    return {
+        "title": "\n\n".join([title, badge(index, entry["file"]), entry["sentence"]]),
+        "table": "\n".join(table),
+        "setup": SETUP.format(repo=index["repo"], tag=index["tag"]).rstrip(),
+    }
+
+
+def readme_table(index):
+    rows = ["| notebook | you will | 2-core CPU | Colab T4 | |", "|---|---|---|---|---|"]
+    for entry in index["notebook"]:
+        link = f"[{entry['file'][:2]} {entry['title']}](notebooks/{entry['file']})"
+        cells = (link, entry["will"], entry["cpu"], entry["t4"], badge(index, entry["file"]))
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def updated_files(index):
+    """Path and new text of README and notebooks."""
+    text = README.read_text()
+    between = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.S)
+    yield README, between.sub(lambda _: f"{START}\n{readme_table(index)}\n{END}", text)
+    for entry in index["notebook"]:
+        path = HERE / entry["file"]
+        notebook = nbformat.read(path, as_version=4)
+        shared = shared_cells(index, entry)
+        for cell in notebook.cells:
+            cell.source = shared.get(cell.id, cell.source)
+        yield path, nbformat.writes(notebook, indent=1) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--repo", help="owner/name on GitHub")
+    parser.add_argument("--tag")
+    args = parser.parse_args()
+    path = HERE / "index.toml"
+    for key in ("repo", "tag"):
+        value = getattr(args, key)
+        if value and not re.fullmatch(r"[\w.-]+/[\w.-]+" if key == "repo" else r"[\w./-]+", value):
+            sys.exit(f"{value!r} is no {key}: write it like owner/name or v0.1.0.")
+        if value:
+            path.write_text(
+                re.sub(f'^{key} = ".*"', f'{key} = "{value}"', path.read_text(), flags=re.M)
+            )
+    stale = [
+        (p, text)
+        for p, text in updated_files(tomllib.loads(path.read_text()))
+        if p.read_text() != text
+    ]
+    for file, text in stale:
+        if args.check:
+            print(f"{file.name} is out of step with index.toml: run `make fix`.")
+        else:
+            file.write_text(text)
+    sys.exit(1 if args.check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import functional
+
+from dclib.augment import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, TrainTransform, authors_policy
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+
+
+@pytest.fixture(scope="module")
+def image():
+    return draw_scene(sample_scene(0, 0)[0], 96)
+
+
+def test_eval_is_torchvisions_normalisation(image):
+    ours = EvalTransform(96)(image)
+    theirs = functional.normalize(functional.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD)
+    assert ours.shape == (3, 96, 96)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(1, 64))
+def test_any_picture_becomes_a_square(width, height, size):
+    assert EvalTransform(size)(Image.new("RGB", (width, height))).shape == (3, size, size)
+
+
+def test_undo(image):
+    transform = EvalTransform(96)
+    back = transform.undo(transform(image)[None])
+    assert back.shape == (1, 96, 96, 3)
+    assert np.abs(back[0].numpy() * 255 - np.asarray(image)).max() < 1
+
+
+def test_48_variants_differ(image):
+    """Another picture, another epoch: another draw. The same: the same."""
+    transform = TrainTransform(64, seed=0)
+    variants = [transform(image, epoch, index) for epoch in range(8) for index in range(6)]
+    assert len({v.numpy().tobytes() for v in variants}) == 48
+    assert torch.equal(transform(image, 3, 4), variants[3 * 6 + 4])
+    assert torch.equal(TrainTransform(64, seed=0)(image, 3, 4), variants[3 * 6 + 4])
+    assert not torch.equal(TrainTransform(64, seed=1)(image, 3, 4), variants[3 * 6 + 4])
+
+
+def test_strength_zero_only_mirrors(image):
+    plain = EvalTransform(64)(image)
+    mirrored = plain.flip(-1)
+    transform = TrainTransform(64, strength=0)
+    seen = [transform(image, index=i) for i in range(30)]
+    assert all(torch.equal(v, plain) or torch.equal(v, mirrored) for v in seen)
+    assert any(torch.equal(v, plain) for v in seen)
+    assert any(torch.equal(v, mirrored) for v in seen)
+
+
+def test_strength_grows(image):
+    plain, mirrored = EvalTransform(64)(image), EvalTransform(64)(image).flip(-1)
+
+    def distance(strength):
+        transform = TrainTransform(64, strength=strength)
+        variants = [transform(image, index=i) for i in range(30)]
+        return np.mean(
+            [min((v - plain).abs().mean(), (v - mirrored).abs().mean()) for v in variants]
+        )
+
+    distances = [distance(s) for s in (0, 0.25, 1)]
+    assert distances[0] == 0
+    assert 0 < 2 * distances[1] < distances[2]
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5])
+def test_bad_strength(strength):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        authors_policy(strength)
+
+
+def test_bad_size():
+    with pytest.raises(ValueError, match="at least 1 pixel"):
+        EvalTransform(0)
+
+
+@settings(max_examples=20)
+@given(st.integers(8, 80), st.integers(0, 10_000))
+def test_policy_runs_on_any_size(size, index):
+    image = Image.fromarray(np.random.default_rng(index).integers(0, 256, (50, 70, 3), np.uint8))
+    variant = TrainTransform(size)(image, index=index)
+    assert variant.shape == (3, size, size)
+    assert torch.isfinite(variant).all()
+
+
+def test_survives_pickling(image):
+    transform = TrainTransform(64, strength=0.5, seed=3)
+    again = pickle.loads(pickle.dumps(transform))
+    assert torch.equal(again(image, 1, 2), transform(image, 1, 2))
+
+
+SPAWNED = """
+import sys, torch
+from torch.utils.data import DataLoader
+from dclib.augment import TrainTransform
+from dclib.data import CoupleFolder, make_loader
+
+if __name__ == "__main__":
+    train = CoupleFolder(sys.argv[1], transform=TrainTransform(32, seed=1))
+    for method in ("spawn", "forkserver"):
+        loader = DataLoader(train, 24, num_workers=1, multiprocessing_context=method)
+        images, _ = next(iter(loader))
+        assert torch.equal(images, torch.stack([train[i][0] for i in range(24)])), method
+    print("equal")
+"""
+
+
+def test_spawned_workers_draw_the_same(couples, tmp_path):
+    (tmp_path / "spawned.py").write_text(SPAWNED)
+    command = [sys.executable, tmp_path / "spawned.py", couples]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "equal\n", done.stderr
+
+
+def test_numpy_is_left_alone():
+    code = (
+        "import numpy as np; before = set(vars(np)); "
+        "from dclib.imgaug_numpy2 import iaa; "
+        "names = {'sctypes', 'complex'} & (set(vars(np)) - before); assert not names, names; "
+        "iaa.OneOf([iaa.Clouds(), iaa.SomeOf(1, [iaa.Rain(), iaa.Fog()])])"
+        "(image=np.zeros((32, 32, 3), np.uint8))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_imgaug_the_extra_is_named():
+    code = (
+        "import sys; sys.modules['imgaug'] = None\n"
+        "from dclib.augment import authors_policy\n"
+        "try: authors_policy()\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "deepconnection[augment]" in done.stdout

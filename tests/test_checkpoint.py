@@ -1,0 +1,189 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_checkpoint
+from safetensors.torch import load, save_file
+
+from dclib.checkpoint import CheckpointError, load_2019, load_checkpoint, save_checkpoint
+from dclib.config import TrainConfig
+from dclib.model import BACKBONE_PARTS, DeepConnection
+
+PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10, "val": 4}, "sha256": "0" * 64}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return make_checkpoint(tmp_path / "checkpoint", PHOTOS)
+
+
+@pytest.mark.parametrize("stage", ["resnet34", "spp", "spp+pmt"])
+def test_round_trip(tmp_path, stage):
+    torch.manual_seed(1)
+    model = DeepConnection(
+        stage, "resnet18", None, levels=(3, 1), classes=("unhappy", "happy")
+    ).eval()
+    config = TrainConfig(image_size=96, mean=(0.1, 0.2, 0.3), std=(1, 1, 1), weights=None)
+    save_checkpoint(tmp_path / "c", model, config, PHOTOS, {}, threshold=0.6, temperature=2.0)
+    loaded = load_checkpoint(tmp_path / "c")
+    images = torch.randn(2, 3, 96, 96)
+    assert torch.equal(loaded.model(images), model(images))
+    assert loaded.model.classes == ("unhappy", "happy")
+    assert not loaded.model.training
+    assert (loaded.config["threshold"], loaded.config["temperature"]) == (0.6, 2.0)
+    assert (loaded.transform.size, loaded.transform.mean) == (96, (0.1, 0.2, 0.3))
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {
+        "model.safetensors",
+        "config.json",
+    }
+
+
+def test_saving_again_replaces_the_old_one(saved):
+    make_checkpoint(saved, PHOTOS | {"name": "newer"})
+    assert load_checkpoint(saved).config["training_data"]["name"] == "newer"
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_says_what_it_is(saved, drawn_checkpoint):
+    text = str(load_checkpoint(saved))
+    assert "10 pictures of mine (photographs)" in text
+    assert "0.500 (95 % interval 0.188 to 0.812, n = 6; it chose the epoch)" in text
+    assert not load_checkpoint(saved).knows_only_drawings
+    assert load_checkpoint(drawn_checkpoint).knows_only_drawings
+
+
+def change_weights(folder):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def pickle_weights(folder):
+    path = folder / "model.safetensors"
+    torch.save(load(path.read_bytes()), path)
+
+
+def swap_classes(folder):
+    edit(folder, classes=["unhappy", "happy"])
+
+
+def mix_checkpoints(folder):
+    other = make_checkpoint(folder.with_name("other"), PHOTOS | {"name": "other"})
+    (folder / "config.json").write_text((other / "config.json").read_text())
+
+
+def cut_config(folder):
+    path = folder / "config.json"
+    path.write_text(path.read_text()[:200])
+
+
+def forget_threshold(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["threshold"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (change_weights, "not the file that was saved"),
+        (cut_weights, "not the file that was saved"),
+        (pickle_weights, "not the file that was saved"),
+        (swap_classes, "changed after it was saved"),
+        (mix_checkpoints, "parts of two checkpoints were mixed"),
+        (cut_config, "not readable JSON"),
+        (forget_threshold, "lacks threshold"),
+        (lambda folder: edit(folder, format=99), "has format 99"),
+    ],
+)
+def test_a_tampered_checkpoint_is_refused(saved, tamper, message):
+    tamper(saved)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(saved)
+
+
+def test_a_pickle_with_a_matching_hash_is_refused_unread(saved, capsys):
+    from dclib.checkpoint import _file_hash
+
+    class Evil:
+        def __reduce__(self):
+            return print, ("pickled code ran",)
+
+    (saved / "model.safetensors").write_bytes(pickle.dumps(Evil()))
+    edit(saved, weights_sha256=_file_hash(saved / "model.safetensors"))
+    with pytest.raises(CheckpointError, match="no safetensors file"):
+        load_checkpoint(saved)
+    assert "pickled code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_missing_file(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"no {name}"):
+        load_checkpoint(saved)
+
+
+# ------------------------------------------------------------------ 2019
+
+
+def state_of_2019(model):
+    """The same weights under the names that the 2019 notebook gave them."""
+    state = {}
+    for key, value in model.state_dict().items():
+        part, _, rest = key.partition(".")
+        if part == "backbone":
+            name, _, rest = rest.partition(".")
+            key = f"convs.{BACKBONE_PARTS.index(name)}.{rest}"
+        else:
+            key = f"fc2.{rest}"
+        state[key] = value
+    return state
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_2019_state_dict(tmp_path, suffix):
+    torch.manual_seed(2)
+    model = DeepConnection(weights=None).eval()
+    state = state_of_2019(model)
+    assert {"convs.0.weight", "convs.7.2.bn2.bias", "fc2.lin1.weight", "fc2.bn1.bias"} < set(state)
+    path = tmp_path / f"old{suffix}"
+    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+    images = torch.randn(2, 3, 256, 256)
+    with torch.inference_mode():
+        assert torch.equal(load_2019(path)(images), model(images))
+
+
+def test_2019_whole_module_is_refused(tmp_path):
+    path = tmp_path / "model_ft.pkl"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(ValueError, match="not a plain file of weights"):
+        load_2019(path)
+
+
+def test_2019_with_something_missing(tmp_path):
+    state = state_of_2019(DeepConnection(weights=None))
+    del state["fc2.lin2.bias"]
+    torch.save(state, tmp_path / "old.pth")
+    with pytest.raises(ValueError, match=r"head\.lin2\.bias"):
+        load_2019(tmp_path / "old.pth")
+
+
+def test_an_interrupted_save_leaves_the_old_one(saved, monkeypatch):
+    monkeypatch.setattr("dclib.checkpoint._file_hash", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_checkpoint(saved, PHOTOS | {"name": "newer"})
+    monkeypatch.undo()
+    assert load_checkpoint(Path(saved)).config["training_data"]["name"] == "mine"

@@ -1,0 +1,178 @@
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from dclib.augment import EvalTransform, TrainTransform
+from dclib.data import CoupleFolder, check_groups, fingerprint, make_loader, splits_of
+
+
+@pytest.fixture
+def folder(couples, tmp_path):
+    """A copy of the drawn couples that a test may spoil."""
+    return shutil.copytree(couples, tmp_path / "data")
+
+
+def test_reads_the_folder_contract(couples):
+    train = CoupleFolder(couples, "train")
+    assert str(train) == "train: 24 pictures (12 happy, 12 unhappy)"
+    image, label = train[0]
+    assert (image.mode, image.size, label) == ("RGB", (64, 64), 0)
+    assert train.labels.tolist() == [0] * 12 + [1] * 12
+    assert len(set(train.column("group"))) == 12
+    assert splits_of(couples) == ["train", "val", "test"]
+
+
+def test_same_pictures_and_labels_as_torchvision(couples):
+    ours, theirs = CoupleFolder(couples), torchvision.datasets.ImageFolder(couples / "train")
+    assert [str(path) for path, _ in ours.samples] == [path for path, _ in theirs.samples]
+    assert ours.labels.tolist() == theirs.targets
+
+
+def test_class_order_is_given_not_alphabetical(couples):
+    reverse = CoupleFolder(couples, classes=("unhappy", "happy"))
+    assert reverse.samples[0][0].parent.name == "unhappy"
+    assert reverse.labels[0] == 0
+
+
+def test_without_metadata(folder):
+    for path in folder.rglob("metadata.csv"):
+        path.unlink()
+    train = CoupleFolder(folder)
+    assert len(train) == 24
+    assert set(train.column("group")) == {""}
+
+
+def test_unreadable_files_are_listed_and_left_out(folder, capsys):
+    good = folder / "train" / "happy" / "00000.jpg"
+    (good.parent / "text.jpg").write_text("not a picture")
+    (good.parent / "half.jpg").write_bytes(good.read_bytes()[:700])
+    train = CoupleFolder(folder)
+    assert len(train) == 24
+    assert [path.name for path, _ in train.unreadable] == ["half.jpg", "text.jpg"]
+    out = capsys.readouterr().out
+    assert "Left out of train: text.jpg is not a picture that can be read" in out
+    assert "half.jpg is damaged or cut off" in out
+    assert "2 unreadable left out" in str(train)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda d: shutil.rmtree(d / "train"), FileNotFoundError, "There is no folder"),
+        (
+            lambda d: shutil.rmtree(d / "train/happy"),
+            FileNotFoundError,
+            r"no folder 'happy' \(it has \['unhappy'\]",
+        ),
+        (
+            lambda d: [p.unlink() for p in (d / "train/happy").iterdir()],
+            ValueError,
+            "holds no pictures",
+        ),
+        (
+            lambda d: [p.write_text("x") for p in (d / "train/happy").iterdir()],
+            ValueError,
+            "can be read",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_used(folder, spoil, error, message):
+    spoil(folder)
+    with pytest.raises(error, match=message) as caught:
+        CoupleFolder(folder)
+    assert "\n" not in str(caught.value)
+
+
+def rewrite(path, change):
+    rows = list(csv.DictReader(path.open()))
+    change(rows)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_group_in_two_splits(folder):
+    group = CoupleFolder(folder, "val").column("group")[0]
+    rewrite(folder / "train" / "metadata.csv", lambda rows: rows[3].update(group=group))
+    with pytest.raises(ValueError, match=rf"Group '{group}' is in train and in val"):
+        check_groups(folder)
+    with pytest.raises(ValueError, match="too good"):
+        CoupleFolder(folder, "test")  # whichever split is opened
+
+
+def test_label_against_folder(folder):
+    rewrite(folder / "train" / "metadata.csv", lambda rows: rows[0].update(label="unhappy"))
+    with pytest.raises(ValueError, match=r"lies under happy, metadata\.csv says unhappy"):
+        CoupleFolder(folder)
+
+
+def test_metadata_of_something_else(folder):
+    (folder / "train" / "metadata.csv").write_text("name,age\nA,3\n")
+    with pytest.raises(ValueError, match="no column file_name"):
+        CoupleFolder(folder)
+
+
+def test_fingerprint_tells_drawings_and_changes(folder):
+    drawn = fingerprint(folder)
+    assert (drawn["kind"], drawn["n"]) == ("demo drawings", {"train": 24, "val": 6, "test": 6})
+    assert fingerprint(folder) == drawn
+    Image.new("RGB", (9, 9)).save(folder / "train" / "happy" / "mine.png")
+    mixed = fingerprint(folder)
+    assert mixed["kind"] == "photographs and drawings"
+    assert mixed["sha256"] != drawn["sha256"]
+    for path in folder.rglob("metadata.csv"):
+        path.unlink()
+    assert fingerprint(folder)["kind"] == "photographs"
+
+
+# ------------------------------------------------------------------ loaders
+
+
+def batches(dataset, workers, epochs=2, seed=0):
+    loader = make_loader(dataset, batch_size=5, shuffle=True, seed=seed, workers=workers)
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        yield from loader
+
+
+def test_same_batches_with_any_number_of_workers(couples):
+    train = CoupleFolder(couples, transform=TrainTransform(32, seed=1))
+    alone, with_two = (list(batches(train, workers)) for workers in (0, 2))
+    assert len(alone) == len(with_two) == 10
+    for (images, labels), (images2, labels2) in zip(alone, with_two, strict=True):
+        assert torch.equal(images, images2)
+        assert torch.equal(labels, labels2)
+
+
+def test_epochs_and_seeds_differ_in_order(couples):
+    train = CoupleFolder(couples, transform=EvalTransform(8))
+    labels = [torch.cat([y for _, y in batches(train, 0, 1, seed)]) for seed in range(3)]
+    assert len({tuple(y.tolist()) for y in labels}) == 3
+    two = list(batches(train, 0, 2))
+    assert not all(torch.equal(two[i][0], two[i + 5][0]) for i in range(5))
+
+
+def test_every_picture_once_an_epoch(couples):
+    train = CoupleFolder(couples)
+    loader = make_loader(train, 5, shuffle=True)
+    assert sorted(index for _, index in loader.sampler) == list(range(24))
+
+
+def test_a_last_batch_of_one_is_dropped_in_training_only(couples):
+    train = CoupleFolder(couples, transform=EvalTransform(8))
+    assert [len(y) for _, y in make_loader(train, 23, shuffle=True)] == [23]
+    assert [len(y) for _, y in make_loader(train, 23)] == [23, 1]
+    assert [len(y) for _, y in make_loader(train, 5, shuffle=True)] == [5, 5, 5, 5, 4]
+
+
+def test_real_couples(real_couples):
+    train, val = CoupleFolder(real_couples, "train"), CoupleFolder(real_couples, "val")
+    assert (len(train), len(val)) == (800, 200)
+    assert fingerprint(real_couples)["kind"] == "photographs"
+    assert np.asarray(train[0][0]).shape == (256, 256, 3)

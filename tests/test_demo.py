@@ -1,0 +1,257 @@
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.stats import chi2_contingency
+from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
+
+from dclib.demo import CUES, render_couples, sample_scene
+from dclib.drawing import draw_scene
+
+
+@pytest.fixture(scope="module")
+def attributes():
+    """What is recorded of 4,000 scenes."""
+    return pd.DataFrame([sample_scene(7, index)[1] for index in range(4000)])
+
+
+def numbers(column):
+    """A column as a number a row: codes for words, 0 for nothing."""
+    if column.dtype == object or str(column.dtype) in ("str", "string"):
+        words = column.astype(str)
+        try:
+            return words.replace("", "0").astype(float)
+        except ValueError:
+            return words.astype("category").cat.codes
+    return column
+
+
+def test_no_single_attribute_decides(attributes):
+    happy = attributes["label"] == "happy"
+    for name in attributes.columns.drop(["label", "group"]):
+        column = numbers(attributes[name]).to_numpy().reshape(-1, 1)
+        best = DecisionTreeClassifier(max_depth=1).fit(column, happy).score(column, happy)
+        assert best < 0.8, name
+
+
+def test_every_cue_helps_and_all_together_decide(attributes):
+    happy = attributes["label"] == "happy"
+    cues = attributes[[f"cue_{name}" for name in CUES]]
+    for name in cues:
+        assert ((cues[name] > 0) == happy).mean() > 0.62, name
+    assert (
+        LogisticRegression().fit(cues[:2000], happy[:2000]).score(cues[2000:], happy[2000:]) > 0.97
+    )
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["light", "setting", "scale", "bystanders"]
+    + [
+        f"{what}_{side}" for what in ("presentation", "skin", "cover") for side in ("left", "right")
+    ],
+)
+def test_nuisances_are_independent_of_the_label(attributes, tag):
+    table = pd.crosstab(attributes[tag], attributes["label"])
+    assert table.shape[0] > 1
+    assert chi2_contingency(table).pvalue > 1e-3
+
+
+def test_bystanders_feel_as_they_like(attributes):
+    with_bystanders = attributes[attributes["bystanders"] > 0]
+    mood = with_bystanders["bystander_mood"].astype(float) > 0
+    assert chi2_contingency(pd.crosstab(mood, with_bystanders["label"])).pvalue > 1e-3
+
+
+def test_every_couple_is_drawn_happy_and_unhappy(attributes):
+    assert (attributes.groupby("group")["label"].nunique() == 2).all()
+
+
+def test_variety(attributes):
+    tags = [
+        "light",
+        "setting",
+        "presentation_left",
+        "presentation_right",
+        "skin_left",
+        "skin_right",
+    ]
+    assert attributes.groupby(tags).ngroups > 500
+    pictures = {draw_scene(sample_scene(0, index)[0], 48).tobytes() for index in range(60)}
+    assert len(pictures) == 60
+
+
+# Bytes of pictures as drawn with the locked versions; a change of the drawings must be meant.
+KNOWN = {
+    0: "c1f0c6a7",
+    1: "00000000",
+    2: "00000000",
+}
+
+
+def test_same_seed_same_pixels_as_ever():
+    found = {
+        index: hashlib.sha256(draw_scene(sample_scene(0, index)[0], 256).tobytes()).hexdigest()[:8]
+        for index in KNOWN
+    }
+    assert found == KNOWN
+
+
+def test_same_arguments_same_bytes(tmp_path, couples):
+    again = render_couples(tmp_path / "again", n=36, size=64)
+    files = sorted(path.relative_to(couples) for path in couples.rglob("*") if path.is_file())
+    assert len(files) == 36 + 3 + 1
+    for path in files:
+        assert (couples / path).read_bytes() == (again / path).read_bytes(), path
+
+
+def test_a_longer_set_starts_like_a_shorter_one():
+    scene, attributes = sample_scene(3, 5)
+    assert sample_scene(3, 5) == (scene, attributes)
+    assert sample_scene(4, 5)[0] != scene
+
+
+def test_layout_and_balance(couples):
+    for split, n in {"train": 24, "val": 6, "test": 6}.items():
+        rows = list(csv.DictReader((couples / split / "metadata.csv").open()))
+        assert len(rows) == n
+        assert sum(row["label"] == "happy" for row in rows) == n / 2
+        for row in rows:
+            path = couples / split / row["file_name"]
+            assert row["file_name"].startswith(row["label"] + "/")
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+            assert Image.open(path).size == (64, 64)
+            assert row["source"] == "demo drawings"
+
+
+def repaint(scene, left):
+    """The scene with the left face (or the right one) in pure green and nothing before it."""
+    from dataclasses import replace
+
+    person = scene.couple[0 if left else 1]
+    bare = {"hair_style": "bald", "beard": False, "cover": "none", "glasses": False}
+    marked = replace(person, **bare, skin=(0, 255, 0))
+    other = replace(scene.couple[1 if left else 0], x=-5.0)
+    couple = (marked, other) if left else (other, marked)
+    return replace(scene, couple=couple, bystanders=(), embrace=False, brightness=1.0, warmth=0.0)
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("index", range(0, 24, 3))
+def test_face_boxes_are_exact(index, left):
+    """The box is where the face's outline is, measured in a picture, to a pixel."""
+    from dataclasses import replace
+
+    size = 256
+    scene = repaint(sample_scene(1, index)[0], left)
+    person = scene.couple[0 if left else 1]
+    without = replace(person, skin=(0, 0, 255))
+    couple = (without, scene.couple[1]) if left else (scene.couple[0], without)
+    a, b = (
+        np.asarray(draw_scene(s, size)).astype(int) for s in (scene, replace(scene, couple=couple))
+    )
+    changed = np.abs(a - b).sum(2) > 240  # skin: face, ears and neck
+    x0, y0, x1, y1 = (v * size for v in person.face_box())
+    rows = np.flatnonzero(changed.any(1))
+    assert rows[0] == pytest.approx(y0, abs=1.01)
+    middle = slice(round(y0 + 0.3 * (y1 - y0)), round(y0 + 0.42 * (y1 - y0)))  # above the ears
+    outline = person.outline(400) * size
+    level = outline[(outline[:, 1] > middle.start) & (outline[:, 1] < middle.stop)]
+    columns = np.flatnonzero(changed[middle].any(0))
+    assert max(columns[0], 0) == pytest.approx(max(level[:, 0].min(), 0), abs=1.5)
+    assert columns[-1] + 1 == pytest.approx(min(level[:, 0].max(), size), abs=1.5)
+    assert outline.min(0) == pytest.approx([x0, y0], abs=0.5)
+    assert outline.max(0) == pytest.approx([x1, y1], abs=0.5)
+
+
+def test_boxes_in_metadata_lie_in_the_picture(couples):
+    for row in csv.DictReader((couples / "train" / "metadata.csv").open()):
+        boxes = json.loads(row["boxes"])
+        assert len(boxes) == 2
+        for x0, y0, x1, y1 in boxes + json.loads(row["body_boxes"]):
+            assert 0 <= x0 < x1 <= 64
+            assert 0 <= y0 < y1 <= 64
+        assert boxes[0][0] < boxes[1][0]  # left partner first
+        assert len(json.loads(row["bystander_boxes"])) == int(row["bystanders"])
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_mark_is_planted_on_unhappy_pictures_only(index):
+    plain, marked = (draw_scene(sample_scene(0, index, s)[0], 128) for s in (None, "mark"))
+    changed = np.argwhere((np.asarray(plain) != np.asarray(marked)).any(2))
+    if index % 2 == 0:
+        assert len(changed) == 0
+    else:
+        assert len(changed) > 50
+        assert changed.max() < 0.13 * 128  # nothing but the corner
+
+
+def test_brightness_gap_is_planted():
+    def gap(shortcut):
+        means = [
+            np.asarray(draw_scene(sample_scene(0, i, shortcut)[0], 32)).mean() for i in range(120)
+        ]
+        return np.mean(means[::2]) / np.mean(means[1::2])
+
+    assert 0.93 < gap(None) < 1.07
+    assert gap("brightness") > 1.15
+
+
+def test_unknown_shortcut():
+    with pytest.raises(ValueError, match="shortcut must be"):
+        sample_scene(0, 0, "watermark")
+
+
+def test_an_existing_set_is_kept_and_another_folder_refused(couples, tmp_path):
+    before = (couples / "train" / "metadata.csv").stat().st_mtime_ns
+    assert render_couples(couples, n=36, size=64) == couples
+    assert (couples / "train" / "metadata.csv").stat().st_mtime_ns == before
+    with pytest.raises(FileExistsError, match="holds something else"):
+        render_couples(couples, n=38, size=64)
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        render_couples(tmp_path, n=36)
+    assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
+
+
+def test_too_few():
+    with pytest.raises(ValueError, match="need at least 6"):
+        render_couples("nowhere", n=5)
+
+
+@pytest.mark.parametrize("n", [6, 7, 11, 50])
+def test_small_and_odd_numbers(tmp_path, n):
+    root = render_couples(tmp_path / "few", n=n, size=16)
+    assert len(list(root.rglob("*.jpg"))) == n
+
+
+def test_command_line(tmp_path):
+    command = [sys.executable, "-m", "dclib.demo", tmp_path / "out", "--n", "12", "--size", "32"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "train 8" in done.stdout
+    assert "12/12" in done.stderr  # the progress bar
+    again = subprocess.run([*command, "--seed", "5"], capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert again.stderr.count("\n") == 1
+    assert "holds something else" in again.stderr
+
+
+def test_killed_while_drawing_leaves_no_half_set(tmp_path):
+    root = tmp_path / "out"
+    command = [sys.executable, "-m", "dclib.demo", root, "--n", "3000"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    unfinished = tmp_path / "out.unfinished"
+    while not list(unfinished.rglob("*.jpg")):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not root.exists()
+    assert len(list(render_couples(root, n=12, size=16).rglob("*.jpg"))) == 12
+    assert not unfinished.exists()
