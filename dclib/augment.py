@@ -8,7 +8,7 @@ run is the same with any number of loader workers, and no worker or epoch repeat
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import v2
+from torchvision.transforms import functional
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,12 +29,8 @@ class EvalTransform:
         return image.resize((self.size, self.size), Image.BILINEAR, reducing_gap=2.0)
 
     def to_tensor(self, pixels):
-        """Normalise: (H, W, 3) uint8 -> (3, H, W) float32."""
-        return v2.functional.normalize(
-            v2.functional.to_dtype(v2.functional.to_image(pixels), torch.float32, scale=True),
-            list(self.mean),
-            list(self.std),
-        )
+        """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
+        return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
 
     def undo(self, images):
         """Back to colours: (..., 3, H, W) normalised -> (..., H, W, 3) float in [0, 1]."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -72,7 +72,7 @@ def save_checkpoint(
         model: the network; its weights are saved in float32.
         train_config: the `TrainConfig` of the run (picture size, mean, std, start weights).
         training_data: from `dclib.data.fingerprint`.
-        metrics: by split, {"accuracy", "n", "low", "high"} (see `dclib.evaluate.Accuracy`).
+        metrics: `dclib.evaluate.Accuracy` by split.
         threshold: probability of the second class from which the verdict is that class.
         temperature: divides the logits before the softmax.
     """
@@ -98,7 +98,7 @@ def save_checkpoint(
         "temperature": temperature,
         "start_weights": train_config.weights and Path(train_config.weights).name,
         "training_data": training_data,
-        "metrics": metrics,
+        "metrics": {split: asdict(result) for split, result in metrics.items()},
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -5,7 +5,7 @@ gazes, closeness, lean, embrace): none of them alone decides, all of them togeth
 matter (light, place, skin, presentation, bystanders, covered faces, scale) is drawn independently
 of the label. Every couple is drawn twice, once happy and once unhappy, and is one `group`.
 
-    python -m dclib.demo data/demo --n 1200 --seed 0
+    python -m dclib.demo data/demo --n 3000 --seed 0
 """
 
 import argparse
@@ -25,7 +25,7 @@ from dclib.canvas import SETTINGS
 from dclib.data import CLASSES, DRAWN
 from dclib.drawing import Person, Scene, draw_scene
 
-SPLITS = {"train": 4 / 6, "val": 1 / 6, "test": 1 / 6}
+SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
 SHORTCUTS = ("mark", "brightness")
 
 # How much each cue weighs in the couple's mood. A covered cue counts nothing.
@@ -58,7 +58,7 @@ CLOTHES = (
 LIGHTS = {"day": (1.0, 0), "warm": (1.0, 1), "cold": (1.0, -1), "dim": (0.72, 0)}
 
 
-def render_couples(root, n=1200, seed=0, size=256, splits=None, shortcut=None):
+def render_couples(root, n=3000, seed=0, size=256, splits=None, shortcut=None):
     """Draw a data set of `n` pictures, size x size pixels, into the folder `root`; return its path.
 
     Layout: root/{train,val,test}/{happy,unhappy}/*.jpg and a metadata.csv per split with label,
@@ -279,7 +279,7 @@ def _read_recipe(root):
 def main():
     parser = argparse.ArgumentParser(prog="python -m dclib.demo", description="Draw couples.")
     parser.add_argument("root", type=Path, help="folder to create")
-    parser.add_argument("--n", type=int, default=1200, help="number of pictures (default 1200)")
+    parser.add_argument("--n", type=int, default=3000, help="number of pictures (default 3000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=256, help="pixels a side (default 256)")
     parser.add_argument("--shortcut", choices=SHORTCUTS, help="plant a fault for audits to find")

@@ -1,6 +1,6 @@
 """Numbers with their n and interval."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
@@ -18,9 +18,6 @@ class Accuracy:
         return (
             f"{self.accuracy:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n})"
         )
-
-    def asdict(self):
-        return asdict(self)
 
 
 def wilson_interval(correct, n, confidence=0.95):

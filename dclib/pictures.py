@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000  # checked before decoding: 240 MB as RGB
 
 
@@ -73,9 +73,8 @@ def _open(data, name):
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
             raise PictureError(f"{name} is a HEIC photo; export it as JPEG first.") from error
-        raise PictureError(
-            f"{name} is not a picture that can be read; use {', '.join(FORMATS[:5])} or TIFF."
-        ) from error
+        kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise PictureError(f"{name} is not a picture that can be read; use {kinds}.") from error
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(_too_large(name))
     return image

@@ -136,6 +136,15 @@ def predict_logits(model, loader):
     return torch.cat(logits), torch.cat(labels)
 
 
+def measure(model, splits, batch_size=32):
+    """`Accuracy` of the model on every split but train, by name."""
+    results = {}
+    for name, dataset in splits.items():
+        if name != "train":
+            results[name] = accuracy(*predict_logits(model, make_loader(dataset, batch_size)))
+    return results
+
+
 def score(logits, labels):
     """Mean cross-entropy and accuracy."""
     loss = torch.nn.functional.cross_entropy(logits, labels).item()
@@ -152,7 +161,9 @@ def make_optimizer(model, config):
     if config.optimizer not in kinds:
         raise ValueError(f"optimizer must be one of {tuple(kinds)}, not {config.optimizer!r}.")
     trainable = [p for p in model.parameters() if p.requires_grad]
-    return kinds[config.optimizer](trainable, lr=config.lr, weight_decay=config.weight_decay)
+    return kinds[config.optimizer](
+        trainable, lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
 
 
 def build_model(config):
@@ -164,13 +175,13 @@ def build_model(config):
 
 
 def load_splits(root, config):
-    """The splits of a folder of couples as `CoupleFolder`s, train with augmentation."""
+    """train, val and, if there is one, test of a folder as `CoupleFolder`s; train is augmented."""
     plain = EvalTransform(config.image_size, config.mean, config.std)
     varied = TrainTransform(config.image_size, config.mean, config.std, config.augment, config.seed)
-    return {
-        split: CoupleFolder(root, split, varied if split == "train" and config.augment else plain)
-        for split in splits_of(root)
-    }
+    splits = {"train": CoupleFolder(root, "train", varied if config.augment else plain)}
+    for split in ("val", *(["test"] if "test" in splits_of(root) else [])):
+        splits[split] = CoupleFolder(root, split, plain)
+    return splits
 
 
 def pick_device(name="auto"):
@@ -189,22 +200,14 @@ def train_checkpoint(root, folder, config, progress=True):
     The epoch is chosen on val, so that only the number on test, where there is one, is untouched.
     """
     splits = load_splits(root, config)
-    if "val" not in splits:
-        raise FileNotFoundError(
-            f"{root} has no val/ folder; training needs one to choose the epoch."
-        )
     model = build_model(config)
     print(describe_run(config, splits["train"]))
     fit(model, splits["train"], splits["val"], config, progress)
-    metrics = {}
-    for name in splits.keys() - {"train"}:
-        logits, labels = predict_logits(model, make_loader(splits[name], config.batch_size))
-        metrics[name] = accuracy(logits, labels).asdict()
-    save_checkpoint(folder, model, config, fingerprint(root), metrics)
+    save_checkpoint(folder, model, config, fingerprint(root), measure(model, splits))
     return load_checkpoint(folder, pick_device(config.device))
 
 
-def load_or_train(folder, config, n=3600, root="data/demo"):
+def load_or_train(folder, config, n=3000, root="data/demo"):
     """The checkpoint in `folder`, or one trained on `n` drawn couples now; prints which."""
     if Path(folder).exists():
         checkpoint = load_checkpoint(folder, pick_device(config.device))

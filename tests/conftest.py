@@ -10,16 +10,20 @@ from dclib.checkpoint import save_checkpoint
 from dclib.config import TrainConfig
 from dclib.data import fingerprint
 from dclib.demo import render_couples
+from dclib.evaluate import Accuracy
 from dclib.model import DeepConnection
 
 settings.register_profile("series", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("series")
 
 
+SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
+
+
 @pytest.fixture(scope="session")
 def couples(tmp_path_factory):
     """36 drawn couples at 64 px: 24 train, 6 val, 6 test."""
-    return render_couples(tmp_path_factory.mktemp("couples") / "drawn", n=36, size=64)
+    return render_couples(tmp_path_factory.mktemp("couples") / "drawn", **SMALL)
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def make_checkpoint(folder, training_data, **changes):
     torch.manual_seed(0)
     config = TrainConfig.demo(image_size=64, **changes)
     model = DeepConnection(config.stage, config.backbone, weights=None)
-    metrics = {"val": {"accuracy": 0.5, "n": 6, "low": 0.188, "high": 0.812}}
+    metrics = {"val": Accuracy(0.5, 6, 0.188, 0.812)}
     save_checkpoint(folder, model, config, training_data, metrics)
     return folder
 

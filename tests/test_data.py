@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_used(folder, spoil, error, message):
 
 
 def rewrite(path, change):
-    rows = list(csv.DictReader(path.open()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     change(rows)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

@@ -224,7 +224,7 @@ def test_without_val(couples, tiny_config, tmp_path):
     import shutil
 
     root = shutil.copytree(couples, tmp_path / "data", ignore=shutil.ignore_patterns("val"))
-    with pytest.raises(FileNotFoundError, match="no val/ folder"):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*val; a data set is"):
         train_checkpoint(root, tmp_path / "c", tiny_config)
 
 

@@ -34,7 +34,7 @@ def test_verdict_appears_and_the_upload_is_forgotten(panel, photo):
     upload(panel, ("us.jpg", photo))
     (answer,) = panel.children[1].children
     picture, verdict = answer.children
-    assert picture.value.startswith(b"\x89PNG")
+    assert bytes(picture.value).startswith(b"\x89PNG")
     assert "us.jpg: the network says <b>" in verdict.value
     assert DRAWINGS_ONLY in verdict.value
     assert panel.children[0].children[0].value == ()

@@ -1,0 +1,103 @@
+"""Notebook 07 as a person meets it: JupyterLab in Chromium, a photo through the widget."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_your_couple_photo.ipynb"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync", "--disable-quic"]
+
+
+@pytest.fixture
+def lab(tmp_path, drawn_checkpoint):
+    """A JupyterLab on loopback over a folder with notebook 07 and a checkpoint; yields its URL."""
+    shutil.copy(NOTEBOOK, tmp_path)
+    shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.root_dir": tmp_path,
+        "ServerApp.tornado_settings": '{"websocket_max_message_size": 104857600}',
+        "IdentityProvider.token": "test",
+        "LabApp.news_url": "None",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    with (tmp_path / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_up(f"{url}/api?token=test", server, tmp_path / "lab.log")
+        yield f"{url}/lab/tree/{NOTEBOOK.name}?token=test"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_until_up(url, server, log):
+    for _ in range(120):
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+        else:
+            return
+    pytest.fail(f"JupyterLab did not start: {log.read_text()}")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_upload_a_photo_and_read_the_verdict(lab, tmp_path):
+    from playwright.sync_api import expect, sync_playwright
+
+    big = tmp_path / "holiday photo.png"  # above the 10 MiB that JupyterLab drops by default
+    photo = draw_scene(sample_scene(1, 0)[0], 1024)
+    Image.effect_noise((2600, 2600), 90).convert("RGB").save(big)
+    assert big.stat().st_size > 10 * 2**20
+    photo.save(tmp_path / "us.jpg")
+    (tmp_path / "list.jpg").write_text("milk, bread")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page(viewport={"width": 1200, "height": 1400})
+        page.goto(lab)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+        page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        button = page.locator(".widget-upload")
+        button.wait_for(timeout=120_000)
+        for file in ("us.jpg", "list.jpg", big.name):
+            with page.expect_file_chooser() as chooser:
+                button.click()
+            chooser.value.set_files(tmp_path / file)
+            shown = page.locator(".dc-error" if file == "list.jpg" else ".dc-verdict")
+            expect(shown.filter(has_text=file)).to_be_visible(timeout=60_000)
+            text = shown.inner_text()
+            if file == "list.jpg":
+                assert "not a picture that can be read" in text
+            else:
+                assert f"{file}: the network says" in text
+                assert "only ever seen drawn couples" in text
+                assert page.locator(".widget-image, .jupyter-widgets img").count() >= 1
+        if folder := os.environ.get("SCREENSHOTS"):
+            button.scroll_into_view_if_needed()
+            page.screenshot(path=Path(folder) / "07.png")
+        assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
+        browser.close()

@@ -1,0 +1,181 @@
+"""The shape that all notebooks share, and the four ways in which their first cell finds dclib."""
+
+import ast
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import dclib
+
+ROOT = Path(__file__).parents[1]
+INDEX = tomllib.loads((ROOT / "notebooks" / "index.toml").read_text())
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FIRST_CELLS = ["title", "table", "setup-text", "setup", "imports-text", "imports", "config-text"]
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def notebook(request):
+    return read(request.param)
+
+
+def test_index_lists_exactly_the_notebooks_there_are():
+    assert [entry["file"] for entry in INDEX["notebook"]] == [path.name for path in PATHS]
+
+
+def test_generated_parts_are_in_step():
+    done = subprocess.run(
+        [sys.executable, ROOT / "notebooks" / "index.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_badges_point_where_they_are_told(tmp_path):
+    """`make badges` on a copy: README and every notebook follow, and a bad name is refused."""
+    import shutil
+
+    (tmp_path / "notebooks").mkdir()
+    for path in [*PATHS, ROOT / "notebooks" / "index.toml", ROOT / "notebooks" / "index.py"]:
+        shutil.copy(path, tmp_path / "notebooks")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    command = [sys.executable, tmp_path / "notebooks" / "index.py"]
+    subprocess.run([*command, "--repo", "ada/couples", "--tag", "v9.9"], check=True)
+    for path in [tmp_path / "README.md", *(tmp_path / "notebooks").glob("*.ipynb")]:
+        text = path.read_text()
+        assert "/github/ada/couples/blob/v9.9/notebooks/" in text
+        assert "OWNER" not in text.replace('startswith(\\"OWNER\\")', "")
+    assert 'REPO, TAG = \\"ada/couples\\", \\"v9.9\\"' in path.read_text()
+    refused = subprocess.run([*command, "--repo", "nonsense"], capture_output=True, check=False)
+    assert b"write it like owner/name" in refused.stderr
+
+
+def test_same_beginning(notebook):
+    ids = [cell.id for cell in notebook.cells]
+    assert ids[: len(FIRST_CELLS) + 1] == [*FIRST_CELLS, "config"]
+    assert len(ids) == len(set(ids))
+    assert "colab-badge" in notebook.cells[0].source
+    assert "describe_machine()" in notebook.cells[5].source
+
+
+def test_config_is_plain_variables_that_tests_can_shrink(notebook):
+    config = next(cell for cell in notebook.cells if cell.id == "config")
+    assert config.metadata.tags == ["parameters"]
+    names = set()
+    for line in ast.parse(config.source).body:
+        assert isinstance(line, ast.Assign)
+        ast.literal_eval(line.value)
+        targets = line.targets[0].elts if isinstance(line.targets[0], ast.Tuple) else line.targets
+        names |= {target.id for target in targets}
+    assert set(config.metadata.nbmake.mock) <= names
+    assert "# @param" in config.source
+
+
+def test_calm(notebook):
+    code = code_cells(notebook)
+    lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in code]
+    assert statistics.median(lengths) <= 8
+    assert max(lengths) <= 25
+    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code":
+            assert before.cell_type == "markdown", f"{cell.id} has no sentence before it"
+        tree = ast.parse(cell.source) if cell.cell_type == "code" else ast.parse("")
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.ClassDef)
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 10
+
+
+def test_nothing_is_left_of_a_run(notebook):
+    for cell in code_cells(notebook):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+    assert set(notebook.metadata) <= {"kernelspec", "language_info", "accelerator"}
+
+
+def test_ends_with_its_limits(notebook):
+    assert notebook.cells[-1].source.startswith("## What this does not show")
+
+
+# ------------------------------------------------------------------ the setup cell
+
+
+@pytest.fixture
+def setup(tmp_path, monkeypatch):
+    """Run the setup cell in an empty folder; returns the pip commands that it gave."""
+    source = next(c.source for c in read(PATHS[0]).cells if c.id == "setup")
+    commands, real = [], importlib.util.find_spec
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command[3:]))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(missing=(), colab=False, repo="ada/couples"):
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name in missing else real(name)
+        )
+        if colab:
+            monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+        exec(source.replace(INDEX["repo"], repo), {})
+        return commands
+
+    return run
+
+
+def test_setup_where_dclib_is_importable(setup, tmp_path):
+    assert setup() == []
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize("below", ["", "notebooks"])
+def test_setup_in_a_clone(setup, below, monkeypatch):
+    monkeypatch.chdir(ROOT / below)
+    assert setup() == []
+    assert Path.cwd() == ROOT
+    assert sys.path[0] == str(ROOT)
+
+
+def test_setup_in_colab_from_git(setup):
+    (command,) = setup(missing=("dclib", "imgaug"), colab=True)
+    tag = INDEX["tag"]
+    link = f"https://github.com/ada/couples/archive/{tag}.tar.gz"
+    assert command == ["install", "-q", f"deepconnection[notebooks] @ {link}"]
+    assert tag == f"v{dclib.__version__}"
+
+
+def test_setup_in_colab_from_an_uploaded_wheel(setup):
+    Path("deepconnection-0.1.0-py3-none-any.whl").touch()
+    (command,) = setup(missing=("dclib", "imgaug"), colab=True)
+    assert command[-1] == "deepconnection-0.1.0-py3-none-any.whl[notebooks]"
+
+
+def test_setup_in_colab_from_a_folder(setup, monkeypatch, tmp_path):
+    (tmp_path / "dclib").mkdir()
+    (tmp_path / "dclib" / "spp.py").touch()
+    (command,) = setup(missing=("imgaug",), colab=True)
+    assert command[-1] == f"{tmp_path}[notebooks]"
+
+
+def test_setup_without_a_repository_or_outside_colab(setup):
+    with pytest.raises(RuntimeError, match="upload dclib's wheel"):
+        setup(missing=("dclib",), colab=True, repo="OWNER/deepconnection")
+    sys.modules.pop("google.colab")
+    os.environ.pop("COLAB_RELEASE_TAG", None)
+    with pytest.raises(ModuleNotFoundError, match="make lab"):
+        setup(missing=("dclib",))
