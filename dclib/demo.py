@@ -180,7 +180,7 @@ def _sample_cues(rng, mood, covers):
 
 
 def _place_couple(rng, looks, cues, covers):
-    close = rng.random() < 0.75  # busts, as couple photos mostly are
+    close = rng.random() < 0.85  # busts, as couple photos mostly are
     radius = rng.uniform(0.165, 0.2) if close else rng.uniform(0.11, 0.14)
     apart = radius * (2.4 - 0.6 * cues["closeness"])
     centre, height = rng.uniform(0.48, 0.52), rng.uniform(0.36, 0.48)
@@ -191,7 +191,7 @@ def _place_couple(rng, looks, cues, covers):
                 x=centre - inwards * apart / 2,
                 y=height + rng.uniform(-0.25, 0.25) * radius,
                 radius=radius * rng.uniform(0.95, 1.05),
-                tilt=inwards * 13 * cues["lean"] + rng.uniform(-3, 3),
+                tilt=inwards * 16 * cues["lean"] + rng.uniform(-3, 3),
                 mouth=cues[f"mouth_{side}"],
                 brows=cues[f"brows_{side}"],
                 gaze=inwards * cues[f"gaze_{side}"],

@@ -68,7 +68,9 @@ def plot_prediction(image, prediction):
     names, probs = list(prediction.probs), list(prediction.probs.values())
     right.barh(names, probs, color=[COLOURS[name] for name in names])
     for row, prob in enumerate(probs):
-        right.text(min(prob, 0.85) + 0.02, row, f"{prob:.1%}", va="center")
+        inside = prob > 0.8
+        place = {"ha": "right", "color": "white"} if inside else {"ha": "left"}
+        right.text(prob + (-0.02 if inside else 0.02), row, f"{prob:.1%}", va="center", **place)
     right.set(xlim=(0, 1), xlabel="probability, as the network sees it")
     sns.despine(fig)
     fig.tight_layout()

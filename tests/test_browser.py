@@ -79,6 +79,7 @@ def test_upload_a_photo_and_read_the_verdict(lab, tmp_path):
         page = browser.new_page(viewport={"width": 1200, "height": 1400})
         page.goto(lab)
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+        page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is up
         page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         button = page.locator(".widget-upload")
