@@ -34,7 +34,7 @@ def read_picture(source):
     RGB; of an animation the first frame. Size is checked before decoding (`MAX_PIXELS`).
     Raises PictureError, or FileNotFoundError for a path that does not exist.
     """
-    name = "The picture"
+    name = "This file"
     if isinstance(source, (str, Path)):
         name = Path(source).name
         if not Path(source).is_file():
