@@ -20,8 +20,8 @@ notebooks: setup ## run the series; results and HTML in build/notebooks, picture
 figures: notebooks ## the figures are written by the notebooks
 
 test: setup ## unit tests, browser test, and every notebook on small settings
-	$(BIN)/pytest
-	$(BIN)/pytest --nbmake --nbmake-timeout=600 $(NOTEBOOKS)
+	rm -rf build/test
+	$(BIN)/pytest --nbmake --nbmake-timeout=600 tests dclib $(NOTEBOOKS)
 
 check: setup ## lint, format, spelling, stripped notebooks, generated tables
 	$(UV) lock --check
