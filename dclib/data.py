@@ -175,11 +175,17 @@ def _list_pictures(folder, classes):
         if not (folder / name).is_dir():
             there = sorted(path.name for path in folder.iterdir() if path.is_dir())
             raise FileNotFoundError(f"{folder} has no folder {name!r} (it has {there or 'none'}).")
-        paths = [p for p in sorted((folder / name).rglob("*")) if p.suffix.lower() in SUFFIXES]
+        paths = [p for p in sorted((folder / name).rglob("*")) if _is_picture(p)]
         if not paths:
             raise ValueError(f"{folder / name} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
         found += [(path, label) for path in paths]
     return found
+
+
+def _is_picture(path):
+    """By its name; what macOS and Jupyter hide beside pictures begins with a dot."""
+    hidden = any(part.startswith(".") for part in path.parts[-2:])
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _read_metadata(folder):
@@ -187,7 +193,7 @@ def _read_metadata(folder):
     path = folder / "metadata.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
         rows = list(csv.DictReader(file))
     if rows and "file_name" not in rows[0]:
         raise ValueError(f"{path} has no column file_name.")

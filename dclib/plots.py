@@ -24,7 +24,7 @@ def show_pictures(pictures, titles=(), columns=6):
         axis.imshow(picture)
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set_title(title, fontsize=9, color=COLOURS.get(title.split(" ")[0], "black"))
-    fig.tight_layout(pad=0.4)
+    fig.tight_layout(pad=0.4, h_pad=1.0)
     return fig
 
 
@@ -81,5 +81,5 @@ def save_figure(fig, path):
     """Write a PNG without a time stamp, making its folder. Returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    fig.savefig(path, dpi=85, bbox_inches="tight", metadata={"Software": None})
     return path

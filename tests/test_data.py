@@ -118,6 +118,21 @@ def test_metadata_of_something_else(folder):
         CoupleFolder(folder)
 
 
+def test_names_that_people_and_their_machines_give(folder):
+    happy = folder / "train" / "happy"
+    (happy / "._00000.jpg").write_bytes(b"macOS")
+    (happy / ".ipynb_checkpoints").mkdir()
+    shutil.copy(happy / "00000.jpg", happy / ".ipynb_checkpoints" / "00000-checkpoint.jpg")
+    (happy / "Süden 2019").mkdir()
+    shutil.copy(happy / "00000.jpg", happy / "Süden 2019" / "IMG 1 (2).JPEG")
+    metadata = folder / "train" / "metadata.csv"
+    metadata.write_text("\ufeff" + metadata.read_text(), encoding="utf-8")
+    train = CoupleFolder(folder)
+    assert len(train) == 25
+    assert train.unreadable == []
+    assert "" not in train.column("group")[:12]
+
+
 def test_fingerprint_tells_drawings_and_changes(folder):
     drawn = fingerprint(folder)
     assert (drawn["kind"], drawn["n"]) == ("demo drawings", {"train": 24, "val": 6, "test": 6})
