@@ -81,30 +81,16 @@ def save_checkpoint(
         folder.with_name(folder.name + ".unfinished"),
         folder.with_name(folder.name + ".old"),
     )
+    if old.exists() and not folder.exists():  # killed between the two renames below
+        old.rename(folder)
     for leftover in (unfinished, old):
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    config = {
-        "format": FORMAT,
-        "stage": model.stage,
-        "backbone": model.backbone_name,
-        "levels": list(model.levels),
-        "classes": list(model.classes),
-        "dropout_samples": model.head.samples,
-        "image_size": train_config.image_size,
-        "mean": list(train_config.mean),
-        "std": list(train_config.std),
-        "threshold": threshold,
-        "temperature": temperature,
-        "start_weights": train_config.weights and Path(train_config.weights).name,
+    config = _config_of(model, train_config) | {
         "training_data": training_data,
         "metrics": {split: asdict(result) for split, result in metrics.items()},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "deepconnection": __version__,
-        },
+        "threshold": threshold,
+        "temperature": temperature,
     }
     save_file(
         {key: _portable(value) for key, value in model.state_dict().items()},
@@ -176,6 +162,28 @@ def load_2019(path, classes=CLASSES):
 
 
 _ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
+
+
+def _config_of(model, train_config):
+    """What config.json says of the network itself, its input and its origin."""
+    return {
+        "format": FORMAT,
+        "stage": model.stage,
+        "backbone": model.backbone_name,
+        "levels": list(model.levels),
+        "classes": list(model.classes),
+        "dropout_samples": model.head.samples,
+        "image_size": train_config.image_size,
+        "mean": list(train_config.mean),
+        "std": list(train_config.std),
+        "start_weights": train_config.weights and Path(train_config.weights).name,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "deepconnection": __version__,
+        },
+    }
 
 
 def _read_config(folder):

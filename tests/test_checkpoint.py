@@ -187,3 +187,13 @@ def test_an_interrupted_save_leaves_the_old_one(saved, monkeypatch):
         make_checkpoint(saved, PHOTOS | {"name": "newer"})
     monkeypatch.undo()
     assert load_checkpoint(Path(saved)).config["training_data"]["name"] == "mine"
+
+
+def test_killed_between_the_two_renames(saved, monkeypatch):
+    """The old one waits under another name; the next save, even a failing one, brings it back."""
+    saved.rename(saved.with_name(saved.name + ".old"))
+    monkeypatch.setattr("dclib.checkpoint._file_hash", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_checkpoint(saved, PHOTOS | {"name": "newer"})
+    monkeypatch.undo()
+    assert load_checkpoint(saved).config["training_data"]["name"] == "mine"
