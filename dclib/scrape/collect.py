@@ -1,0 +1,185 @@
+"""Gather pictures: list what the sources offer, fetch it, and record every outcome.
+
+Killed at any moment and run again, a collection ends as if nothing had happened: listings go on
+from the page that was next, what was fetched is not fetched again, and only failures that may pass
+(a busy host, a broken line) are tried once more.
+"""
+
+import os
+import sqlite3
+from collections import Counter, deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm.auto import tqdm
+
+from dclib.scrape.fetch import FetchError
+from dclib.scrape.html import page_optouts
+from dclib.scrape.licences import ALLOWED
+from dclib.scrape.manifest import Manifest, now
+from dclib.scrape.quality import Unsuitable, examine
+from dclib.scrape.settle import settle
+from dclib.scrape.sources import Candidate, SourceError
+
+MOST_PAGES = 50  # of results for one query
+MOST_TRIES = 5  # runs in which a picture may fail before it is given up
+WORKERS = 8
+
+
+def collect(folder, plan, fetcher, per_query=100, progress=True):
+    """Carry out a plan into `folder`: manifest.sqlite and pool/*.jpg. Returns the final rows.
+
+    Args:
+        plan: list of (source, label, text), see `make_plan`.
+        fetcher: a `dclib.scrape.fetch.Fetcher`.
+        per_query: stop listing a query after this many pictures; its last page is taken whole.
+
+    Prints what could not be asked and why. Raises RuntimeError if another run has the folder open.
+    """
+    folder = Path(folder)
+    with Manifest(folder) as manifest:
+        _remove_torn(manifest, folder / "pool")
+        _list_all(manifest, plan, fetcher, per_query)
+        _fetch_all(manifest, {source.name: source for source, _, _ in plan}, fetcher, progress)
+        return settle(manifest)
+
+
+def make_plan(queries, searches=(), gallery=None):
+    """Which source is asked what, the classes in turn, so that a run cut short stays balanced.
+
+    Args:
+        queries: {label: {"phrases": [...], "pages": [...]}}, as `load_queries` returns it.
+        searches: sources that are asked for every phrase; gallery: the source for the pages.
+    """
+    lists = []
+    for label, asked in queries.items():
+        tasks = [(source, label, text) for text in asked["phrases"] for source in searches]
+        if gallery is not None:
+            tasks += [(gallery, label, page) for page in asked["pages"]]
+        lists.append(tasks)
+    longest = max(map(len, lists), default=0)
+    return [tasks[i] for i in range(longest) for tasks in lists if i < len(tasks)]
+
+
+def _list_all(manifest, plan, fetcher, per_query):
+    """List every query as far as it is wanted. A source that refuses is not asked again."""
+    refused = set()
+    for source, label, text in plan:
+        state = manifest.query(source.name, label, text, source.start(text))
+        seen = set()
+        while (
+            state["next"]
+            and state["next"] not in seen
+            and state["count"] < per_query
+            and state["pages"] < MOST_PAGES
+            and source.name not in refused
+        ):
+            seen.add(state["next"])
+            try:
+                _list_page(manifest, source, state, fetcher)
+            except (FetchError, SourceError) as error:
+                print(f"{source.name}, {text!r}: {error}")
+                if source.api and not getattr(error, "later", False):
+                    refused.add(source.name)
+                    print(f"{source.name} is not asked again in this run.")
+                break
+            state = manifest.query(source.name, label, text, None)
+
+
+def _list_page(manifest, source, state, fetcher):
+    page = fetcher.page(state["next"], api=source.api)
+    if not source.api and (directive := page_optouts(page)):
+        raise FetchError("opt-out", directive)
+    listing = source.parse(page)
+    if listing.note:
+        print(f"{source.name}, {state['query']!r}: {listing.note}")
+    manifest.add_page(state, listing.candidates, listing.next, listing.note)
+
+
+def _fetch_all(manifest, sources, fetcher, progress):
+    """Take every open row one step further, in threads, until none can go on in this run."""
+    todo = _in_turns(
+        manifest.rows("state IN ('listed', 'described') OR (state = 'later' AND tries < ?)",
+                      (MOST_TRIES,))
+    )  # fmt: skip
+    bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
+    running = {}
+
+    def record(futures):
+        for future in futures:
+            row, changes = running.pop(future), future.result()
+            manifest.update({row["id"]: changes | {"time": now()}})
+            if changes["state"] == "described":
+                todo.appendleft(row | changes)
+            else:
+                bar.update()
+
+    with ThreadPoolExecutor(WORKERS) as threads, bar:
+        try:
+            while todo or running:
+                while todo and len(running) < 2 * WORKERS:
+                    row = todo.popleft()
+                    task = threads.submit(_step, row, sources, fetcher, manifest.folder / "pool")
+                    running[task] = row
+                record(wait(running, return_when=FIRST_COMPLETED).done)
+        finally:  # stopped by hand: what is under way is still recorded
+            record([task for task in list(running) if not task.cancel()])
+
+
+def _in_turns(rows):
+    """Rows so that hosts take turns: while one makes us wait, the others are asked."""
+    turn = Counter()
+    keys = []
+    for row in rows:
+        host = urlsplit(row["url"]).netloc
+        keys.append((turn[host], row["id"]))
+        turn[host] += 1
+    order = sorted(range(len(rows)), key=keys.__getitem__)
+    return deque(rows[i] for i in order)
+
+
+def _step(row, sources, fetcher, pool):
+    """Describe or fetch one picture; return the columns to change. Runs in a thread."""
+    source = sources.get(row["source"])
+    candidate = Candidate(**{name: row[name] for name in Candidate.__dataclass_fields__})
+    try:
+        if row["state"] != "described" and source and source.needs_detail(candidate):
+            page = fetcher.page(candidate.page)
+            if directive := page_optouts(page):
+                raise FetchError("opt-out", directive)
+            return vars(source.refine(candidate, page)) | {"state": "described"}
+        if candidate.licence not in ALLOWED:
+            return _refused("licence", candidate.licence or "licence unknown")
+        facts, jpeg = examine(fetcher.picture(candidate.url).content)
+    except FetchError as error:
+        if error.later:
+            tries = row["tries"] + 1
+            state = "later" if tries < MOST_TRIES else "refused"
+            return _refused("fetch", error.reason, str(error)) | {"state": state, "tries": tries}
+        return _refused("fetch", error.reason, str(error))
+    except (Unsuitable, SourceError) as error:
+        return _refused("quality", getattr(error, "reason", "page unreadable"), str(error))
+    name = f"{facts['sha256'][:16]}.jpg"
+    _write(pool / name, jpeg, row["id"])
+    return facts | {"file": name, "state": "fetched", "stage": "", "reason": "", "detail": ""}
+
+
+def _refused(stage, reason, detail=""):
+    return {"state": "refused", "stage": stage, "reason": reason, "detail": detail[:300]}
+
+
+def _write(path, content, row_id):
+    """The file appears whole or not at all."""
+    part = path.with_name(f"{row_id}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def _remove_torn(manifest, pool):
+    """What a killed run left behind: halves, and pictures that no row knows yet."""
+    pool.mkdir(exist_ok=True)
+    known = {row["file"] for row in manifest.rows("file != ''")}
+    for path in pool.iterdir():
+        if path.name not in known:
+            path.unlink()

@@ -1,0 +1,175 @@
+"""Connections that an untrusted link cannot misuse: public addresses only, and an end to waiting.
+
+The address is checked where the connection is made, not by a look-up before it: redirects, odd
+spellings of 127.0.0.1 and names that change their answer all come through here.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError
+from urllib3.exceptions import NewConnectionError as CannotConnect
+
+CONNECT_SECONDS, SILENCE_SECONDS = 10, 15
+PORTS = {"http": 80, "https": 443}
+# Addresses of version 6 that count as public and carry one of version 4 inside: NAT64, its local
+# form, 6to4, and the deprecated compatible ones.
+TUNNELS = [
+    ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96")
+]
+
+
+class NotAllowed(HTTPError):
+    """A URL or an address that is not fetched; the message says why."""
+
+
+def check_url(url, opening=None):
+    """Raise NotAllowed unless `url` is http(s) on the usual port, without a user name.
+
+    `opening`: (address, port) of the one private server that may be asked all the same.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port, scheme = parts.hostname, parts.port, parts.scheme
+    except ValueError as error:
+        raise NotAllowed(f"{url[:200]} is not a URL: {error}.") from error
+    if scheme not in PORTS or not host:
+        raise NotAllowed(f"{url[:200]} is not an http or https address.")
+    if parts.username is not None:
+        raise NotAllowed(f"{host} was given with a user name, which a picture never needs.")
+    if port not in (None, PORTS[scheme]) and (host, port) != opening:
+        raise NotAllowed(f"{host}:{port} is not the port of a public web site.")
+
+
+def is_public(address):
+    """Whether an IP address, as text, is one of the public internet.
+
+    Not private, loopback, link-local, shared, reserved or multicast; nor one of these inside an
+    address of version 6 (mapped, NAT64, 6to4).
+    """
+    ip = ipaddress.ip_address(address)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.version == 6 and any(ip in network for network in TUNNELS):
+        return False
+    return ip.is_global and not ip.is_multicast
+
+
+def guarded_session(opening=None, connections=16):
+    """A `requests.Session` that connects to public addresses only (and to `opening`).
+
+    It keeps no cookies, reads no proxy or certificate setting from the environment, follows no
+    redirect by itself and always verifies TLS. Raises NotAllowed from its `get`.
+    """
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    adapter = _GuardedAdapter(opening, connections)
+    for scheme in PORTS:
+        session.mount(f"{scheme}://", adapter)
+    return session
+
+
+class Deadline:
+    """Within `with Deadline(seconds):` the connection of this thread is cut off when time is up.
+
+    A time-out of sockets only bounds each silence; a server that sends a byte now and then passes
+    it for ever. `passed` tells whether that happened.
+    """
+
+    def __init__(self, seconds):
+        self.passed = False
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self):
+        _running.deadline, self.sock = self, None
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._timer.cancel()
+        _running.deadline = None
+
+    def _cut(self):
+        self.passed = True
+        if self.sock is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS, which would wait
+
+
+_running = threading.local()
+
+
+class _Guarded:
+    """Mixed into urllib3's connections."""
+
+    opening = None
+
+    def _new_conn(self):
+        name, failure = self._dns_host, None
+        addresses = self._allowed_addresses(name)
+        for address in addresses:
+            self._dns_host = address  # connect to what was checked, not to a second look-up
+            try:
+                sock = super()._new_conn()
+                break
+            except (CannotConnect, ConnectTimeoutError) as error:
+                failure = error
+            finally:
+                self._dns_host = name
+        else:
+            raise failure
+        peer = sock.getpeername()[:2]
+        if peer != self.opening and not is_public(peer[0]):
+            sock.close()
+            raise NotAllowed(f"{name} turned out to be {peer[0]}, which is not a public address.")
+        return sock
+
+    def _allowed_addresses(self, name):
+        try:
+            found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            raise NameResolutionError(self.host, self, error) from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for address in addresses:
+            if (address, self.port) != self.opening and not is_public(address):
+                raise NotAllowed(f"{name} is {address}, which is not a public address.")
+        return addresses
+
+    def connect(self):
+        super().connect()
+        self._register()
+
+    def request(self, *args, **kwargs):
+        self._register()  # a kept connection does not connect again
+        super().request(*args, **kwargs)
+
+    def _register(self):
+        deadline = getattr(_running, "deadline", None)
+        if deadline and self.sock is not None:
+            deadline.sock = self.sock
+
+
+def _guard(pool, opening):
+    connection = type("Guarded", (_Guarded, pool.ConnectionCls), {"opening": opening})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+
+class _GuardedAdapter(HTTPAdapter):
+    def __init__(self, opening, connections):
+        self.opening = opening
+        super().__init__(pool_connections=64, pool_maxsize=connections, max_retries=0)
+
+    def init_poolmanager(self, *args, **kwargs):
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _guard(HTTPConnectionPool, self.opening),
+            "https": _guard(HTTPSConnectionPool, self.opening),
+        }

@@ -1,0 +1,164 @@
+"""The record of a collection: one row for every picture that was ever offered, kept or not.
+
+One SQLite file. A change is committed before the next one begins, so that a process can be killed
+at any moment; while a run has the file open, a second run on the same folder is refused.
+"""
+
+import sqlite3
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dclib.scrape.urls import identity
+
+# How far a row has come. "later" is tried again by the next run, "refused" never.
+STATES = ("listed", "described", "later", "refused", "fetched")
+# Where a picture that was not kept was lost, in the order of the funnel.
+STAGES = ("listing", "licence", "fetch", "quality", "duplicates", "split", "kept")
+OFFERED = "url page title licence licence_url author author_url series objection".split()
+FOUND = (
+    "file sha256 pixel_sha256 phash dhash phash_mirrored dhash_mirrored "
+    "width height bytes red green blue"
+).split()
+
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS queries (
+    id INTEGER PRIMARY KEY, source TEXT, label TEXT, query TEXT, next TEXT,
+    pages INTEGER DEFAULT 0, note TEXT DEFAULT '', UNIQUE (source, label, query)
+);
+CREATE TABLE IF NOT EXISTS pictures (
+    id INTEGER PRIMARY KEY, identity TEXT, source TEXT, label TEXT, query TEXT,
+    {" ".join(f"{name} TEXT," for name in OFFERED)}
+    state TEXT DEFAULT 'listed', stage TEXT DEFAULT '', reason TEXT DEFAULT '',
+    detail TEXT DEFAULT '', tries INTEGER DEFAULT 0, time TEXT DEFAULT '',
+    {" ".join(f"{name} {'' if name in FOUND[7:] else 'TEXT'} DEFAULT ''," for name in FOUND)}
+    "group" TEXT DEFAULT '', split TEXT DEFAULT '',
+    UNIQUE (source, label, query, identity)
+);
+CREATE INDEX IF NOT EXISTS by_identity ON pictures (identity);
+CREATE TABLE IF NOT EXISTS forgotten (
+    identity TEXT, sha256 TEXT, pixel_sha256 TEXT, phash TEXT, dhash TEXT,
+    phash_mirrored TEXT, dhash_mirrored TEXT, time TEXT
+);
+"""
+
+
+class Manifest:
+    """The manifest of a folder; use it in a `with` statement.
+
+    Raises RuntimeError when another run has it open and ValueError when the file is damaged.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "manifest.sqlite"
+        self._db = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        try:
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")  # a commit costs no wait for the disk
+            self._db.executescript(SCHEMA)
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise RuntimeError(
+                f"{path} cannot be used ({error}): another run has this folder open, or it cannot "
+                "be written."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise ValueError(f"{path} is no manifest ({error}): move it away.") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._db.close()
+
+    def rows(self, where="1", values=()):
+        """Pictures as dicts, in the order in which they were offered."""
+        found = self._db.execute(f"SELECT * FROM pictures WHERE {where} ORDER BY id", values)
+        return [dict(row) for row in found]
+
+    def forgotten(self):
+        return [dict(row) for row in self._db.execute("SELECT * FROM forgotten ORDER BY rowid")]
+
+    def query(self, source, label, query, first):
+        """Where the listing of a query stands: dict with id, next (URL or None), pages, count."""
+        key = (source, label, query)
+        self._db.execute(
+            "INSERT OR IGNORE INTO queries (source, label, query, next) VALUES (?, ?, ?, ?)",
+            (*key, first),
+        )
+        same = "source = ? AND label = ? AND query = ?"
+        state = dict(self._db.execute(f"SELECT * FROM queries WHERE {same}", key).fetchone())
+        count = self._db.execute(f"SELECT COUNT(*) FROM pictures WHERE {same}", key).fetchone()[0]
+        return state | {"count": count}
+
+    def add_page(self, state, candidates, next_page, note=""):
+        """One page of results, and where the next one is, in one transaction."""
+        with _transaction(self._db):
+            for candidate in candidates:
+                self._add(state, candidate)
+            self._db.execute(
+                "UPDATE queries SET next = ?, pages = pages + 1, note = ? WHERE id = ?",
+                (next_page, note, state["id"]),
+            )
+
+    def _add(self, state, candidate):
+        row = {name: state[name] for name in ("source", "label", "query")} | asdict(candidate)
+        row |= {"identity": identity(candidate.url), "time": now()}
+        if self._is_forgotten(row["identity"]):
+            row |= {"state": "refused", "stage": "listing", "reason": "forgotten"}
+        elif self.rows("identity = ?", (row["identity"],)):
+            row |= {"state": "refused", "stage": "listing", "reason": "listed before"}
+        elif row["objection"]:
+            row |= {"state": "refused", "stage": "listing", "reason": row["objection"]}
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        self._db.execute(
+            f"INSERT OR IGNORE INTO pictures ({names}) VALUES ({marks})", tuple(row.values())
+        )
+
+    def _is_forgotten(self, key):
+        found = self._db.execute("SELECT 1 FROM forgotten WHERE identity = ?", (key,))
+        return found.fetchone() is not None
+
+    def update(self, changes):
+        """Set columns of rows, {id: {column: value}}: all of them or, after a kill, none."""
+        with _transaction(self._db):
+            for row_id, values in changes.items():
+                self._set(row_id, values)
+
+    def _set(self, row_id, values):
+        places = ", ".join(f'"{name}" = ?' for name in values)
+        self._db.execute(f"UPDATE pictures SET {places} WHERE id = ?", (*values.values(), row_id))
+
+    def forget(self, rows):
+        """Keep of these rows only what is needed to refuse the pictures when they come again."""
+        keys = FOUND[1:7]
+        empty = dict.fromkeys([*OFFERED, *FOUND, "group", "split"], "")
+        empty |= {"state": "refused", "stage": "listing", "reason": "forgotten", "detail": ""}
+        with _transaction(self._db):
+            for row in rows:
+                self._set(row["id"], empty)
+                for known_as in {row["identity"], identity(row["url"])}:  # thumbnail, full size
+                    self._db.execute(
+                        f"INSERT INTO forgotten VALUES ({', '.join('?' * (len(keys) + 2))})",
+                        (known_as, *(row[key] for key in keys), now()),
+                    )
+
+
+def now():
+    """The time as it is written into the manifest: UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _transaction:
+    def __init__(self, db):
+        self.db = db
+
+    def __enter__(self):
+        self.db.execute("BEGIN")
+
+    def __exit__(self, kind, *exception):
+        self.db.execute("COMMIT" if kind is None else "ROLLBACK")
