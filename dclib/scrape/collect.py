@@ -6,7 +6,6 @@ from the page that was next, what was fetched is not fetched again, and only fai
 """
 
 import os
-import sqlite3
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path

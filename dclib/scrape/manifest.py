@@ -15,11 +15,10 @@ from dclib.scrape.urls import identity
 STATES = ("listed", "described", "later", "refused", "fetched")
 # Where a picture that was not kept was lost, in the order of the funnel.
 STAGES = ("listing", "licence", "fetch", "quality", "duplicates", "split", "kept")
-OFFERED = "url page title licence licence_url author author_url series objection".split()
-FOUND = (
-    "file sha256 pixel_sha256 phash dhash phash_mirrored dhash_mirrored "
-    "width height bytes red green blue"
-).split()
+OFFERED = ("url", "page", "title", "licence", "licence_url")
+OFFERED += ("author", "author_url", "series", "objection")
+KEYS = ("sha256", "pixel_sha256", "phash", "dhash", "phash_mirrored", "dhash_mirrored")
+MEASURES = ("width", "height", "bytes", "red", "green", "blue")
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS queries (
@@ -31,7 +30,8 @@ CREATE TABLE IF NOT EXISTS pictures (
     {" ".join(f"{name} TEXT," for name in OFFERED)}
     state TEXT DEFAULT 'listed', stage TEXT DEFAULT '', reason TEXT DEFAULT '',
     detail TEXT DEFAULT '', tries INTEGER DEFAULT 0, time TEXT DEFAULT '',
-    {" ".join(f"{name} {'' if name in FOUND[7:] else 'TEXT'} DEFAULT ''," for name in FOUND)}
+    file TEXT DEFAULT '', {" ".join(f"{name} TEXT DEFAULT ''," for name in KEYS)}
+    {" ".join(f"{name} DEFAULT ''," for name in MEASURES)}
     "group" TEXT DEFAULT '', split TEXT DEFAULT '',
     UNIQUE (source, label, query, identity)
 );
@@ -135,16 +135,15 @@ class Manifest:
 
     def forget(self, rows):
         """Keep of these rows only what is needed to refuse the pictures when they come again."""
-        keys = FOUND[1:7]
-        empty = dict.fromkeys([*OFFERED, *FOUND, "group", "split"], "")
+        empty = dict.fromkeys([*OFFERED, "file", *KEYS, *MEASURES, "group", "split"], "")
         empty |= {"state": "refused", "stage": "listing", "reason": "forgotten", "detail": ""}
         with _transaction(self._db):
             for row in rows:
                 self._set(row["id"], empty)
                 for known_as in {row["identity"], identity(row["url"])}:  # thumbnail, full size
                     self._db.execute(
-                        f"INSERT INTO forgotten VALUES ({', '.join('?' * (len(keys) + 2))})",
-                        (known_as, *(row[key] for key in keys), now()),
+                        f"INSERT INTO forgotten VALUES ({', '.join('?' * (len(KEYS) + 2))})",
+                        (known_as, *(row[key] for key in KEYS), now()),
                     )
 
 
