@@ -71,7 +71,7 @@ class Commons:
         pages = [p for p in pages if isinstance(p, dict)] if isinstance(pages, list) else []
         pages.sort(key=lambda p: p["index"] if isinstance(p.get("index"), int) else len(pages))
         asked = parse_qs(urlsplit(page.url).query)
-        whole = bool(data.get("batchcomplete")) and not any(key.startswith("iic") for key in asked)
+        whole = data.get("batchcomplete") and not {"iicontinue", "iistart"} & set(asked)
         found = [self._candidate(p) for p in pages if whole or _info(p) or _absent(p)]
         following, search = data.get("continue"), asked.get("gsrsearch")
         if not isinstance(following, dict) or not search:
@@ -104,7 +104,9 @@ class Commons:
             licence_url=licence_url,
             author=author,
             author_url=first_link(artist, self.base),
-            series=series_of(_without_affixes(name), author, _day(meta), _category(meta)),
+            series=series_of(
+                _without_affixes(name), author, _day(meta), author and _category(meta)
+            ),
             objection=_objection(info, meta),
         )
 

@@ -58,7 +58,7 @@ def licence_key(text):
 
 
 def _ordered(code):
-    """ "by-nd-nc" (so in the first version) -> "by-nc-nd"; "" for combinations that do not exist."""
+    """The key of "by-nd-nc" (so in version 1.0) is "by-nc-nd"; "" where there is no such licence."""
     parts = re.split("[ -]", code)
     if parts[0] in ("cc0", "cc"):
         return "cc0"
@@ -97,8 +97,8 @@ def attribution(rows):
     if counts["by-sa"]:
         lines += [
             "",
-            "Share-alike: who passes on an image under CC BY-SA, or something made from it, does so "
-            "under the same licence and with this credit.",
+            "Share-alike: who passes on an image under CC BY-SA, or something made from it, does "
+            "so under the same licence and with this credit.",
         ]
     return "\n".join([*lines, "", *(_credit(row) for row in rows)]) + "\n"
 

@@ -1,5 +1,6 @@
 """Openverse: openly licensed pictures of many sites, by a documented interface without a key."""
 
+import json
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from dclib.scrape.licences import deed, licence_key
@@ -38,7 +39,7 @@ class Openverse:
         """Candidates of one page of results; raises SourceError if there are none to read."""
         data = read_json(page, "Openverse")
         if "detail" in data or "results" not in data:
-            said = plain_text(data.get("detail")) or "nothing that is known"
+            said = plain_text(data.get("detail")) or plain_text(json.dumps(data))
             throttled = "throttled" in said.lower()
             raise SourceError(
                 f"Openverse answered with {said!r} instead of results; "
@@ -53,7 +54,7 @@ class Openverse:
             if candidate.url:
                 found.setdefault(identity(candidate.url), candidate)
         lost = sum(not join(page.url, item.get("url")) for item in results)
-        note = f"{lost} results had no address and were left out." if lost else ""
+        note = f"Left out {lost} of {len(results)} results, which had no address." if lost else ""
         following, ended = self._next(page, data, len(results))
         return Listing(list(found.values()), following, " ".join(filter(None, [note, ended])))
 

@@ -88,13 +88,14 @@ def plain_text(value):
     """A title or name as one line of text: no tags, scripts or hidden parts, 300 characters."""
     if not isinstance(value, (str, int, float)):
         return ""
-    text = html.unescape(str(value))
+    text = str(value).encode("utf-8", "replace").decode()  # half characters of broken JSON
     if re.search("<[a-zA-Z!/]", text):
-        soup = parse_html(text.encode("utf-8", "replace"))
+        soup = parse_html(text.encode(), "utf-8")
         for hidden in soup.find_all(style=re.compile(r"display:\s*none")):
             hidden.extract()
         text = soup.get_text()
-    text = text.encode("utf-8", "replace").decode()  # half characters of broken JSON
+    else:
+        text = html.unescape(text)
     return " ".join(text.split())[:MAX_TEXT].rstrip()
 
 
@@ -102,12 +103,19 @@ def first_link(value, base):
     """Address of the first link in a piece of HTML, "" if there is none."""
     if not isinstance(value, str) or "<a" not in value:
         return ""
-    found = parse_html(value.encode("utf-8", "replace")).find("a", href=True)
+    found = parse_html(value.encode("utf-8", "replace"), "utf-8").find("a", href=True)
     return join(base, found["href"]) if found else ""
 
 
 def parse_html(content, charset=None):
-    """Bytes -> BeautifulSoup, read as browsers read it; never raises for broken markup."""
+    """Bytes -> BeautifulSoup, read as browsers read it; broken markup is no error.
+
+    A `charset` that the bytes contradict is ignored; the page itself then tells it.
+    """
+    try:
+        content.decode(charset or "ascii")
+    except (LookupError, UnicodeDecodeError):
+        charset = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it looks like XML, a file name or an address
         return BeautifulSoup(content, "lxml", from_encoding=charset)
@@ -119,9 +127,6 @@ def series_of(title, author, day="", album=""):
     One author's day is one series; without a day, one author's album, or else one author's
     pictures whose titles differ only in a number at the end.
     """
-    if author and day:
-        return f"{author} | {day}"
     stem = re.sub(r"[\s_.,#(-]*\d+[\s)]*$", "", title)
-    if author and (album or stem):
-        return f"{author} | {album or stem}"
-    return album or (stem if stem != title else "")
+    together = day or album or stem
+    return f"{author} | {together}" if author and together else album
