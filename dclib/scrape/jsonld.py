@@ -98,7 +98,7 @@ def _picture(node, base, page_url):
 
 
 def _first(value, field="name"):
-    """The text that a value stands for: of a list the first, of an object its `field` or address."""
+    """The text a value stands for: of a list the first, of an object its `field` or address."""
     if isinstance(value, list):
         value = value[0] if value else ""
     if isinstance(value, dict):

@@ -58,7 +58,7 @@ def licence_key(text):
 
 
 def _ordered(code):
-    """The key of "by-nd-nc" (so in version 1.0) is "by-nc-nd"; "" where there is no such licence."""
+    """ "by-nd-nc", as version 1.0 has it, is "by-nc-nd"; "" where there is no such licence."""
     parts = re.split("[ -]", code)
     if parts[0] in ("cc0", "cc"):
         return "cc0"

@@ -11,6 +11,7 @@ from dclib.scrape.srcset import best_of
 from dclib.scrape.urls import identity, join
 
 MIN_SIDE = 64  # pixels, as declared
+MAX_IMAGES = 1000  # of one page
 LAZY = ["data-full", "data-hi-res-src", "data-original", "data-src", "data-lazy-src", "data-lazy"]
 LAZY += ["data-image"]
 SRCSETS = ["srcset", "data-srcset", "data-lazy-srcset"]
@@ -52,9 +53,12 @@ def pictures(soup, base, page_url, follow, selector=""):
     known = {key: candidate for candidate, keys in described for key in keys}
     found = {} if selector else {identity(c.url): (c, keys) for c, keys in described}
     holders = soup.select(selector) if selector else [soup]
-    images = [i for h in holders for i in ([h] if h.name == "img" else h.find_all("img"))]
-    for image in images:
-        candidate, keys = _picture(image, base, page_url, follow)
+    images = [(i, h) for h in holders for i in ([h] if h.name == "img" else h.find_all("img"))]
+    if len(images) > MAX_IMAGES:
+        note = f"Of {len(images)} images on {page_url} the first {MAX_IMAGES} were read."
+    for image, holder in images[:MAX_IMAGES]:
+        item = holder if selector else _item(image)
+        candidate, keys = _picture(image, item, base, page_url, follow)
         if not candidate:
             continue
         told = next((known[k] for k in [*keys, identity(candidate.page)] if k in known), None)
@@ -73,7 +77,7 @@ def _merge(first, second):
     return first
 
 
-def _picture(image, base, page_url, follow):
+def _picture(image, item, base, page_url, follow):
     """(Candidate, keys) of an img, (None, None) for furniture of the page and placeholders."""
     link = image.find_parent("a", href=True)
     target = join(base, link["href"]) if link and follow(link) else ""
@@ -84,8 +88,7 @@ def _picture(image, base, page_url, follow):
         return None, None
     if any(0 <= _pixels(image.get(side)) < MIN_SIDE for side in ("width", "height")):
         return None, None
-    caption, item = _caption(image), _item(image)
-    texts = [caption, image.get("alt"), image.get("title"), link and link.get("title")]
+    texts = [_caption(image), image.get("alt"), image.get("title"), link and link.get("title")]
     title = next(filter(None, map(plain_text, texts)), "")
     licence, licence_url = page_licence(item, base) if item else ("", "")
     author, author_url = page_author(item, base) if item else ("", "")
@@ -128,10 +131,14 @@ def _caption(image):
 
 
 def _item(image):
-    """The element that holds this picture and no other: its licence and author are this one's."""
-    item = image.find_parent(["figure", "li", "article"])
-    images = item.find_all("img", limit=5) if item else []
-    return item if sum(not i.find_parent("noscript") for i in images) <= 1 else None
+    """The widest element that holds this picture and no other: what it says is about this one."""
+    item = None
+    for parent in image.find_parents(["figure", "li", "article"], limit=5):
+        images = parent.find_all("img", limit=5)
+        if sum(not i.find_parent("noscript") for i in images) > 1:
+            break
+        item = parent
+    return item
 
 
 def page_licence(soup, base, selector=LICENCE):
