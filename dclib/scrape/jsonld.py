@@ -42,7 +42,11 @@ def described_pictures(soup, base, page_url):
             continue
         entries = (_picture(node, base, page_url) for node in _image_objects(data))
         found += [entry for entry in entries if entry]
-    note = f"{broken} JSON-LD blocks of the page are not JSON and were skipped." if broken else ""
+    note = (
+        f"{broken} JSON-LD blocks of the page could not be read and were left out."
+        if broken
+        else ""
+    )
     return found, note
 
 

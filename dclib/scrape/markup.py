@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import islice
 from urllib.parse import urlsplit
 
 from dclib.scrape.jsonld import described_pictures, is_detail_page, is_image_file
@@ -12,6 +13,7 @@ from dclib.scrape.urls import identity, join
 
 MIN_SIDE = 64  # pixels, as declared
 MAX_IMAGES = 1000  # of one page
+NEAR = 30  # levels of nesting between an image and what tells about it
 LAZY = ["data-full", "data-hi-res-src", "data-original", "data-src", "data-lazy-src", "data-lazy"]
 LAZY += ["data-image"]
 SRCSETS = ["srcset", "data-srcset", "data-lazy-srcset"]
@@ -69,6 +71,11 @@ def pictures(soup, base, page_url, follow, selector=""):
     return list(found.values()), note
 
 
+def _around(tag, *names):
+    """The elements of these kinds around a tag, innermost first; those far out do not count."""
+    return [parent for parent in islice(tag.parents, NEAR) if parent.name in names]
+
+
 def _merge(first, second):
     """The first candidate; what it does not say comes from the second."""
     for names in (("page",), ("title",), ("licence", "licence_url"), ("author", "author_url")):
@@ -79,7 +86,7 @@ def _merge(first, second):
 
 def _picture(image, item, base, page_url, follow):
     """(Candidate, keys) of an img, (None, None) for furniture of the page and placeholders."""
-    link = image.find_parent("a", href=True)
+    link = next((tag for tag in _around(image, "a") if tag.get("href")), None)
     target = join(base, link["href"]) if link and follow(link) else ""
     urls = [target] if is_image_file(target) else []
     urls += [url for url in (join(base, text) for text in _addresses(image)) if url]
@@ -107,8 +114,7 @@ def _picture(image, item, base, page_url, follow):
 
 def _addresses(image):
     """What an img offers, best first: picture sources and srcset, lazy attributes, src."""
-    picture = image.find_parent("picture")
-    sources = picture.find_all("source") if picture else []
+    sources = [s for picture in _around(image, "picture") for s in picture.find_all("source")]
     tags = [s for s in sources if str(s.get("type") or "").lower().strip() in READABLE]
     sets = [str(tag[name]) for tag in [*tags, image] for name in SRCSETS if tag.get(name)]
     addresses = [best_of(", ".join(sets)), *(image.get(name) for name in LAZY)]
@@ -125,17 +131,16 @@ def _pixels(text):
 
 
 def _caption(image):
-    figure = image.find_parent("figure")
-    caption = figure.find("figcaption") if figure else None
-    return caption.get_text() if caption else ""
+    captions = (figure.find("figcaption") for figure in _around(image, "figure"))
+    return next((caption.get_text() for caption in captions if caption), "")
 
 
 def _item(image):
     """The widest element that holds this picture and no other: what it says is about this one."""
     item = None
-    for parent in image.find_parents(["figure", "li", "article"], limit=5):
+    for parent in _around(image, "figure", "li", "article"):
         images = parent.find_all("img", limit=5)
-        if sum(not i.find_parent("noscript") for i in images) > 1:
+        if sum(not _around(i, "noscript") for i in images) > 1:
             break
         item = parent
     return item

@@ -18,7 +18,7 @@ def join(base, link):
     illegal characters are percent-encoded; nothing else changes. Other schemes, user names and
     passwords, and broken hosts or ports give "".
     """
-    if not isinstance(link, str) or len(link) > MAX_LENGTH:
+    if not isinstance(link, str) or not link.strip() or len(link) > MAX_LENGTH:
         return ""
     try:
         parts = urlsplit(urljoin(base, link.strip()))
