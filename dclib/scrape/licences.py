@@ -1,0 +1,128 @@
+"""Licences: read them without guessing, let through what may be adapted, give the credit due."""
+
+import re
+from collections import Counter
+
+from dclib.scrape.urls import join
+
+NAMES = {
+    "cc0": "CC0",
+    "pdm": "public domain",
+    "by": "CC BY",
+    "by-sa": "CC BY-SA",
+    "by-nc": "CC BY-NC",
+    "by-nd": "CC BY-ND",
+    "by-nc-sa": "CC BY-NC-SA",
+    "by-nc-nd": "CC BY-NC-ND",
+}
+# Resizing makes an adaptation and figures are shown to others: neither ND nor NC would do.
+ALLOWED = frozenset({"cc0", "pdm", "by", "by-sa"})
+
+PUBLIC_DOMAIN = {"pd", "pdm", "pdm 1.0", "public domain", "public domain mark"}
+PUBLIC_DOMAIN |= {"public domain mark 1.0", "cc pdm", "cc pdm 1.0"}
+DEED = re.compile(
+    r"(?:https?:)?//(?:www\.)?creativecommons\.org/"
+    r"(?:licenses/([a-z-]+)|publicdomain/(zero|mark))(?:/(\d\.\d))?(?:[/?#].*)?"
+)
+VERSION = r"(?:[ -]\d\.\d(?:,\d\.\d)*)?(?:[ -](?:international|generic|unported|[a-z]{2}))?"
+CODE = re.compile(rf"(?:cc[ -])?(by(?:[ -](?:nc|nd|sa))*|cc0|cc[ -]zero){VERSION}")
+WORDS = {
+    r"\bcreative commons\b": "cc",
+    r"\battribution\b": "by",
+    r"\bnon[ -]?commercial\b": "nc",
+    r"\bno[ -]?deriv(?:ative)?s?(?: works)?\b": "nd",
+    r"\bshare[ -]?alike\b": "sa",
+}
+
+
+def licence_key(text):
+    """The short key of a licence: a key of `NAMES`, or "" for everything that is not sure.
+
+    Args:
+        text: address of a Creative Commons deed, a short name ("CC BY-SA 4.0", "cc-by-2.0-de",
+            "Public domain"), or a full one ("Creative Commons Attribution 4.0 International").
+    """
+    text = " ".join(str(text or "").lower().split())
+    if match := DEED.fullmatch(text):
+        code, public, _ = match.groups()
+        return {"zero": "cc0", "mark": "pdm"}[public] if public else _ordered(code)
+    if text in PUBLIC_DOMAIN:
+        return "pdm"
+    if "creative commons" in text:
+        for words, short in WORDS.items():
+            text = re.sub(words, short, text)
+        text = re.sub(r"licen[cs]e|[ ,/]+", " ", text)
+        text = " ".join(text.split())
+    match = CODE.fullmatch(text)
+    return _ordered(match[1]) if match else ""
+
+
+def _ordered(code):
+    """ "by-nd-nc", as version 1.0 has it, is "by-nc-nd"; "" where there is no such licence."""
+    parts = re.split("[ -]", code)
+    if parts[0] in ("cc0", "cc"):
+        return "cc0"
+    key = "-".join(["by", *sorted(parts[1:], key=["nc", "nd", "sa"].index)])
+    return key if key in NAMES else ""
+
+
+def deed(key, version=""):
+    """Address of the deed of a licence, as far as it is known for sure, else ""."""
+    if key == "cc0":
+        return "https://creativecommons.org/publicdomain/zero/1.0/"
+    if key not in NAMES or key == "pdm" or version not in ("1.0", "2.0", "2.5", "3.0", "4.0"):
+        return ""
+    return f"https://creativecommons.org/licenses/{key}/{version}/"
+
+
+def attribution(rows):
+    """Markdown text that credits every image: title, author, source, licence, changes made.
+
+    Args:
+        rows: dicts with file, title, author, author_url, page, url, licence (a key of `NAMES`),
+            licence_url and source.
+
+    Titles and names were written by strangers: nothing in them acts as Markdown or HTML, and only
+    http(s) addresses become links.
+    """
+    counts = Counter(row["licence"] for row in rows)
+    total = ", ".join(f"{n} {_text(NAMES.get(key, key))}" for key, n in sorted(counts.items()))
+    lines = [
+        "# Attribution",
+        "",
+        f"{len(rows)} images by other people ({total or 'none'}).",
+        "Changes made to every one of them: resized, re-encoded, metadata removed.",
+        "A licence settles the photographer's rights, not the consent of the people shown.",
+    ]
+    if counts["by-sa"]:
+        lines += [
+            "",
+            "Share-alike: who passes on an image under CC BY-SA, or something made from it, does "
+            "so under the same licence and with this credit.",
+        ]
+    return "\n".join([*lines, "", *(_credit(row) for row in rows)]) + "\n"
+
+
+def _credit(row):
+    title = _link(row["title"] or "Untitled", row["page"] or row["url"])
+    author = _link(row["author"] or "unknown author", row["author_url"])
+    name = NAMES.get(row["licence"], row["licence"] or "unknown licence")
+    if match := DEED.fullmatch((row["licence_url"] or "").lower()):
+        name += f" {match[3]}" if match[3] else ""
+    licence = _link(name, row["licence_url"])
+    return f"- {_text(row['file'])}: {title} by {author}, {licence}, from {_text(row['source'])}"
+
+
+def _link(text, url):
+    url = join("", url or "")
+    for character in "()[]*~!'":  # legal in an address, but not inside a link of Markdown
+        url = url.replace(character, f"%{ord(character):02X}")
+    return f"[{_text(text)}]({url})" if url else _text(text)
+
+
+def _text(text):
+    """Text that shows as it is: one line, no markup, no automatic links, no reversed direction."""
+    text = "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]()#+!|~$@:^=])", r"\\\1", text)
+    return re.sub(r"(?i)\b(www)\.", r"\1\\.", text)
