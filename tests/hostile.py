@@ -234,7 +234,7 @@ ANSWERS = {
     "Content-Usage by file": (send(), "opt-out"),
 }
 PATHS = {"TDM by file": "/reserved/a.jpg", "Content-Usage by file": "/untrained/a.jpg"}
-PATHS |= {"fine": "/hostile/..%2f..%2fetc%2f" + "x" * 4000 + ".jpg", "grey": "/hostile/%F0%9F%92%94"}
+PATHS |= {"fine": "/hostile/..%2F..%2Fetc%2F" + "x" * 4000 + ".jpg", "grey": "/hostile/%F0%9F%92%94"}
 # URLs that must not be asked at all; {trap} is a second local server, {port} the allowed port.
 ADDRESSES = {
     "localhost": "http://localhost:{trap}/",

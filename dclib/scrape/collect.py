@@ -140,10 +140,10 @@ def _in_turns(rows):
 
 def _step(row, sources, fetcher, pool):
     """Describe or fetch one picture; return the columns to change. Runs in a thread."""
-    source = sources.get(row["source"])
+    source = sources[row["source"]]
     candidate = Candidate(**{name: row[name] for name in Candidate.__dataclass_fields__})
     try:
-        if row["state"] != "described" and source and source.needs_detail(candidate):
+        if row["state"] != "described" and not source.api and source.needs_detail(candidate):
             page = fetcher.page(candidate.page)
             if directive := page_optouts(page):
                 raise FetchError("opt-out", directive)
@@ -159,7 +159,7 @@ def _step(row, sources, fetcher, pool):
         return _refused("fetch", error.reason, str(error))
     except (Unsuitable, SourceError) as error:
         return _refused("quality", getattr(error, "reason", "page unreadable"), str(error))
-    name = f"{facts['sha256'][:16]}.jpg"
+    name = f"{facts['sha256'][:16]}.jpg"  # no name or path of the site's
     _write(pool / name, jpeg, row["id"])
     return facts | {"file": name, "state": "fetched", "stage": "", "reason": "", "detail": ""}
 

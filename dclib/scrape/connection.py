@@ -67,13 +67,18 @@ def guarded_session(opening=None, connections=16):
     It keeps no cookies, reads no proxy or certificate setting from the environment, follows no
     redirect by itself and always verifies TLS. Raises NotAllowed from its `get`.
     """
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = _GuardedAdapter(opening, connections)
     for scheme in PORTS:
         session.mount(f"{scheme}://", adapter)
     return session
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, response):
+        """None: requests would read the whole body of a redirect, however long it is."""
 
 
 class Deadline:
@@ -140,7 +145,7 @@ class _Guarded:
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
             if (address, self.port) != self.opening and not is_public(address):
-                raise NotAllowed(f"{name} is {address}, which is not a public address.")
+                raise NotAllowed(f"{name} leads to {address}, which is not a public address.")
         return addresses
 
     def connect(self):

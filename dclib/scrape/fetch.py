@@ -145,7 +145,7 @@ class Fetcher:
                 raise requests.exceptions.ReadTimeout
             except NotAllowed as error:
                 raise FetchError("address not allowed", str(error)) from error
-            except (requests.RequestException, HTTPError, OSError, zlib.error) as error:
+            except (HTTPError, OSError, ValueError, zlib.error) as error:
                 if deadline.passed:
                     detail = f"not done after {self.seconds:g} s"
                     raise FetchError("too slow", detail, later=True) from error
@@ -245,12 +245,11 @@ def _host(url):
 
 
 def _explain(error):
-    """A FetchError for what requests and urllib3 raise."""
+    """A FetchError for what requests (all of it OSError), urllib3 and zlib raise."""
     text = f"{type(error).__name__}: {error}"[:300]
     if isinstance(error, requests.exceptions.SSLError):
         return FetchError("tls", text)
-    broken = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
-    if isinstance(error, broken):
+    if isinstance(error, ValueError):  # no such address can be asked for
         return FetchError("address not allowed", text)
     if isinstance(error, zlib.error):
         return FetchError("cut off", text, later=True)

@@ -7,6 +7,7 @@ and author, robots.txt, and pictures that must not or cannot be used. Whoever ma
 import io
 import json
 import random
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -83,8 +84,7 @@ class Gallery:
 
     def __enter__(self):
         handler = type("Handler", (_Handler,), {"gallery": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.opening = ("127.0.0.1", self._server.server_port)
         self.url = "http://{}:{}".format(*self.opening)
@@ -226,9 +226,18 @@ def _page(title, body, head=""):
     return PAGE.format(title=escape(title), head=head, body=body).encode()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, address):
+        if not isinstance(sys.exception(), ConnectionError):  # the other side has hung up
+            super().handle_error(request, address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     gallery = None
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes; the second would wait 40 ms
 
     def do_GET(self):
         parts = urlsplit(self.path)

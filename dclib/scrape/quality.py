@@ -1,5 +1,6 @@
 """Is this file a picture that can be used? And the form in which it is kept."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -27,8 +28,8 @@ class Unsuitable(ValueError):
 def examine(content):
     """What is known of a downloaded file (bytes), and the picture to keep.
 
-    Returns (facts, jpeg): a dict of width, height and bytes of the original, red, green and blue
-    (means of the kept picture, 0 to 255) and the fingerprints; and the bytes of an upright RGB
+    Returns (facts, jpeg): a dict of sha256, width, height and bytes of the original, red, green and
+    blue (means of the kept picture, 0 to 255) and its fingerprints; and the bytes of an upright RGB
     JPEG, at most 1024 px a side, without metadata, so that neither a camera's or site's encoder
     nor the place where a photo was taken comes along. Raises Unsuitable.
     """
@@ -49,7 +50,8 @@ def examine(content):
     image.thumbnail((KEPT_SIDE, KEPT_SIDE), Image.LANCZOS)
     if is_flat(image):
         raise Unsuitable("nothing in it", "one colour or close to it")
-    facts = {"width": width, "height": height, "bytes": len(content)}
+    facts = {"sha256": hashlib.sha256(content).hexdigest()}
+    facts |= {"width": width, "height": height, "bytes": len(content)}
     means = np.asarray(image).mean((0, 1)).round(2).tolist()
     facts |= dict(zip(("red", "green", "blue"), means, strict=True))
     buffer = io.BytesIO()

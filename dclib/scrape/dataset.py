@@ -1,0 +1,165 @@
+"""Write the folder that training reads, from a collection or from a folder of one's own.
+
+python -m dclib.scrape.dataset my_pictures data/mine
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from dclib.data import CLASSES, SUFFIXES
+from dclib.pictures import PictureError, read_picture
+from dclib.scrape.duplicates import duplicate_groups, fingerprints
+from dclib.scrape.split import SHARES, assign, leak_report
+
+COLUMNS = ("file_name", "label", "group", "source", "licence", "author", "title", "url", "page")
+COLUMNS += ("sha256", "width", "height", "bytes", "phash", "dhash", "series")
+MARK = "dataset.json"  # tells a folder that we wrote, and may change, from any other
+
+
+def write_dataset(rows, destination):
+    """Make `destination` hold exactly these rows, as `dclib.data.CoupleFolder` reads them.
+
+    Args:
+        rows: dicts with path (where the picture is now), file (its name in the data set), label,
+            split, group and what else of `COLUMNS` is known.
+
+    Pictures are linked, or copied where that cannot be done. Files that are there already stay
+    untouched, those that no row names any more go. Can be killed and run again. Returns the path;
+    raises FileExistsError for a folder that is not ours.
+    """
+    destination = Path(destination)
+    if destination.exists() and any(destination.iterdir()) and not (destination / MARK).exists():
+        raise FileExistsError(f"{destination} holds something else; choose another folder.")
+    destination.mkdir(parents=True, exist_ok=True)
+    parts = sorted(f"{row.get('sha256')} {row['label']} {row['split']}" for row in rows)
+    version = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    _replace(destination / MARK, json.dumps({"version": version, "n": len(rows)}, indent=1) + "\n")
+    wanted = {Path(row["split"], row["label"], row["file"]): row for row in rows}
+    for path in destination.glob("*/*/*"):
+        if path.relative_to(destination) not in wanted:
+            path.unlink()
+    for relative, row in wanted.items():
+        _link(row["path"], destination / relative)
+    for split in {row["split"] for row in rows}:
+        chosen = [row for row in rows if row["split"] == split]
+        _write_rows(destination / split / "metadata.csv", chosen)
+    return destination
+
+
+def _link(source, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, part)
+    os.replace(part, target)
+
+
+def _write_rows(path, rows):
+    part = path.with_name("metadata.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
+        writer.writeheader()
+        for row in rows:
+            row = row | {"file_name": f"{row['label']}/{row['file']}"}
+            writer.writerow({name: _harmless(row.get(name, "")) for name in COLUMNS})
+    os.replace(part, path)
+
+
+def _harmless(value):
+    """Text of strangers that a spreadsheet would take for a formula gets a quote before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+
+
+def _replace(path, text):
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def split_folder(source, destination, shares=SHARES, seed=0):
+    """Divide a folder of one's own, source/{happy,unhappy}/*, into a data set.
+
+    Pictures that look alike stay on one side; one that lies in both classes is left out, and so is
+    what cannot be read; both are printed. A source/metadata.csv (file_name such as happy/1.jpg, and
+    perhaps author, series, page, licence, url) is used. Run again after adding pictures: those
+    placed before stay where they are. Returns a `LeakReport`; raises FileNotFoundError,
+    FileExistsError or ValueError.
+    """
+    rows = _without_contradictions(read_folder(source))
+    before = {path.name: path.parts[-3] for path in Path(destination).glob("*/*/*")}
+    rows = [row | {"split": before.get(row["file"], "")} for row in rows]
+    rows = [row | place for row, place in zip(rows, assign(rows, shares, seed), strict=True)]
+    placed = [row for row in rows if row["split"]]
+    write_dataset(placed, destination)
+    return leak_report(placed, left_out=len(rows) - len(placed))
+
+
+def read_folder(source):
+    """Rows with path, file, label, size and fingerprints of source/{happy,unhappy}/**."""
+    source = Path(source)
+    told = {}
+    if (source / "metadata.csv").is_file():
+        with (source / "metadata.csv").open(newline="", encoding="utf-8-sig") as file:
+            told = {row.get("file_name"): row for row in csv.DictReader(file)}
+    rows = {}
+    for label in CLASSES:
+        if not (source / label).is_dir():
+            raise FileNotFoundError(
+                f"{source} has no folder {label!r}; it needs happy and unhappy."
+            )
+        paths = sorted(p for p in (source / label).rglob("*") if p.suffix.lower() in SUFFIXES)
+        for path in tqdm(paths, desc=label, unit="picture"):
+            try:
+                image = read_picture(path).image
+            except PictureError as error:
+                print(f"Left out: {error}")
+                continue
+            content = path.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            name = path.relative_to(source).as_posix()
+            row = {"path": path, "file": f"{sha256[:16]}{path.suffix.lower()}", "label": label}
+            row |= {"sha256": sha256, "width": image.width, "height": image.height}
+            row |= {"bytes": len(content), "source": source.name} | fingerprints(image)
+            rows.setdefault((label, row["file"]), told.get(name, {}) | row)
+    return list(rows.values())
+
+
+def _without_contradictions(rows):
+    """Rows without those whose picture is also there under the other label."""
+    left_out = set()
+    for group in duplicate_groups(rows):
+        if len({rows[i]["label"] for i in group}) > 1:
+            left_out |= set(group)
+            print(f"Left out, in both classes: {', '.join(str(rows[i]['path']) for i in group)}")
+    return [row for i, row in enumerate(rows) if i not in left_out]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m dclib.scrape.dataset", description="Divide a folder of pictures."
+    )
+    parser.add_argument("source", type=Path, help="folder with happy/ and unhappy/")
+    parser.add_argument("destination", type=Path, help="data set to make, or to add to")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        print(split_folder(args.source, args.destination, seed=args.seed))
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

