@@ -41,8 +41,8 @@ class CoupleFolder(Dataset):
         self.root, self.split, self.transform = Path(root), split, transform
         self.classes = tuple(classes)
         folder = self.root / split
-        found = _list_pictures(folder, self.classes)
-        self.rows = _read_metadata(folder)
+        found = list_pictures(folder, self.classes)
+        self.rows = read_metadata(folder)
         check_groups(self.root)
         with ThreadPoolExecutor() as pool:
             reasons = list(pool.map(_why_unreadable, (path for path, _ in found)))
@@ -101,7 +101,7 @@ def check_groups(root):
     """Raise ValueError if a group of metadata.csv is in two splits."""
     seen = {}
     for split in splits_of(root):
-        for row in _read_metadata(Path(root) / split).values():
+        for row in read_metadata(Path(root) / split).values():
             group = row.get("group")
             if group and seen.setdefault(group, split) != split:
                 raise ValueError(
@@ -114,8 +114,8 @@ def fingerprint(root):
     """What a checkpoint remembers of its training data: kind, counts and a hash of all files."""
     root, digest, n, drawn = Path(root), hashlib.sha256(), {}, 0
     for split in splits_of(root):
-        rows = _read_metadata(root / split)
-        pictures = _list_pictures(root / split, CLASSES)
+        rows = read_metadata(root / split)
+        pictures = list_pictures(root / split, CLASSES)
         n[split] = len(pictures)
         for path, _ in pictures:
             name = path.relative_to(root).as_posix()
@@ -163,7 +163,7 @@ def make_loader(dataset, batch_size, shuffle=False, seed=0, workers=0):
     )
 
 
-def _list_pictures(folder, classes):
+def list_pictures(folder, classes):
     """[(path, label index), ...] in the order of classes and names."""
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -188,7 +188,7 @@ def _is_picture(path):
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def _read_metadata(folder):
+def read_metadata(folder):
     """Rows of metadata.csv by file name; empty if there is none."""
     path = folder / "metadata.csv"
     if not path.is_file():

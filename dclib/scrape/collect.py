@@ -155,10 +155,12 @@ def _step(row, sources, fetcher, pool):
         if error.later:
             tries = row["tries"] + 1
             state = "later" if tries < MOST_TRIES else "refused"
-            return _refused("fetch", error.reason, str(error)) | {"state": state, "tries": tries}
-        return _refused("fetch", error.reason, str(error))
-    except (Unsuitable, SourceError) as error:
-        return _refused("quality", getattr(error, "reason", "page unreadable"), str(error))
+            return _refused("fetch", error.reason, error.detail) | {"state": state, "tries": tries}
+        return _refused("fetch", error.reason, error.detail)
+    except Unsuitable as error:
+        return _refused("quality", error.reason, error.detail)
+    except SourceError as error:
+        return _refused("fetch", "page unreadable", str(error))
     name = f"{facts['sha256'][:16]}.jpg"  # no name or path of the site's
     _write(pool / name, jpeg, row["id"])
     return facts | {"file": name, "state": "fetched", "stage": "", "reason": "", "detail": ""}

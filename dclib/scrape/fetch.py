@@ -40,7 +40,7 @@ class FetchError(Exception):
 
     def __init__(self, reason, detail="", later=False):
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.later = reason, later
+        self.reason, self.detail, self.later = reason, detail, later
 
 
 class Fetcher:

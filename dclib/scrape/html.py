@@ -18,6 +18,7 @@ from dclib.scrape.markup import (
     rel,
     why_none,
 )
+from dclib.scrape.optouts import AGENT, REFUSALS
 from dclib.scrape.sources import (
     Candidate,
     Listing,
@@ -28,8 +29,6 @@ from dclib.scrape.sources import (
 )
 from dclib.scrape.urls import host, identity, join
 
-BOT = "dclib"
-OPT_OUTS = ("noindex", "noimageindex", "noai", "noimageai", "noml", "none")
 MAX_PAGE = 5_000_000  # bytes
 
 
@@ -39,13 +38,15 @@ class HtmlGallery:
     Args:
         item_selector: CSS selector of the elements that hold one picture each, if not all count.
         next_selector: CSS selector of the link to the next page, if it is not marked rel=next.
+        name: what the data set will call this source.
 
     Raises ValueError for a selector that is not CSS.
     """
 
-    name, api = "html", False
+    api = False
 
-    def __init__(self, item_selector="", next_selector=""):
+    def __init__(self, item_selector="", next_selector="", name="html"):
+        self.name = name
         for selector in filter(None, (item_selector, next_selector)):
             try:
                 soupsieve.compile(selector)
@@ -139,9 +140,9 @@ def page_optouts(page):
         name, content = str(meta.get("name")).strip().lower(), str(meta.get("content")).lower()
         if name == "tdm-reservation" and content.strip() == "1":
             return "tdm-reservation: 1"
-        if name in ("robots", BOT):
+        if name in ("robots", AGENT):
             for directive in re.split(r"[\s,;]+", content):
-                if directive in OPT_OUTS:
+                if directive in REFUSALS:
                     return f"meta {name}: {directive}"
     return ""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dclib.data import CLASSES
+from dclib.data import CLASSES, SPLITS
 from dclib.scrape.duplicates import UnionFind, distances, duplicate_groups
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -158,10 +158,8 @@ class LeakReport:
 def leak_report(rows, left_out=0):
     """Check a split (`check_leaks`) and describe it. Rows as for `assign`, with their splits."""
     check_leaks(rows)
-    by_split = defaultdict(list)
-    for row in rows:
-        if row.get("split"):
-            by_split[row["split"]].append(row)
+    there = {row.get("split") for row in rows}
+    by_split = {s: [row for row in rows if row.get("split") == s] for s in SPLITS if s in there}
     groups = group_rows([row for placed in by_split.values() for row in placed])
     return LeakReport(
         {split: Counter(row["label"] for row in placed) for split, placed in by_split.items()},

@@ -1,0 +1,152 @@
+"""Can the labels be guessed without looking at the couple? A probe for any data set.
+
+If size, weight or mean colour of a file give its label away, a network may learn that instead.
+"""
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+try:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "scikit-learn is missing: install the extra that brings it, "
+        "`pip install 'deepconnection[scrape]'`."
+    ) from error
+
+from dclib.data import CLASSES, splits_of
+from dclib.pictures import read_picture
+
+HIGH = 0.65  # area under the curve from which on, if its interval agrees, we warn
+FOLDS, DRAWS = 5, 1000
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well metadata alone separates the classes: areas under the ROC curve, 0.5 is guessing.
+
+    `auroc` with its 95 % interval `low` to `high` over `groups` groups; `columns`: each alone.
+    """
+
+    auroc: float
+    low: float
+    high: float
+    counts: dict
+    groups: int
+    columns: dict
+
+    @property
+    def warns(self):
+        return self.auroc > HIGH and self.low > 0.5
+
+    def __str__(self):
+        n = sum(self.counts.values())
+        counts = ", ".join(f"{self.counts[name]} {name}" for name in CLASSES)
+        text = (
+            f"{n} pictures ({counts}) in {self.groups} groups. A classifier that sees only size, "
+            f"weight, mean colour and source tells the classes apart with AUROC {self.auroc:.2f} "
+            f"(95 % interval {self.low:.2f} to {self.high:.2f}; 0.5 is guessing). "
+        )
+        if self.warns:
+            best = sorted(self.columns, key=lambda name: -abs(self.columns[name] - 0.5))[:3]
+            return text + (
+                f"WARNING: the labels can be guessed from {', '.join(best)}; a network may learn "
+                "that instead of the couple. Gather both classes in the same way."
+            )
+        return text + "No shortcut found in these columns; there may be others."
+
+
+def probe(rows, seed=0):
+    """Try to tell the classes apart by metadata alone.
+
+    Args:
+        rows: dicts with label, width, height (pixels), bytes, red, green, blue (means, 0 to 255)
+            and perhaps source and group; without a group every row is its own.
+
+    Logistic regression, cross-validated so that no group is in training and test; the interval is
+    a bootstrap over groups. Returns a `Probe`; raises ValueError if a class has too few groups.
+    """
+    labels = np.array([CLASSES.index(row["label"]) for row in rows])
+    names, columns = _columns(rows)
+    told = [row.get("group") or f"row {i}" for i, row in enumerate(rows)]
+    groups = np.unique(told, return_inverse=True)[1]
+    for index, name in enumerate(CLASSES):
+        if len(set(groups[labels == index])) < FOLDS:
+            raise ValueError(
+                f"The probe needs {FOLDS} independent {name} pictures or more; gather more first."
+            )
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    scores = np.zeros(len(rows))
+    for train, test in folds.split(columns, labels, groups):
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        model.fit(columns[train], labels[train])
+        scores[test] = model.decision_function(columns[test])
+    low, high = _interval(labels, scores, groups, seed)
+    alone = {name: roc_auc_score(labels, columns[:, i]) for i, name in enumerate(names)}
+    counts = Counter(CLASSES[label] for label in labels)
+    area = roc_auc_score(labels, scores)
+    return Probe(area, low, high, counts, int(groups.max()) + 1, alone)
+
+
+def _columns(rows):
+    """Names and values, (rows, columns), of what may give a label away."""
+    values = {
+        name: np.array([float(row[name]) for row in rows])
+        for name in ("width", "height", "bytes", "red", "green", "blue")
+    }
+    pixels = values["width"] * values["height"]
+    values["aspect"] = values["width"] / values["height"]
+    values["bytes a pixel"] = values["bytes"] / pixels
+    values["brightness"] = (values["red"] + values["green"] + values["blue"]) / 3
+    sources = [str(row.get("source") or "") for row in rows]
+    for source in sorted(set(sources)):
+        values[f"source {source or 'unknown'}"] = np.array([float(s == source) for s in sources])
+    for name in ("width", "height", "bytes", "bytes a pixel"):
+        values[name] = np.log(values[name])
+    return list(values), np.stack(list(values.values()), axis=1)
+
+
+def _interval(labels, scores, groups, seed):
+    """95 % interval of the AUROC: whole groups are drawn with replacement (Efron 1979)."""
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
+    areas = []
+    while len(areas) < DRAWS:
+        drawn = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
+        if 0 < labels[drawn].mean() < 1:
+            areas.append(roc_auc_score(labels[drawn], scores[drawn]))
+    return tuple(np.quantile(areas, (0.025, 0.975)).tolist())
+
+
+def measure_pictures(root):
+    """Rows for `probe` from a data set folder, all splits, with what its metadata.csv tell.
+
+    Size and bytes are those of metadata.csv where it has them (of the originals), else the file's.
+    """
+    rows = []
+    for split in splits_of(root):
+        told = {}
+        path = Path(root) / split / "metadata.csv"
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                told = {row["file_name"]: row for row in csv.DictReader(file)}
+        for label in CLASSES:
+            for picture in sorted((Path(root) / split / label).rglob("*.*")):
+                rows.append(_measure(picture, label, told.get(f"{label}/{picture.name}", {})))
+    return rows
+
+
+def _measure(path, label, told):
+    image = read_picture(path).image
+    means = np.asarray(image).mean((0, 1)).tolist()
+    row = {"width": image.width, "height": image.height, "bytes": path.stat().st_size}
+    row |= {name: value for name, value in told.items() if value}
+    return row | {"label": label} | dict(zip(("red", "green", "blue"), means, strict=True))
