@@ -3,7 +3,6 @@
 If size, weight or mean colour of a file give its label away, a network may learn that instead.
 """
 
-import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[scrape]'`."
     ) from error
 
-from dclib.data import CLASSES, splits_of
+from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
 from dclib.pictures import read_picture
 
 HIGH = 0.65  # area under the curve from which on, if its interval agrees, we warn
@@ -133,20 +132,16 @@ def measure_pictures(root):
     """
     rows = []
     for split in splits_of(root):
-        told = {}
-        path = Path(root) / split / "metadata.csv"
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                told = {row["file_name"]: row for row in csv.DictReader(file)}
-        for label in CLASSES:
-            for picture in sorted((Path(root) / split / label).rglob("*.*")):
-                rows.append(_measure(picture, label, told.get(f"{label}/{picture.name}", {})))
+        folder = Path(root) / split
+        told = read_metadata(folder)
+        for path, label in list_pictures(folder, CLASSES):
+            name = path.relative_to(folder).as_posix()
+            rows.append(_measure(path) | told.get(name, {}) | {"label": CLASSES[label]})
     return rows
 
 
-def _measure(path, label, told):
+def _measure(path):
     image = read_picture(path).image
-    means = np.asarray(image).mean((0, 1)).tolist()
     row = {"width": image.width, "height": image.height, "bytes": path.stat().st_size}
-    row |= {name: value for name, value in told.items() if value}
-    return row | {"label": label} | dict(zip(("red", "green", "blue"), means, strict=True))
+    means = np.asarray(image).mean((0, 1)).tolist()
+    return row | dict(zip(("red", "green", "blue"), means, strict=True))

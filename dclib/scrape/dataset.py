@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from dclib.data import CLASSES, SUFFIXES
+from dclib.data import CLASSES, list_pictures, read_metadata
 from dclib.pictures import PictureError, read_picture
 from dclib.scrape.duplicates import duplicate_groups, fingerprints
 from dclib.scrape.split import SHARES, assign, leak_report
@@ -109,31 +109,21 @@ def split_folder(source, destination, shares=SHARES, seed=0):
 
 def read_folder(source):
     """Rows with path, file, label, size and fingerprints of source/{happy,unhappy}/**."""
-    source = Path(source)
-    told = {}
-    if (source / "metadata.csv").is_file():
-        with (source / "metadata.csv").open(newline="", encoding="utf-8-sig") as file:
-            told = {row.get("file_name"): row for row in csv.DictReader(file)}
-    rows = {}
-    for label in CLASSES:
-        if not (source / label).is_dir():
-            raise FileNotFoundError(
-                f"{source} has no folder {label!r}; it needs happy and unhappy."
-            )
-        paths = sorted(p for p in (source / label).rglob("*") if p.suffix.lower() in SUFFIXES)
-        for path in tqdm(paths, desc=label, unit="picture"):
-            try:
-                image = read_picture(path).image
-            except PictureError as error:
-                print(f"Left out: {error}")
-                continue
-            content = path.read_bytes()
-            sha256 = hashlib.sha256(content).hexdigest()
-            name = path.relative_to(source).as_posix()
-            row = {"path": path, "file": f"{sha256[:16]}{path.suffix.lower()}", "label": label}
-            row |= {"sha256": sha256, "width": image.width, "height": image.height}
-            row |= {"bytes": len(content), "source": source.name} | fingerprints(image)
-            rows.setdefault((label, row["file"]), told.get(name, {}) | row)
+    source, rows = Path(source), {}
+    told = read_metadata(source)
+    for path, label in tqdm(list_pictures(source, CLASSES), desc="reading", unit="picture"):
+        try:
+            image = read_picture(path).image
+        except PictureError as error:
+            print(f"Left out: {error}")
+            continue
+        content = path.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        row = {"path": path, "file": f"{sha256[:16]}{path.suffix.lower()}"}
+        row |= {"label": CLASSES[label], "sha256": sha256, "bytes": len(content)}
+        row |= {"width": image.width, "height": image.height} | fingerprints(image)
+        more = {"source": source.name} | told.get(path.relative_to(source).as_posix(), {})
+        rows.setdefault((label, sha256), more | row)
     return list(rows.values())
 
 
