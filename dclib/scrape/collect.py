@@ -9,7 +9,6 @@ import os
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
@@ -20,6 +19,7 @@ from dclib.scrape.manifest import Manifest, now
 from dclib.scrape.quality import Unsuitable, examine
 from dclib.scrape.settle import settle
 from dclib.scrape.sources import Candidate, SourceError
+from dclib.scrape.urls import host
 
 MOST_PAGES = 50  # of results for one query
 MOST_TRIES = 5  # runs in which a picture may fail before it is given up
@@ -87,6 +87,7 @@ def _list_all(manifest, plan, fetcher, per_query):
 
 
 def _list_page(manifest, source, state, fetcher):
+    fetcher.hosts.slow_down(host(state["next"]), source.pace)
     page = fetcher.page(state["next"], api=source.api)
     if not source.api and (directive := page_optouts(page)):
         raise FetchError("opt-out", directive)
@@ -98,10 +99,7 @@ def _list_page(manifest, source, state, fetcher):
 
 def _fetch_all(manifest, sources, fetcher, progress):
     """Take every open row one step further, in threads, until none can go on in this run."""
-    todo = _in_turns(
-        manifest.rows("state IN ('listed', 'described') OR (state = 'later' AND tries < ?)",
-                      (MOST_TRIES,))
-    )  # fmt: skip
+    todo = _in_turns(manifest.rows("state IN ('listed', 'described', 'later')"))
     bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
     running = {}
 
@@ -131,9 +129,8 @@ def _in_turns(rows):
     turn = Counter()
     keys = []
     for row in rows:
-        host = urlsplit(row["url"]).netloc
-        keys.append((turn[host], row["id"]))
-        turn[host] += 1
+        turn[host(row["url"])] += 1
+        keys.append((turn[host(row["url"])], row["id"]))
     order = sorted(range(len(rows)), key=keys.__getitem__)
     return deque(rows[i] for i in order)
 

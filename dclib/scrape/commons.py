@@ -32,6 +32,7 @@ class Commons:
     """A full-text search among the bitmaps of Wikimedia Commons, 50 files a page."""
 
     name, api = "commons", True
+    pace = 1.0  # seconds between requests: one after the other, as its etiquette asks
 
     def __init__(self, base="https://commons.wikimedia.org/w/api.php"):
         self.base = base

@@ -6,7 +6,7 @@ import re
 import time
 import zlib
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -24,6 +24,7 @@ from dclib.scrape.limits import Hosts, Postponed
 from dclib.scrape.optouts import AGENT, header_optout
 from dclib.scrape.robots import ROBOTS_BYTES, Robots
 from dclib.scrape.sources import Page
+from dclib.scrape.urls import host
 
 PAGE_BYTES, PICTURE_BYTES = 5_000_000, 20_000_000  # decoded
 SECONDS = 40.0  # for one request, from the connection to the last byte
@@ -97,7 +98,7 @@ class Fetcher:
             raise
         if refusal := rules.refusal(url):
             raise FetchError(*refusal)
-        self.hosts.slow_down(_host(url), rules.delay())
+        self.hosts.slow_down(host(url), rules.delay())
 
     def _robots_file(self, url):
         """(status, content) of robots.txt and its like, after at most five redirects."""
@@ -110,19 +111,19 @@ class Fetcher:
 
     def _persist(self, url, cap, headers, heed=False, cut=False):
         """One answer, after up to `ATTEMPTS` tries with exponential back-off and full jitter."""
-        host = _host(url)
+        name = host(url)
         for attempt in range(ATTEMPTS):
             try:
                 answer = self._once(url, cap, headers, heed, cut)
-                self.hosts.succeeded(host)
+                self.hosts.succeeded(name)
                 return answer
             except Postponed as error:
-                raise FetchError("host busy", f"{host} {error}", later=True) from error
+                raise FetchError("host busy", f"{name} {error}", later=True) from error
             except FetchError as error:
                 if not error.later:
                     raise
                 if attempt == ATTEMPTS - 1:
-                    self.hosts.failed(host)
+                    self.hosts.failed(name)
                     raise
                 longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
                 self.hosts.sleep(random.uniform(0, longest))
@@ -130,7 +131,7 @@ class Fetcher:
     def _once(self, url, cap, headers, heed, cut):
         """One request, opt-outs read before the body. Raises FetchError and Postponed."""
         self._check(url)
-        with self.hosts.turn(_host(url)), Deadline(self.seconds) as deadline:
+        with self.hosts.turn(host(url)), Deadline(self.seconds) as deadline:
             try:
                 with self.session.get(
                     url,
@@ -156,8 +157,8 @@ class Fetcher:
         if status in BUSY:
             wait = retry_after(headers.get("Retry-After"), time.time())
             if wait is not None:
-                self.hosts.postpone(_host(response.url), min(wait, LONGEST_RETRY_AFTER))
-            raise FetchError(f"http {status}", _host(response.url), later=True)
+                self.hosts.postpone(host(response.url), min(wait, LONGEST_RETRY_AFTER))
+            raise FetchError(f"http {status}", host(response.url), later=True)
         target = headers.get("Location") if 300 <= status < 400 else None
         if heed and status == 200 and (directive := header_optout(headers)):
             raise FetchError("opt-out", directive)
@@ -238,10 +239,6 @@ def _redirected(url, target):
     if url.startswith("https:") and not new.startswith("https:"):
         raise FetchError("address not allowed", "a redirect from https to http")
     return new
-
-
-def _host(url):
-    return urlsplit(url).netloc.lower()
 
 
 def _explain(error):

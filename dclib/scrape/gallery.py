@@ -72,19 +72,21 @@ class Gallery:
         n: drawings without a fault, half of them happy; about a quarter as many have one.
         seed: of the drawings and of what is wrong with which.
         shortcut: a fault of the whole set for audits to find, see `dclib.demo.sample_scene`.
+        port: where to listen; 0 takes any that is free. Addresses are only the same again, and a
+            collection can only go on later, with the same port.
 
     `url` is where it is, `opening` what a `Fetcher` needs to be allowed in, `queries` what a plan
     needs, `asked` a Counter of the paths that were requested.
     """
 
-    def __init__(self, n=120, seed=0, shortcut=None):
-        self.seed, self.shortcut = seed, shortcut
+    def __init__(self, n=120, seed=0, shortcut=None, port=0):
+        self.seed, self.shortcut, self.port = seed, shortcut, port
         self.drawings = make_catalogue(n, seed)
         self.asked, self._files = Counter(), {}
 
     def __enter__(self):
         handler = type("Handler", (_Handler,), {"gallery": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", self.port), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.opening = ("127.0.0.1", self._server.server_port)
         self.url = "http://{}:{}".format(*self.opening)

@@ -43,7 +43,7 @@ class HtmlGallery:
     Raises ValueError for a selector that is not CSS.
     """
 
-    api = False
+    api, pace = False, 0.0
 
     def __init__(self, item_selector="", next_selector="", name="html"):
         self.name = name

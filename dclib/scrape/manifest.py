@@ -107,7 +107,7 @@ class Manifest:
 
     def _add(self, state, candidate):
         row = {name: state[name] for name in ("source", "label", "query")} | asdict(candidate)
-        row |= {"identity": identity(candidate.url), "time": now()}
+        row |= {"identity": identity(candidate.url) or candidate.url, "time": now()}
         if self._is_forgotten(row["identity"]):
             row |= {"state": "refused", "stage": "listing", "reason": "forgotten"}
         elif self.rows("identity = ?", (row["identity"],)):

@@ -15,6 +15,7 @@ class Openverse:
     """A search in Openverse (https://api.openverse.org/v1/) for photographs that may be adapted."""
 
     name, api = "openverse", True
+    pace = 3.0  # seconds between requests: 20 a minute without an account
 
     def __init__(self, base="https://api.openverse.org/v1/images/"):
         self.base = base

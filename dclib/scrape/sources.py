@@ -1,8 +1,8 @@
 """What every source of pictures has in common: the shapes of its answers, and text without HTML.
 
 A source has `name`, `api` (a documented JSON interface, to which robots.txt does not apply),
-`start(text)` (address of the first page of results) and `parse(page)` (a `Listing`). Nothing here
-touches the network.
+`pace` (seconds between requests), `start(text)` (address of the first page of results) and
+`parse(page)` (a `Listing`). Nothing here touches the network.
 """
 
 import html

@@ -1,0 +1,132 @@
+"""A collection from a server that does its worst: one outcome a case, and nothing else lost."""
+
+import resource
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hostile import ADDRESSES, ANSWERS, Catalogue, Hostile
+from PIL import Image
+
+from dclib.scrape import fetch, limits
+from dclib.scrape.collect import collect
+from dclib.scrape.fetch import Fetcher
+
+KEPT = [name for name, (_, reason) in ANSWERS.items() if not reason]
+LATER = {"http 503", "connection", "too slow", "cut off"}
+
+
+class Trap:
+    """A listening port that nobody should ever connect to."""
+
+    def __enter__(self):
+        self.connections = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._count, daemon=True).start()
+        return self
+
+    def _count(self):
+        while True:
+            try:
+                self._socket.accept()[0].close()
+            except OSError:
+                return
+            self.connections += 1
+
+    def __exit__(self, *exception):
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """Rows by case, the folder, the site and the trap after one run over all cases."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(fetch, "FIRST_WAIT", 0.01)
+    patch.setattr(fetch, "ATTEMPTS", 2)
+    patch.setattr(limits, "FAILURES", 10**6)  # the host is one for all cases
+    patch.setattr(limits, "CONNECTIONS", 8)
+    folder = tmp_path_factory.mktemp("hostile")
+    with Trap() as trap, Hostile() as site:
+        fetcher = Fetcher("ada@uni.test", rate=1000, opening=site.opening, seconds=1.5)
+        catalogue = Catalogue(site, trap.port)
+        start = time.monotonic()
+        rows = collect(folder, [(catalogue, "happy", "all")], fetcher, progress=False)
+        seconds = time.monotonic() - start
+        yield {row["title"]: row for row in rows}, folder, site, trap, seconds
+    patch.undo()
+
+
+def test_there_are_enough_cases(outcome):
+    assert len(ANSWERS) + len(ADDRESSES) >= 100
+    assert set(outcome[0]) == {*ANSWERS, *ADDRESSES}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_answer_has_its_outcome(outcome, name):
+    row, reason = outcome[0][name], ANSWERS[name][1]
+    assert row["reason"] == reason, row["detail"]
+    assert row["stage"] == ("kept" if not reason else row["stage"])
+    assert row["state"] == ("later" if reason in LATER else "refused" if reason else "fetched")
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_no_private_address_is_asked(outcome, name):
+    assert outcome[0][name]["reason"] == "address not allowed"
+
+
+def test_nothing_came_near_the_private_server(outcome):
+    assert outcome[3].connections == 0
+
+
+def test_only_what_was_kept_is_on_the_disk(outcome):
+    rows, folder, *_ = outcome
+    files = {path.name for path in (folder / "pool").iterdir()}
+    assert files == {rows[name]["file"] for name in KEPT}
+    assert all(name.endswith(".jpg") and len(name) == 20 for name in files)
+    assert {path.name for path in folder.iterdir()} == {"manifest.sqlite", "pool"}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_kept_is_a_clean_picture(outcome, name):
+    rows, folder, *_ = outcome
+    path = folder / "pool" / rows[name]["file"]
+    image = Image.open(path)
+    image.load()
+    assert (image.format, image.mode, dict(image.getexif())) == ("JPEG", "RGB", {})
+    assert b"<script" not in path.read_bytes()
+
+
+def test_a_photo_on_its_side_is_turned(outcome):
+    row = outcome[0]["on its side, with a place"]
+    assert (row["width"], row["height"]) == (220, 300)
+
+
+def test_no_cookie_goes_back(outcome):
+    assert set(outcome[2].cookies) == {None}
+
+
+def test_a_closed_path_is_never_asked(outcome):
+    assert not any(path.startswith("/private") for path in outcome[2].asked)
+    assert outcome[2].asked["/reserved/a.jpg"] == outcome[2].asked["/untrained/a.jpg"] == 0
+
+
+def test_nothing_hangs_and_memory_stays_small(outcome):
+    assert outcome[4] < 120  # a guard against hanging, not a speed
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4_000_000  # kB; torch has most
+
+
+def test_the_table_of_outcomes_is_true(outcome):
+    """tests/hostile.md is what a reader sees; here it is made anew and compared."""
+    lines = ["| case | outcome |", "|---|---|"]
+    lines += [f"| {name} | {row['reason'] or 'kept'} |" for name, row in outcome[0].items()]
+    table = Path(__file__).with_name("hostile.md")
+    intro = table.read_text().partition("| case")[0] if table.exists() else ""
+    made = intro + "\n".join(lines) + "\n"
+    if not table.exists() or table.read_text() != made:
+        new = Path("build/test/hostile.md")
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(made)
+        pytest.fail(f"{table} is out of date; if the outcomes in {new} are right, copy it there.")
