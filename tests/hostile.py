@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import socket
 import struct
+import threading
 import time
 import zlib
 
@@ -298,3 +300,25 @@ class Catalogue:
     def parse(self, page):
         found = [Candidate(url, title=name, licence="by") for name, url in self.urls.items()]
         return Listing(found, None)
+
+
+class Trap:
+    """A listening port that nobody should ever connect to."""
+
+    def __enter__(self):
+        self.connections = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._count, daemon=True).start()
+        return self
+
+    def _count(self):
+        while True:
+            try:
+                self._socket.accept()[0].close()
+            except OSError:
+                return
+            self.connections += 1
+
+    def __exit__(self, *exception):
+        self._socket.close()

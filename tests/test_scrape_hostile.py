@@ -1,13 +1,11 @@
 """A collection from a server that does its worst: one outcome a case, and nothing else lost."""
 
 import resource
-import socket
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from hostile import ADDRESSES, ANSWERS, Catalogue, Hostile
+from hostile import ADDRESSES, ANSWERS, Catalogue, Hostile, Trap
 from PIL import Image
 
 from dclib.scrape import fetch, limits
@@ -16,28 +14,6 @@ from dclib.scrape.fetch import Fetcher
 
 KEPT = [name for name, (_, reason) in ANSWERS.items() if not reason]
 LATER = {"http 503", "connection", "too slow", "cut off"}
-
-
-class Trap:
-    """A listening port that nobody should ever connect to."""
-
-    def __enter__(self):
-        self.connections = 0
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._count, daemon=True).start()
-        return self
-
-    def _count(self):
-        while True:
-            try:
-                self._socket.accept()[0].close()
-            except OSError:
-                return
-            self.connections += 1
-
-    def __exit__(self, *exception):
-        self._socket.close()
 
 
 @pytest.fixture(scope="module")

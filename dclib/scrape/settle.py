@@ -14,6 +14,21 @@ from dclib.scrape.manifest import STAGES, Manifest
 from dclib.scrape.split import BRIDGE, NOBODY, SHARES, assign, leak_report
 from dclib.scrape.urls import identity
 
+# What to do about a reason; the beginnings of reasons.
+HINTS = {
+    "http 403": "the site refuses; from a cloud computer try at home",
+    "http 404": "the source lists a file that has gone",
+    "http 429": "asked too often; wait and run again",
+    "host busy": "the site asked for a rest; run again later",
+    "robots.txt unknown": "no answer means no; run again later",
+    "robots.txt": "the site does not want robots there",
+    "opt-out": "the owner does not want it used for training",
+    "licence unknown": "no licence that allows adaptations was stated",
+    "by-n": "the licence forbids adaptations or commercial use",
+    "under both labels": "found by happy and by unhappy phrases; make them more distinct",
+    "many by one author": "one style must not become the label",
+    "too small": "the source has only small files",
+}
 MOST_BY_ONE_AUTHOR = 20  # pictures; more would make one person's style the label's
 
 
@@ -129,3 +144,17 @@ def funnel(rows):
             counts.items(), key=lambda c: (order[c[0][0]], -c[1], c[0])
         )
     ]
+
+
+def describe(rows):
+    """The funnel as text, with what can be done about the commonest losses."""
+    kept = sum(row["stage"] == "kept" for row in rows)
+    lines = [f"{len(rows)} candidates, {kept} kept."]
+    for stage, reason, n in funnel(rows):
+        if stage != "kept":
+            hint = next((hint for key, hint in HINTS.items() if reason.startswith(key)), "")
+            lines.append(f"{n:6} {stage}: {reason or 'not fetched yet'}{hint and f' ({hint})'}")
+    later = sum(row["state"] == "later" for row in rows)
+    if later:
+        lines.append(f"{later} failures may pass: run it again, and only they are tried again.")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Gather couples from the command line; the same as notebook 01.
+
+python -m dclib.scrape data/collected data/couples --contact me@my-university.edu
+python -m dclib.scrape data/collected data/couples --forget https://...
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dclib.data import DRAWN
+from dclib.scrape.collect import collect, make_plan
+from dclib.scrape.commons import Commons
+from dclib.scrape.fetch import Fetcher
+from dclib.scrape.gallery import Gallery
+from dclib.scrape.html import HtmlGallery
+from dclib.scrape.openverse import Openverse
+from dclib.scrape.queries import load_queries
+from dclib.scrape.settle import describe, forget, make_dataset
+from dclib.shortcuts import probe
+
+SEARCHES = {"openverse": Openverse, "commons": Commons}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m dclib.scrape", description="Gather couples.")
+    parser.add_argument("collection", type=Path, help="folder for manifest and pictures")
+    parser.add_argument("dataset", type=Path, help="folder to make for training")
+    parser.add_argument("--contact", default="", help="your e-mail address or web page")
+    parser.add_argument("--queries", type=Path, default=Path("data/queries.toml"))
+    parser.add_argument("--sources", nargs="+", choices=SEARCHES, default=list(SEARCHES))
+    parser.add_argument("--per-query", type=int, default=100, help="pictures (default 100)")
+    parser.add_argument("--demo", action="store_true", help="the drawn gallery on this computer")
+    parser.add_argument("--forget", metavar="WHAT", help="remove a URL or sha256 for good")
+    args = parser.parse_args()
+    try:
+        if args.forget:
+            n = forget(args.collection, args.forget, args.dataset)
+            print(f"Removed {n} pictures; they will not be fetched again.")
+        elif args.demo:
+            with Gallery() as gallery:
+                plan = make_plan(gallery.queries, gallery=HtmlGallery(name=DRAWN))
+                fetcher = Fetcher("https://drawn.gallery", rate=100, opening=gallery.opening)
+                run(args, plan, fetcher)
+        else:
+            searches = [SEARCHES[name]() for name in args.sources]
+            plan = make_plan(load_queries(args.queries), searches, HtmlGallery())
+            run(args, plan, Fetcher(args.contact))
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped. Run the same command again to go on.")
+
+
+def run(args, plan, fetcher):
+    rows = collect(args.collection, plan, fetcher, args.per_query)
+    print(describe(rows))
+    print(make_dataset(args.collection, args.dataset))
+    print(probe([row for row in rows if row["stage"] == "kept"]))
+
+
+if __name__ == "__main__":
+    main()

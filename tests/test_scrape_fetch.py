@@ -1,0 +1,218 @@
+"""The fetcher against a local server: how it introduces itself, waits, retries and stops."""
+
+import email.utils
+import gzip
+import io
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3 import HTTPResponse
+
+import dclib
+from dclib.scrape import fetch
+from dclib.scrape.fetch import Fetcher, FetchError, read_body, retry_after, user_agent
+from dclib.scrape.gallery import Gallery
+from dclib.scrape.limits import Hosts
+
+
+class Recording(Gallery):
+    """Keeps the headers and times of all requests; `self.first` answers each path's first one."""
+
+    def __init__(self, first=None):
+        super().__init__(n=6)
+        self.first, self.seen, self.times = first, [], []
+
+    def answer(self, handler, path, query):
+        self.seen.append((path, dict(handler.headers)))
+        self.times.append((time.monotonic(), path))
+        if self.first and path.startswith("/media") and self.asked[path] == 1:
+            self.first(handler)
+        else:
+            super().answer(handler, path, query)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(fetch, "FIRST_WAIT", 0.01)
+
+
+def make_fetcher(site, **options):
+    return Fetcher("ada@uni.test", opening=site.opening, **({"rate": 1000} | options))
+
+
+@pytest.mark.parametrize(
+    "contact", ["", "me", "@", "ada@uni", "ada@example.org", "http://x", "a b@c.de"]
+)
+def test_a_contact_is_required(contact):
+    with pytest.raises(ValueError, match="give your own e-mail address or web page"):
+        Fetcher(contact)
+
+
+def test_every_request_says_who_asks():
+    with Recording() as site:
+        make_fetcher(site).picture(f"{site.url}/media/1.jpg")
+    assert [path for path, _ in site.seen] == [
+        "/robots.txt",
+        "/.well-known/tdmrep.json",
+        "/media/1.jpg",
+    ]
+    for _, headers in site.seen:
+        assert headers["User-Agent"].startswith(f"dclib/{dclib.__version__} (ada@uni.test) ")
+        assert "Referer" not in headers
+    assert user_agent(" https://uni.test/ada ").split()[1] == "(https://uni.test/ada)"
+
+
+def test_a_documented_interface_is_not_asked_for_robots():
+    with Recording() as site:
+        page = make_fetcher(site).page(f"{site.url}/search?q=happy%20couple", api=True)
+    assert [path for path, _ in site.seen] == ["/search"]
+    assert page.headers["content-type"].startswith("text/html")
+
+
+def test_pages_may_come_packed_pictures_not():
+    with Recording() as site:
+        fetcher = make_fetcher(site)
+        fetcher.page(f"{site.url}/search?q=happy%20couple")
+        fetcher.picture(f"{site.url}/media/1.jpg")
+    asked = {path: headers["Accept-Encoding"] for path, headers in site.seen}
+    assert (asked["/search"], asked["/media/1.jpg"]) == ("gzip", "identity")
+
+
+def test_one_busy_answer_makes_every_thread_wait():
+    """429 with Retry-After: 1 to one thread; the other threads' requests to this host wait too."""
+    told = threading.Event()
+
+    def busy(handler):
+        first = not told.is_set()
+        told.set()
+        handler.send(
+            b"", "text/plain", 429 if first else 503, {"Retry-After": "1" if first else "0"}
+        )
+
+    with Recording(busy) as site:
+        fetcher = make_fetcher(site)
+        fetcher.robots.rules(site.url)
+        site.times.clear()
+        first = threading.Thread(target=fetcher.picture, args=(f"{site.url}/media/1.jpg",))
+        first.start()
+        told.wait(5)
+        time.sleep(0.1)
+        others = [
+            threading.Thread(target=fetcher.picture, args=(f"{site.url}/media/{i}.jpg",))
+            for i in (2, 3)
+        ]
+        for thread in others:
+            thread.start()
+        for thread in (first, *others):
+            thread.join()
+    start = site.times[0][0]
+    assert all(moment - start > 0.95 for moment, _ in site.times[1:])
+    assert len(site.times) == 6
+
+
+def test_a_host_that_asks_for_an_hour_is_left_for_later():
+    with Recording(lambda h: h.send(b"", "text/plain", 503, {"Retry-After": "3000"})) as site:
+        fetcher = make_fetcher(site)
+        for _ in range(2):
+            with pytest.raises(FetchError, match="host busy") as caught:
+                fetcher.picture(f"{site.url}/media/1.jpg")
+            assert caught.value.later
+    assert site.asked["/media/1.jpg"] == 1
+
+
+def test_waits_grow_and_are_drawn_anew(monkeypatch):
+    slept, tops = [], []
+    monkeypatch.setattr(fetch, "FIRST_WAIT", 1.0)
+    monkeypatch.setattr(fetch.random, "uniform", lambda low, top: tops.append(top) or 0.0)
+    hosts = Hosts(rate=1000, sleep=slept.append)
+    with Recording() as site:
+        site.answer = lambda handler, path, query: handler.send(
+            b"", "text/plain", 404 if "media" not in path else 500
+        )
+        with pytest.raises(FetchError, match="http 500"):
+            make_fetcher(site, hosts=hosts).picture(f"{site.url}/media/1.jpg")
+    assert tops == [1.0, 2.0, 4.0]
+    assert slept.count(0.0) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        (" 0 ", 0),
+        ("999999", 999999),
+        ("9" * 400, float("inf")),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+    ],
+)
+def test_retry_after(value, seconds):
+    assert retry_after(value, now=1.5e9) == seconds
+
+
+@given(st.integers(0, 10**6))
+def test_retry_after_as_a_date(seconds):
+    date = email.utils.formatdate(1_500_000_000 + seconds, usegmt=True)
+    assert retry_after(date, now=1_500_000_000) == seconds
+
+
+@given(st.text())
+def test_retry_after_of_any_text(text):
+    assert retry_after(text, now=0) is None or retry_after(text, now=0) >= 0
+
+
+def response(body, **headers):
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return HTTPResponse(io.BytesIO(body), names, preload_content=False, decode_content=False)
+
+
+@given(st.binary(max_size=5000), st.booleans(), st.integers(0, 5000))
+def test_a_body_is_whole_or_refused(content, packed, cap):
+    options = {"Content_Encoding": "gzip"} if packed else {}
+    body = gzip.compress(content) if packed else content
+    if len(content) <= cap:
+        assert read_body(response(body, **options), cap) == content
+    else:
+        with pytest.raises(FetchError, match="too many bytes"):
+            read_body(response(body, **options), cap)
+    assert read_body(response(body, **options), cap, cut=True) == content[:cap]
+
+
+def test_a_bomb_never_becomes_large_in_memory():
+    import tracemalloc
+
+    bomb = gzip.compress(bytes(200_000_000))
+    tracemalloc.start()
+    with pytest.raises(FetchError, match="too many bytes"):
+        read_body(response(bomb, Content_Encoding="gzip"), 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_no_step_from_https_down_to_http():
+    with pytest.raises(FetchError, match="from https to http"):
+        fetch._redirected("https://a.org/b", "http://a.org/b")
+    assert fetch._redirected("http://a.org/b", "//c.org/d") == "http://c.org/d"
+    assert fetch._redirected("https://a.org/b/c", "../d?e") == "https://a.org/d?e"
+
+
+def test_too_many_failures_stop_the_asking(monkeypatch):
+    """A broken host is given up for a while instead of being asked for every picture."""
+    with Recording() as site:
+        fetcher = make_fetcher(site)
+        fetcher.robots.rules(site.url)
+        site.answer = lambda handler, path, query: handler.send(b"", "text/plain", 500)
+        reasons = []
+        for i in range(8):
+            with pytest.raises(FetchError) as caught:
+                fetcher.picture(f"{site.url}/media/{i}.jpg")
+            reasons.append(caught.value.reason)
+    assert reasons == ["http 500"] * 5 + ["host busy"] * 3
