@@ -174,7 +174,22 @@ def reference_size(descriptors):
     return None if height is not None and width is None else (width, density)
 
 
-PIECES = ["a.jpg", "b,c", ",", " ", "\n", "320w", "0w", "200h", "1.5x", "-1x", "2e1x", "(", ")", "x"]
+PIECES = [
+    "a.jpg",
+    "b,c",
+    ",",
+    " ",
+    "\n",
+    "320w",
+    "0w",
+    "200h",
+    "1.5x",
+    "-1x",
+    "2e1x",
+    "(",
+    ")",
+    "x",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
@@ -253,7 +268,8 @@ def test_json_ld_pictures_of_others_do_not_count():
 
 
 @pytest.mark.parametrize(
-    "content", ["[" * 200_000, '{"@type":"ImageObject","contentUrl":7}', "3", "null", '{"@graph":{}}']
+    "content",
+    ["[" * 200_000, '{"@type":"ImageObject","contentUrl":7}', "3", "null", '{"@graph":{}}'],
 )
 def test_json_ld_that_says_nothing(content):
     html = f"<script type='application/ld+json'>{content}</script><img src=a.jpg>"
@@ -428,6 +444,9 @@ def test_opt_outs(html, directive):
 # ---- Broken and hostile pages
 
 
+ODD_CHARSETS = ["utf-99", "hex", "idna", "punycode", "undefined", "utf-7", "x" * 500]
+
+
 def test_charset_of_the_header_and_of_the_page():
     text = "<img src=a.jpg alt='Zoë é'>"
     for content, kind in [
@@ -435,7 +454,8 @@ def test_charset_of_the_header_and_of_the_page():
         (text.encode("latin-1"), "text/html; charset=ISO-8859-1"),
         (text.encode("latin-1"), "text/html; charset=utf-8"),  # the header is wrong
         (b"<meta charset=latin-1>" + text.encode("latin-1"), "text/html"),
-        (text.encode(), "text/html; charset=utf-99"),
+        (text.encode("utf-16"), "text/html"),
+        *((text.encode(), f"text/html; charset={name}") for name in ODD_CHARSETS),
     ]:
         assert parse(content, kind=kind).candidates[0].title == "Zoë é"
 
@@ -492,8 +512,21 @@ def test_start_takes_addresses_only():
             GALLERY.start(text)
 
 
-TAGS = ["<img src=a.jpg>", "<img src='", "srcset=a 1w,", ">", "<a href=/p>", "</a>", "<base href=x:>"]
-TAGS += ["<script type=application/ld+json>", '{"@type":"ImageObject","url":[{}]}', "</script>", "é"]
+TAGS = [
+    "<img src=a.jpg>",
+    "<img src='",
+    "srcset=a 1w,",
+    ">",
+    "<a href=/p>",
+    "</a>",
+    "<base href=x:>",
+]
+TAGS += [
+    "<script type=application/ld+json>",
+    '{"@type":"ImageObject","url":[{}]}',
+    "</script>",
+    "é",
+]
 TAGS += ["<a rel=license href='//[", "<noscript>", "<picture><source srcset=b>", "<?xml ?>", "\0"]
 TAGS += ["<figure>", "<figcaption>", "<link rel=next href=//h.org:x>", "<meta name=robots content>"]
 

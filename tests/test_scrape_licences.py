@@ -154,7 +154,9 @@ def rendered(text):
     return tags
 
 
-@given(st.sampled_from(HOSTILE) | st.text(alphabet="<>[]()!`*_\\&;#|\n ahtps:/.w@~^=-+", max_size=30))
+@given(
+    st.sampled_from(HOSTILE) | st.text(alphabet="<>[]()!`*_\\&;#|\n ahtps:/.w@~^=-+", max_size=30)
+)
 @example("javascript:alert(1)")
 @example("a\\")
 def test_titles_and_names_show_as_text_and_do_nothing(hostile):

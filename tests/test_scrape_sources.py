@@ -181,7 +181,11 @@ def test_openverse_objections(change, reason):
 @pytest.mark.parametrize(
     ("page", "words", "retry"),
     [
-        (answer(b"<!DOCTYPE html><title>Just a moment...</title>", kind="text/html"), "door", False),
+        (
+            answer(b"<!DOCTYPE html><title>Just a moment...</title>", kind="text/html"),
+            "door",
+            False,
+        ),
         (answer(b"  <html>", kind=""), "front door", False),
         (answer(b'{"results": [', kind="application/json"), "not JSON", True),
         (answer(b"[" * 100_000), "not JSON", True),
@@ -519,7 +523,10 @@ def test_queries_keep_their_order(tmp_path):
         ('[happy]\nphrases = [" "]\n[unhappy]\nphrases = ["b"]', "empty list or text"),
         ('[happy]\nphrases = [1]\n[unhappy]\nphrases = ["b"]', "list of texts"),
         ('[happy]\nphrases = "a"\n[unhappy]\nphrases = ["b"]', "list of texts"),
-        ('[happy]\nphrases = ["A  b"]\n[unhappy]\nphrases = ["a B "]', r"\[happy\] and \[unhappy\]"),
+        (
+            '[happy]\nphrases = ["A  b"]\n[unhappy]\nphrases = ["a B "]',
+            r"\[happy\] and \[unhappy\]",
+        ),
         ('[happy]\nphrases = ["a", "A"]\n[unhappy]\nphrases = ["b"]', "'A' twice"),
     ],
 )
