@@ -15,7 +15,8 @@ NAMES = {
     "by-nc-sa": "CC BY-NC-SA",
     "by-nc-nd": "CC BY-NC-ND",
 }
-# Resizing makes an adaptation and figures are shown to others: neither ND nor NC would do.
+# Resizing makes an adaptation and figures are shown to others, which rules out no-derivatives
+# and puts non-commercial in doubt.
 ALLOWED = frozenset({"cc0", "pdm", "by", "by-sa"})
 
 PUBLIC_DOMAIN = {"pd", "pdm", "pdm 1.0", "public domain", "public domain mark"}
@@ -30,7 +31,7 @@ WORDS = {
     r"\bcreative commons\b": "cc",
     r"\battribution\b": "by",
     r"\bnon[ -]?commercial\b": "nc",
-    r"\bno[ -]?deriv(?:ative)?s?(?: works)?\b": "nd",
+    r"\bno[ -]?deriv(?:s|atives?)?(?: works)?\b": "nd",
     r"\bshare[ -]?alike\b": "sa",
 }
 
