@@ -137,8 +137,8 @@ def page_optouts(page):
     """
     soup, _, _ = _open(page)
     for meta in soup.find_all("meta"):
-        name, content = str(meta.get("name")).strip().lower(), str(meta.get("content")).lower()
-        if name == "tdm-reservation" and content.strip() == "1":
+        name, content = (str(meta.get(key) or "").strip().lower() for key in ("name", "content"))
+        if name == "tdm-reservation" and content == "1":
             return "tdm-reservation: 1"
         if name in ("robots", AGENT):
             for directive in re.split(r"[\s,;]+", content):
@@ -159,5 +159,7 @@ def _open(page):
     tag = soup.find("base", href=True)
     base = (join(page.url, tag["href"]) if tag else "") or page.url
     robots = soup.select('meta[name="robots" i], meta[name="dclib" i]')
-    closed = any(re.search(r"\b(nofollow|none)\b", str(m.get("content")), re.I) for m in robots)
+    closed = any(
+        re.search(r"\b(nofollow|none)\b", str(m.get("content") or ""), re.I) for m in robots
+    )
     return soup, base, lambda link: not closed and "nofollow" not in rel(link)

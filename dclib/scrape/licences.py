@@ -15,7 +15,8 @@ NAMES = {
     "by-nc-sa": "CC BY-NC-SA",
     "by-nc-nd": "CC BY-NC-ND",
 }
-# Resizing makes an adaptation and figures are shown to others: neither ND nor NC would do.
+# Resizing makes an adaptation and figures are shown to others, which rules out no-derivatives
+# and puts non-commercial in doubt.
 ALLOWED = frozenset({"cc0", "pdm", "by", "by-sa"})
 
 PUBLIC_DOMAIN = {"pd", "pdm", "pdm 1.0", "public domain", "public domain mark"}
@@ -30,7 +31,7 @@ WORDS = {
     r"\bcreative commons\b": "cc",
     r"\battribution\b": "by",
     r"\bnon[ -]?commercial\b": "nc",
-    r"\bno[ -]?deriv(?:ative)?s?(?: works)?\b": "nd",
+    r"\bno[ -]?deriv(?:s|atives?)?(?: works)?\b": "nd",
     r"\bshare[ -]?alike\b": "sa",
 }
 
@@ -110,7 +111,8 @@ def _credit(row):
     if match := DEED.fullmatch((row["licence_url"] or "").lower()):
         name += f" {match[3]}" if match[3] else ""
     licence = _link(name, row["licence_url"])
-    return f"- {_text(row['file'])}: {title} by {author}, {licence}, from {_text(row['source'])}"
+    file, source = _text(row["file"]), _text(row["source"])
+    return f"- Image {file}: {title} by {author}, {licence}, from {source}"
 
 
 def _link(text, url):
@@ -122,7 +124,7 @@ def _link(text, url):
 
 def _text(text):
     """Text that shows as it is: one line, no markup, no automatic links, no reversed direction."""
-    text = "".join(c for c in " ".join(str(text).split()) if c.isprintable())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = "".join(c for c in str(text) if c.isprintable() or c.isspace())
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_{}\[\]()#+!|~$@:^=])", r"\\\1", text)
     return re.sub(r"(?i)\b(www)\.", r"\1\\.", text)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from dclib.scrape.jsonld import described_pictures, is_detail_page, is_image_file
 from dclib.scrape.licences import licence_key
 from dclib.scrape.sources import Candidate, plain_text, series_of
-from dclib.scrape.srcset import best_of
+from dclib.scrape.srcset import best_of, parse_srcset
 from dclib.scrape.urls import identity, join
 
 MIN_SIDE = 64  # pixels, as declared
@@ -88,8 +88,10 @@ def _picture(image, item, base, page_url, follow):
     """(Candidate, keys) of an img, (None, None) for furniture of the page and placeholders."""
     link = next((tag for tag in _around(image, "a") if tag.get("href")), None)
     target = join(base, link["href"]) if link and follow(link) else ""
-    urls = [target] if is_image_file(target) else []
-    urls += [url for url in (join(base, text) for text in _addresses(image)) if url]
+    best, others = _addresses(image)
+    urls = [url for url in (join(base, text) for text in best) if url]
+    if is_image_file(target):
+        urls.insert(0, target)
     labels = f"{' '.join(image.get_attribute_list('class', ''))} {image.get('id') or ''}"
     if not urls or FURNITURE.search(f"{labels} {urlsplit(urls[0]).path}"):
         return None, None
@@ -109,19 +111,21 @@ def _picture(image, item, base, page_url, follow):
         author_url=author_url,
         series=series_of(title, author),
     )
-    return candidate, {identity(url) for url in urls}
+    others = {join(base, text) for text in others} - {""}
+    return candidate, {identity(url) for url in {*urls, *others}}
 
 
 def _addresses(image):
-    """What an img offers, best first: picture sources and srcset, lazy attributes, src."""
+    """(best, others): one address of srcset, lazy attributes, src; and all of srcset."""
     sources = [s for picture in _around(image, "picture") for s in picture.find_all("source")]
     tags = [s for s in sources if str(s.get("type") or "").lower().strip() in READABLE]
     sets = [str(tag[name]) for tag in [*tags, image] for name in SRCSETS if tag.get(name)]
-    addresses = [best_of(", ".join(sets)), *(image.get(name) for name in LAZY)]
+    versions = ", ".join(sets)
+    addresses = [best_of(versions), *(image.get(name) for name in LAZY)]
     source = str(image.get("src") or "")
     if not PLACEHOLDER.fullmatch(source.partition("?")[0].rpartition("/")[2]):
         addresses.append(source)
-    return addresses
+    return addresses, [url for url, _, _ in parse_srcset(versions)]
 
 
 def _pixels(text):

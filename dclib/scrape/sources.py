@@ -9,10 +9,12 @@ import html
 import json
 import re
 import warnings
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bs4 import BeautifulSoup
+from bs4.dammit import EncodingDetector
 
 from dclib.scrape.urls import join
 
@@ -110,15 +112,24 @@ def first_link(value, base):
 def parse_html(content, charset=None):
     """Bytes -> BeautifulSoup, read as browsers read it; broken markup is no error.
 
-    A `charset` that the bytes contradict is ignored; the page itself then tells it.
+    The header's `charset`, the page's own and UTF-8 are believed in this order, unless the bytes
+    contradict; what remains is Windows-1252.
     """
-    try:
-        content.decode(charset or "ascii")
-    except (LookupError, UnicodeDecodeError):
-        charset = None
+    options = [charset, EncodingDetector.find_declared_encoding(content, is_html=True), "utf-8"]
+    if content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
+        options = ["utf-16"]
+    text = next(filter(None, (_decoded(content, name) for name in options if name)), None)
+    text = text or content.decode("windows-1252", "replace")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it looks like XML, a file name or an address
-        return BeautifulSoup(content, "lxml", from_encoding=charset)
+        return BeautifulSoup(text.encode("utf-8", "replace"), "lxml", from_encoding="utf-8")
+
+
+def _decoded(content, charset):
+    try:
+        return content.decode(charset)
+    except (LookupError, UnicodeError):  # no such charset, or not of these bytes
+        return None
 
 
 def series_of(title, author, day="", album=""):

@@ -1,0 +1,572 @@
+"""Openverse, Commons, queries and addresses, on answers made by hand to the documented shapes."""
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dclib.scrape.commons import Commons
+from dclib.scrape.html import HtmlGallery
+from dclib.scrape.openverse import Openverse
+from dclib.scrape.queries import load_queries
+from dclib.scrape.sources import Listing, Page, SourceError, plain_text, series_of
+from dclib.scrape.urls import identity, join
+
+ROOT = Path(__file__).parents[1]
+OPENVERSE, COMMONS = Openverse(), Commons()
+
+# Made by hand to the shape of https://api.openverse.org/v1/images/, not recorded.
+RESULT = {
+    "id": "5b4f8a2e-0000-4000-8000-000000000001",
+    "title": "Couple at the <b>lake</b> 2",
+    "foreign_landing_url": "https://www.flickr.com/photos/anna/1",
+    "url": "https://live.staticflickr.com/1/2_b.jpg",
+    "creator": "<i>Anna</i> &amp; Co",
+    "creator_url": "https://www.flickr.com/photos/anna",
+    "license": "by-sa",
+    "license_version": "2.0",
+    "license_url": "https://creativecommons.org/licenses/by-sa/2.0/",
+    "category": None,
+    "filetype": None,
+    "mature": False,
+    "unstable__sensitivity": [],
+}
+
+# Made by hand to the shape of https://commons.wikimedia.org/w/api.php, not recorded.
+META = {
+    "ObjectName": {"value": "Ben and Cleo 01", "source": "mediawiki-metadata"},
+    "DateTimeOriginal": {"value": "2019-05-12 14:03:22", "source": "commons-desc-page"},
+    "Categories": {"value": "CC-BY-SA-4.0|Couples in Berlin", "source": "commons-categories"},
+    "Artist": {"value": '<a href="//commons.wikimedia.org/wiki/User:Dora">Dora</a>'},
+    "LicenseShortName": {"value": "CC BY-SA 4.0"},
+    "License": {"value": "cc-by-sa-4.0"},
+    "LicenseUrl": {"value": "https://creativecommons.org/licenses/by-sa/4.0"},
+    "Restrictions": {"value": ""},
+}
+INFO = {
+    "url": "https://upload.wikimedia.org/wikipedia/commons/a/ab/Ben.jpg",
+    "descriptionurl": "https://commons.wikimedia.org/wiki/File:Ben_and_Cleo_01.jpg",
+    "thumburl": "https://thumb.wikimedia.org/commons/a/ab/Ben.jpg/960px-Ben.jpg",
+    "thumbwidth": 900,
+    "mime": "image/jpeg",
+    "mediatype": "BITMAP",
+    "extmetadata": META,
+}
+FILE = {"pageid": 1, "ns": 6, "title": "File:Ben and Cleo 01.jpg", "index": 1, "imageinfo": [INFO]}
+
+
+def answer(data, url=None, kind="application/json"):
+    content = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return Page(url or OPENVERSE.start("happy couple"), content, {"content-type": kind})
+
+
+def openverse(*results, page_count=1, url=None, **more):
+    data = {"result_count": 40, "page_count": page_count, "page_size": 20, "results": [*results]}
+    return OPENVERSE.parse(answer({**data, **more}, url))
+
+
+def commons(*pages, url=None, **more):
+    data = {"batchcomplete": True, "query": {"pages": [*pages]}, **more}
+    return COMMONS.parse(answer(data, url or COMMONS.start("happy couple")))
+
+
+def one_file(info=(), meta=(), **page):
+    """The candidate that a file with these changes gives."""
+    meta = {**META, **{name: {"value": value} for name, value in dict(meta).items()}}
+    info = {**INFO, "extmetadata": meta, **dict(info)}
+    return commons({**FILE, "imageinfo": [info], **page}).candidates[0]
+
+
+def query_of(url):
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+
+
+# ---- Openverse
+
+
+def test_openverse_asks_for_photographs_that_may_be_adapted():
+    url = Openverse("http://127.0.0.1:8000/v1/images/").start("glückliches Paar & mehr")
+    assert url.startswith("http://127.0.0.1:8000/v1/images/?")
+    assert query_of(url) == {
+        "q": "glückliches Paar & mehr",
+        "license": "by,by-sa,cc0,pdm",
+        "category": "photograph",
+        "mature": "false",
+        "filter_dead": "true",
+        "page_size": "20",
+        "page": "1",
+    }
+
+
+def test_openverse_result_becomes_a_candidate():
+    (candidate,) = openverse(RESULT).candidates
+    assert candidate.url == RESULT["url"]
+    assert candidate.page == RESULT["foreign_landing_url"]
+    assert candidate.title == "Couple at the lake 2"
+    assert (candidate.author, candidate.author_url) == ("Anna & Co", RESULT["creator_url"])
+    assert (candidate.licence, candidate.licence_url) == ("by-sa", RESULT["license_url"])
+    assert candidate.series == "Anna & Co | Couple at the lake"
+    assert candidate.objection == ""
+
+
+def test_openverse_pages_until_the_page_count():
+    listing = openverse(RESULT, page_count=3)
+    assert query_of(listing.next)["page"] == "2"
+    assert query_of(listing.next)["q"] == "happy couple"
+    listing = openverse(RESULT, page_count=3, url=listing.next)
+    assert query_of(listing.next)["page"] == "3"
+    assert openverse(RESULT, page_count=3, url=listing.next).next is None
+    # the count may shrink while one pages
+    assert openverse(RESULT, page_count=1, url=listing.next).next is None
+
+
+def test_openverse_ends_at_240_results_and_says_so():
+    twelfth = OPENVERSE.start("kiss").replace("page=1", "page=12")
+    listing = openverse(RESULT, page_count=500, url=twelfth)
+    assert listing.next is None
+    assert "240" in listing.note
+
+
+@pytest.mark.parametrize("count", [None, "many", -3, 1e300, [], "9" * 5000])
+def test_openverse_page_count_may_be_nonsense(count):
+    assert openverse(RESULT, page_count=count).next is None
+
+
+def test_openverse_without_results_ends():
+    for results in (None, {}, "none"):
+        listing = openverse(page_count=5, results=results)
+        assert (listing.candidates, listing.next) == ([], None)
+        assert "empty" in listing.note
+
+
+def test_openverse_results_with_holes():
+    bare = {"id": "x", "license": "cc0", "url": "https://h.org/a.jpg"}
+    listing = openverse(RESULT, {**RESULT, "url": None}, None, bare, {**bare, "license": None})
+    first, second = listing.candidates  # the last has the address of the one before
+    assert first.url == RESULT["url"]
+    assert (second.author, second.page, second.title) == ("", "", "")
+    assert second.licence_url == "https://creativecommons.org/publicdomain/zero/1.0/"
+    assert "1 of 4" in listing.note
+
+
+def test_openverse_same_item_on_two_pages_is_recognised():
+    (first,) = openverse(RESULT).candidates
+    (again,) = openverse({**RESULT, "url": RESULT["url"] + "?utm_source=x"}).candidates
+    assert identity(first.url) == identity(again.url)
+
+
+def test_openverse_licence_and_deed_that_differ_are_no_licence():
+    (candidate,) = openverse({**RESULT, "license": "by"}).candidates
+    assert (candidate.licence, candidate.licence_url) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"mature": True}, "mature"),
+        ({"unstable__sensitivity": ["user_reported_sensitivity"]}, "mature"),
+        ({"category": "illustration"}, "illustration"),
+        ({"filetype": "svg"}, "not a bitmap"),
+    ],
+)
+def test_openverse_objections(change, reason):
+    (candidate,) = openverse({**RESULT, **change}).candidates
+    assert reason in candidate.objection
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "retry"),
+    [
+        (
+            answer(b"<!DOCTYPE html><title>Just a moment...</title>", kind="text/html"),
+            "door",
+            False,
+        ),
+        (answer(b"  <html>", kind=""), "front door", False),
+        (answer(b'{"results": [', kind="application/json"), "not JSON", True),
+        (answer(b"[" * 100_000), "not JSON", True),
+        (answer([1, 2]), "unknown shape", False),
+        (answer({"detail": "Request was throttled. Expected available in 9 seconds."}), "9", True),
+        (answer({"detail": "Invalid page size for anonymous."}), "Invalid page size", False),
+        (answer({"license": ["Unknown licence x"]}), "Unknown licence x", False),
+    ],
+)
+def test_openverse_refusals_are_one_sentence(page, words, retry):
+    with pytest.raises(SourceError, match=words) as error:
+        OPENVERSE.parse(page)
+    assert error.value.retry is retry
+    assert "\n" not in str(error.value)
+
+
+# ---- Wikimedia Commons
+
+
+def test_commons_asks_as_documented():
+    query = query_of(COMMONS.start("happy couple"))
+    assert query["gsrsearch"] == "happy couple filetype:bitmap"
+    assert query["generator"] == "search"
+    assert (query["gsrnamespace"], query["gsrlimit"]) == ("6", "50")
+    assert (query["formatversion"], query["iiurlwidth"], query["maxlag"]) == ("2", "960", "5")
+    assert {"LicenseUrl", "Artist", "Restrictions"} <= {*query["iiextmetadatafilter"].split("|")}
+
+
+def test_commons_file_becomes_a_candidate():
+    candidate = one_file()
+    assert candidate.url == INFO["thumburl"]
+    assert candidate.page == INFO["descriptionurl"]
+    assert candidate.title == "Ben and Cleo 01"
+    assert (candidate.licence, candidate.licence_url) == ("by-sa", META["LicenseUrl"]["value"])
+    assert candidate.author == "Dora"
+    assert candidate.author_url == "https://commons.wikimedia.org/wiki/User:Dora"
+    assert candidate.series == "Dora | 2019-05-12"
+    assert candidate.objection == ""
+    assert one_file(info={"thumburl": None}).url == INFO["url"]
+
+
+def test_commons_keeps_the_order_of_the_search():
+    pages = [{**FILE, "index": i, "title": f"File:{i}.jpg"} for i in (3, 1, 2)]
+    for page in pages:
+        page["imageinfo"] = [{**INFO, "extmetadata": {}}]
+    assert [c.title for c in commons(*pages).candidates] == ["1", "2", "3"]
+
+
+def test_commons_copies_continue_whole():
+    following = {"gsroffset": 50, "continue": "gsroffset||"}
+    listing = commons(FILE, **{"continue": following})
+    query = query_of(listing.next)
+    assert (query["gsroffset"], query["continue"]) == ("50", "gsroffset||")
+    assert query["gsrsearch"] == "happy couple filetype:bitmap"
+    # what an earlier answer said to continue with does not stay behind
+    listing = commons(FILE, url=listing.next, **{"continue": {"iicontinue": "Ben.jpg|1"}})
+    assert "gsroffset" not in query_of(listing.next)
+    again = commons(FILE, url=listing.next, **{"continue": {"iicontinue": "Ben.jpg|1"}})
+    assert again.next is None
+    assert "repeats itself" in again.note
+    assert commons(FILE).next is None
+
+
+def test_commons_batch_in_two_answers_gives_every_file_once():
+    bare = {name: value for name, value in FILE.items() if name != "imageinfo"}
+    first, second = {**bare, "title": "File:A.jpg"}, {**bare, "title": "File:B.jpg"}
+    full = {"imageinfo": [{**INFO, "extmetadata": []}]}
+    one = commons(
+        {**first, **full}, second, batchcomplete=False, **{"continue": {"iicontinue": "B.jpg|1"}}
+    )
+    two = commons(first, {**second, **full}, url=one.next)
+    assert [c.title for c in one.candidates + two.candidates] == ["A", "B"]
+    assert not any(c.objection for c in one.candidates + two.candidates)
+
+
+def test_commons_file_that_is_not_there_is_an_objection():
+    bare = {name: value for name, value in FILE.items() if name != "imageinfo"}
+    for page in (
+        bare,
+        {**bare, "imageinfo": []},
+        {**bare, "imageinfo": [{"filemissing": True}]},
+        {**bare, "missing": True},
+        {**FILE, "imageinfo": [{**INFO, "userhidden": True}]},
+        {**FILE, "imageinfo": [{**INFO, "filehidden": True}]},
+    ):
+        (candidate,) = commons(page).candidates
+        assert candidate.objection
+        assert candidate.page == "https://commons.wikimedia.org/wiki/File%3ABen_and_Cleo_01.jpg"
+
+
+@pytest.mark.parametrize(
+    ("info", "meta", "reason"),
+    [
+        ({"mediatype": "DRAWING", "mime": "image/svg+xml"}, {}, "DRAWING"),
+        ({"mediatype": None}, {}, "unknown"),
+        ({"mime": "image/gif"}, {}, "image/gif"),
+        ({}, {"Restrictions": "trademarked|personality"}, "personality rights"),
+    ],
+)
+def test_commons_objections(info, meta, reason):
+    assert reason in one_file(info, meta).objection
+
+
+@pytest.mark.parametrize(
+    ("url", "short", "name", "expected"),
+    [
+        ("http://creativecommons.org/licenses/by/2.0", "cc-by-sa-2.0", "", "by"),
+        ("https://www.gnu.org/copyleft/fdl.html", "gfdl", "GFDL", ""),
+        ("https://www.gnu.org/copyleft/fdl.html", "cc-by-sa-3.0", "GFDL", "by-sa"),
+        ("", "pd", "Public domain", "pdm"),
+        (None, None, "CC BY 3.0", "by"),
+        ("", "", "", ""),
+    ],
+)
+def test_commons_licence_by_the_first_field_that_is_understood(url, short, name, expected):
+    candidate = one_file(meta={"LicenseUrl": url, "License": short, "LicenseShortName": name})
+    assert candidate.licence == expected
+    assert "gnu" not in candidate.licence_url
+    if name == "CC BY 3.0":
+        assert candidate.licence_url == "https://creativecommons.org/licenses/by/3.0/"
+
+
+def test_commons_author_is_text_without_scripts_and_hidden_parts():
+    html = '<script>alert(1)</script><b>Dora</b> <span style="display: none;">Unknown</span>'
+    candidate = one_file(meta={"Artist": html + '<a href="javascript:x">D.</a>'})
+    assert candidate.author == "Dora D."
+    assert candidate.author_url == ""
+
+
+def test_commons_series_without_a_day():
+    meta = {"DateTimeOriginal": "between 1950 and 1960"}
+    assert one_file(meta=meta).series == "Dora | Couples in Berlin"
+    assert one_file(meta={**meta, "Categories": None}).series == "Dora | Ben and Cleo"
+    assert one_file(meta={"Artist": None}).series == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "retry"),
+    [
+        ({"error": {"code": "maxlag", "info": "Waiting for a database", "lag": 6}}, "maxlag", True),
+        ({"errors": [{"code": "ratelimited", "text": "Too fast"}]}, "ratelimited", True),
+        ({"errors": [{"code": "internal_api_error_DBQueryError"}]}, "internal_api_error", True),
+        ({"error": {"code": "badvalue", "info": "Unrecognised"}}, "badvalue", False),
+        ({"error": "strange"}, "unknown error", False),
+    ],
+)
+def test_commons_errors_that_come_as_http_200(data, code, retry):
+    with pytest.raises(SourceError, match=code) as error:
+        COMMONS.parse(answer(data, COMMONS.start("x")))
+    assert error.value.retry is retry
+
+
+def test_commons_without_hits():
+    assert COMMONS.parse(answer({"batchcomplete": True}, COMMONS.start("x"))) == Listing([], None)
+
+
+# ---- Whatever a server sends
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=12,
+)
+
+
+def damaged(whole):
+    """JSON like `whole` in which any value may be any other JSON."""
+    if isinstance(whole, dict):
+        parts = {name: damaged(value) for name, value in whole.items()}
+        return JSON | st.fixed_dictionaries({}, optional=parts) | st.fixed_dictionaries(parts)
+    if isinstance(whole, list):
+        return JSON | st.tuples(*map(damaged, whole)).map(list)
+    return JSON | st.just(whole)
+
+
+@given(damaged({"results": [RESULT], "page_count": 3, "detail": "no"}))
+def test_openverse_parse_raises_nothing_but_source_errors(data):
+    assert_calm(OPENVERSE, json.dumps(data).encode())
+
+
+@given(
+    damaged(
+        {
+            "batchcomplete": True,
+            "continue": {"gsroffset": 50},
+            "query": {"pages": [FILE]},
+            "error": {"code": "maxlag"},
+        }
+    )
+)
+def test_commons_parse_raises_nothing_but_source_errors(data):
+    assert_calm(COMMONS, json.dumps(data).encode())
+
+
+@given(st.binary(max_size=200), st.sampled_from([OPENVERSE, COMMONS, HtmlGallery()]))
+def test_random_bytes_raise_nothing_but_source_errors(content, source):
+    assert_calm(source, content)
+
+
+def assert_calm(source, content):
+    url = source.start("https://h.org/" if source.name == "html" else "happy couple")
+    try:
+        listing = source.parse(Page(url, content, {}))
+    except SourceError as error:
+        assert str(error).endswith(".")
+        return
+    for candidate in listing.candidates:
+        assert join("", candidate.url) == candidate.url
+        for text in vars(candidate).values():
+            assert isinstance(text, str)
+            assert "\n" not in text
+            text.encode("utf-8")
+
+
+# ---- Text and series
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a\n b\t\u2028c", "a b c"),
+        ("I &lt;3 you &amp; me", "I <3 you & me"),
+        ("<p>x<br>&lt;b&gt;</p>", "x<b>"),
+        ("half \ud83d of a smile", "half ? of a smile"),
+        ("www.example.org/a.jpg", "www.example.org/a.jpg"),
+        (None, ""),
+        ({"a": 1}, ""),
+        (7, "7"),
+    ],
+)
+def test_plain_text(value, text):
+    assert plain_text(value) == text
+    assert len(plain_text("long " * 1000)) < 301
+
+
+def test_series_is_what_was_taken_together():
+    assert series_of("Lake (12)", "Anna") == series_of("Lake 3", "Anna") == "Anna | Lake"
+    assert series_of("Lake 3", "Anna") != series_of("Lake 3", "Ben")
+    assert series_of("One", "Anna", "2020-01-01") == series_of("Two", "Anna", "2020-01-01")
+    assert series_of("One", "Anna", album="Trip") == series_of("Two", "Anna", album="Trip")
+    assert series_of("Photo 1", "") == ""  # half of the web has this title
+
+
+# ---- Addresses
+
+
+@pytest.mark.parametrize(
+    ("link", "url"),
+    [
+        ("../a.jpg", "https://h.org/a.jpg"),
+        ("//cdn.org/a.jpg", "https://cdn.org/a.jpg"),
+        (" a b.jpg#top", "https://h.org/x/a%20b.jpg"),
+        ("http://Größe.de/ä?q=%7e", "http://xn--gre-6ka8i.de/%C3%A4?q=%7e"),
+        ("https://h.org:8443/%2e%2e/%2Fetc", "https://h.org:8443/%2e%2e/%2Fetc"),
+        ("http://[::ffff:7f00:1]/", "http://[::ffff:7f00:1]/"),  # the fetcher's guard refuses it
+        ("", ""),
+        ("data:image/png;base64,AAAA", ""),
+        ("javascript:alert(1)", ""),
+        ("file:///etc/passwd", ""),
+        ("http://user:pw@h.org/", ""),
+        ("http://h.org\\@evil.org/", ""),
+        ("http://[::1", ""),
+        ("http://h.org:99999/", ""),
+        ("http://h.org:0/", ""),
+        ("http:///a.jpg", ""),
+        ("https://" + "a" * 70 + "é.org/", ""),
+        ("a" * 9000, ""),
+        (None, ""),
+    ],
+)
+def test_join(link, url):
+    assert join("https://h.org/x/y.html", link) == url
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("HTTPS://H.org:443", "https://h.org/"),
+        ("https://h.org./a%7eb#c", "https://h.org/a~b"),
+        ("https://h.org/%c3%a9", "https://h.org/é"),
+        ("https://größe.de/", "https://xn--gre-6ka8i.de"),
+        ("https://h.org/a?utm_source=x&b=1&fbclid=2", "https://h.org/a?b=1"),
+    ],
+)
+def test_identity_is_equal_for_the_same_thing(one, other):
+    assert identity(one) == identity(other) != ""
+
+
+def test_identity_differs_for_different_things():
+    urls = ["http://h.org/a", "https://h.org/a", "https://h.org/A", "https://h.org/a%2Fb"]
+    urls += ["https://h.org/a/b", "https://h.org:8443/a", "https://h.org/a?b=1", "https://g.org/a"]
+    assert len({identity(url) for url in urls}) == len(urls)
+
+
+@given(st.text(alphabet="aZé%2fF~:/?#&=@[]. \\\ud800", max_size=30))
+def test_join_and_identity_settle(text):
+    url = join("https://h.org/", text)
+    assert join("", url) == url
+    assert url == "" or urlsplit(url).scheme in ("http", "https")
+    assert identity(identity(url)) == identity(url)
+    assert "#" not in url and url.isascii()
+
+
+# ---- Queries
+
+
+def test_queries_of_the_project_are_balanced():
+    queries = load_queries(ROOT / "data" / "queries.toml")
+    assert list(queries) == ["happy", "unhappy"]
+    assert len(queries["happy"]) == len(queries["unhappy"]) >= 12
+    words = " ".join(queries["happy"] + queries["unhappy"]).lower()
+    for word in ("child", "kid", "teen", "baby", "school", "violence", "police", "celebrity"):
+        assert word not in words
+
+
+def test_queries_keep_their_order(tmp_path):
+    path = tmp_path / "queries.toml"
+    path.write_text(
+        '[unhappy]\nphrases = ["c"]\npages = ["https://h.org/u"]\n'
+        '[happy]\nphrases = [" b ", "a"]\npages = ["https://h.org/h"]\n'
+    )
+    assert load_queries(path) == {"happy": ["b", "a"], "unhappy": ["c"]}
+    assert load_queries(path, "pages")["unhappy"] == ["https://h.org/u"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[happy", "not readable as TOML"),
+        ('[happy]\nphrases = ["a"]\n[sad]\nphrases = ["b"]', "class 'sad'"),
+        ('[happy]\nphrases = ["a"]', r"no table \[unhappy\]"),
+        ('happy = 3\n[unhappy]\nphrases = ["a"]', r"no table \[happy\]"),
+        ('[happy]\nphrases = []\n[unhappy]\nphrases = ["b"]', "empty list"),
+        ('[happy]\nphrases = [" "]\n[unhappy]\nphrases = ["b"]', "empty list or text"),
+        ('[happy]\nphrases = [1]\n[unhappy]\nphrases = ["b"]', "list of texts"),
+        ('[happy]\nphrases = "a"\n[unhappy]\nphrases = ["b"]', "list of texts"),
+        (
+            '[happy]\nphrases = ["A  b"]\n[unhappy]\nphrases = ["a B "]',
+            r"\[happy\] and \[unhappy\]",
+        ),
+        ('[happy]\nphrases = ["a", "A"]\n[unhappy]\nphrases = ["b"]', "'A' twice"),
+    ],
+)
+def test_queries_with_faults(tmp_path, text, words):
+    path = tmp_path / "queries.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        load_queries(path)
+
+
+def test_gallery_pages_must_be_addresses(tmp_path):
+    path = tmp_path / "queries.toml"
+    path.write_text('[happy]\npages = ["h.org/a"]\n[unhappy]\npages = ["https://h.org/b"]')
+    with pytest.raises(ValueError, match="no http"):
+        load_queries(path, "pages")
+
+
+def test_missing_queries(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_queries(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b'[happy]\nphrases = ["\xe9"]')
+    with pytest.raises(ValueError, match="not readable"):
+        load_queries(tmp_path / "latin.toml")
+
+
+# ---- The real interfaces, by consent only
+
+
+@pytest.mark.parametrize("source", [OPENVERSE, COMMONS], ids=lambda source: source.name)
+def test_live(source):
+    contact = os.environ.get("DCLIB_CONTACT")
+    if os.environ.get("DCLIB_LIVE") != "1" or not contact:
+        pytest.skip("asks a real server: set DCLIB_LIVE=1 and DCLIB_CONTACT to your address")
+    import requests
+
+    agent = f"dclib/0.1 ({contact}) python-requests/{requests.__version__}"
+    reply = requests.get(source.start("happy couple"), headers={"User-Agent": agent}, timeout=30)
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    listing = source.parse(Page(reply.url, reply.content, headers))
+    assert len(listing.candidates) >= 10
+    assert listing.next
+    fine = [c for c in listing.candidates if c.licence and c.page and not c.objection]
+    assert len(fine) >= len(listing.candidates) / 3
