@@ -179,7 +179,7 @@ def test_openverse_objections(change, reason):
 
 
 @pytest.mark.parametrize(
-    ("page", "words", "retry"),
+    ("page", "words", "later"),
     [
         (
             answer(b"<!DOCTYPE html><title>Just a moment...</title>", kind="text/html"),
@@ -195,10 +195,10 @@ def test_openverse_objections(change, reason):
         (answer({"license": ["Unknown licence x"]}), "Unknown licence x", False),
     ],
 )
-def test_openverse_refusals_are_one_sentence(page, words, retry):
+def test_openverse_refusals_are_one_sentence(page, words, later):
     with pytest.raises(SourceError, match=words) as error:
         OPENVERSE.parse(page)
-    assert error.value.retry is retry
+    assert error.value.later is later
     assert "\n" not in str(error.value)
 
 
@@ -323,7 +323,7 @@ def test_commons_series_without_a_day():
 
 
 @pytest.mark.parametrize(
-    ("data", "code", "retry"),
+    ("data", "code", "later"),
     [
         ({"error": {"code": "maxlag", "info": "Waiting for a database", "lag": 6}}, "maxlag", True),
         ({"errors": [{"code": "ratelimited", "text": "Too fast"}]}, "ratelimited", True),
@@ -332,10 +332,10 @@ def test_commons_series_without_a_day():
         ({"error": "strange"}, "unknown error", False),
     ],
 )
-def test_commons_errors_that_come_as_http_200(data, code, retry):
+def test_commons_errors_that_come_as_http_200(data, code, later):
     with pytest.raises(SourceError, match=code) as error:
         COMMONS.parse(answer(data, COMMONS.start("x")))
-    assert error.value.retry is retry
+    assert error.value.later is later
 
 
 def test_commons_without_hits():

@@ -12,14 +12,14 @@ from dclib.data import DRAWN
 from dclib.scrape.collect import collect, make_plan
 from dclib.scrape.commons import Commons
 from dclib.scrape.fetch import Fetcher
-from dclib.scrape.gallery import Gallery
+from dclib.scrape.gallery import CONTACT, Gallery
 from dclib.scrape.html import HtmlGallery
 from dclib.scrape.openverse import Openverse
 from dclib.scrape.queries import load_queries
 from dclib.scrape.settle import describe, forget, make_dataset
-from dclib.shortcuts import probe
+from dclib.shortcuts import measure_pictures, probe
 
-SEARCHES = {"openverse": Openverse, "commons": Commons}
+SOURCES = {"openverse": Openverse, "commons": Commons, "html": HtmlGallery}
 
 
 def main():
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("dataset", type=Path, help="folder to make for training")
     parser.add_argument("--contact", default="", help="your e-mail address or web page")
     parser.add_argument("--queries", type=Path, default=Path("data/queries.toml"))
-    parser.add_argument("--sources", nargs="+", choices=SEARCHES, default=list(SEARCHES))
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["openverse", "commons"])
     parser.add_argument("--per-query", type=int, default=100, help="pictures (default 100)")
     parser.add_argument("--demo", action="store_true", help="the drawn gallery on this computer")
     parser.add_argument("--forget", metavar="WHAT", help="remove a URL or sha256 for good")
@@ -39,13 +39,12 @@ def main():
             print(f"Removed {n} pictures; they will not be fetched again.")
         elif args.demo:
             with Gallery() as gallery:
-                plan = make_plan(gallery.queries, gallery=HtmlGallery(name=DRAWN))
-                fetcher = Fetcher("https://drawn.gallery", rate=100, opening=gallery.opening)
-                run(args, plan, fetcher)
+                plan = make_plan((HtmlGallery(name=DRAWN), gallery.queries))
+                run(args, plan, Fetcher(CONTACT, rate=100, opening=gallery.opening))
         else:
-            searches = [SEARCHES[name]() for name in args.sources]
-            plan = make_plan(load_queries(args.queries), searches, HtmlGallery())
-            run(args, plan, Fetcher(args.contact))
+            kinds = {name: "pages" if name == "html" else "phrases" for name in args.sources}
+            asked = [(SOURCES[name](), load_queries(args.queries, kinds[name])) for name in kinds]
+            run(args, make_plan(*asked), Fetcher(args.contact))
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
@@ -56,7 +55,7 @@ def run(args, plan, fetcher):
     rows = collect(args.collection, plan, fetcher, args.per_query)
     print(describe(rows))
     print(make_dataset(args.collection, args.dataset))
-    print(probe([row for row in rows if row["stage"] == "kept"]))
+    print(probe(measure_pictures(args.dataset)))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from the page that was next, what was fetched is not fetched again, and only fai
 import os
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import zip_longest
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from dclib.data import CLASSES
 from dclib.scrape.fetch import FetchError
 from dclib.scrape.html import page_optouts
 from dclib.scrape.licences import ALLOWED
@@ -44,21 +46,17 @@ def collect(folder, plan, fetcher, per_query=100, progress=True):
         return settle(manifest)
 
 
-def make_plan(queries, searches=(), gallery=None):
-    """Which source is asked what, the classes in turn, so that a run cut short stays balanced.
+def make_plan(*asked):
+    """List of (source, label, text): the classes in turn, so that a run cut short stays balanced.
 
     Args:
-        queries: {label: {"phrases": [...], "pages": [...]}}, as `load_queries` returns it.
-        searches: sources that are asked for every phrase; gallery: the source for the pages.
+        asked: pairs of a source and what it is asked, {label: [texts]} as `load_queries` returns.
     """
-    lists = []
-    for label, asked in queries.items():
-        tasks = [(source, label, text) for text in asked["phrases"] for source in searches]
-        if gallery is not None:
-            tasks += [(gallery, label, page) for page in asked["pages"]]
-        lists.append(tasks)
-    longest = max(map(len, lists), default=0)
-    return [tasks[i] for i in range(longest) for tasks in lists if i < len(tasks)]
+    by_label = {label: [] for label in CLASSES}
+    for source, queries in asked:
+        for label, texts in queries.items():
+            by_label[label] += [(source, label, text) for text in texts]
+    return [task for tasks in zip_longest(*by_label.values()) for task in tasks if task]
 
 
 def _list_all(manifest, plan, fetcher, per_query):
@@ -79,7 +77,8 @@ def _list_all(manifest, plan, fetcher, per_query):
                 _list_page(manifest, source, state, fetcher)
             except (FetchError, SourceError) as error:
                 print(f"{source.name}, {text!r}: {error}")
-                if source.api and not getattr(error, "later", False):
+                resting = getattr(error, "reason", "") == "host busy"
+                if source.api and (resting or not error.later):
                     refused.add(source.name)
                     print(f"{source.name} is not asked again in this run.")
                 break

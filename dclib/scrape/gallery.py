@@ -24,6 +24,7 @@ from dclib.drawing import draw_scene
 
 PER_PAGE = 20
 SIDE, THUMB_SIDE = 448, 160  # pixels
+CONTACT = "nobody@gallery.invalid"  # for a `Fetcher`; only this computer hears it
 LICENCES = {
     "CC BY 4.0": "https://creativecommons.org/licenses/by/4.0/",
     "CC BY-SA 4.0": "https://creativecommons.org/licenses/by-sa/4.0/",
@@ -98,12 +99,9 @@ class Gallery:
 
     @property
     def queries(self):
-        """Two searches a class, as `dclib.scrape.queries.load_queries` would give them."""
+        """Two searches a class, as `dclib.scrape.queries.load_queries` would give pages."""
         return {
-            label: {
-                "phrases": [],
-                "pages": [f"{self.url}/search?q={quote(f'{label} {w}')}" for w in words],
-            }
+            label: [f"{self.url}/search?q={quote(f'{label} {word}')}" for word in words]
             for label, words in zip(CLASSES, (("couple", "love"), ("couple", "quarrel")))
         }
 

@@ -1,0 +1,466 @@
+"""Collections: what is kept and why not, going on after any end, forgetting."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from dclib.data import DRAWN, CoupleFolder, fingerprint
+from dclib.scrape import fetch
+from dclib.scrape.collect import MOST_TRIES, collect, make_plan
+from dclib.scrape.fetch import Fetcher
+from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
+from dclib.scrape.html import HtmlGallery
+from dclib.scrape.manifest import Manifest
+from dclib.scrape.settle import MOST_BY_ONE_AUTHOR, describe, forget, funnel, make_dataset
+from dclib.scrape.sources import Candidate, Listing, SourceError
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(fetch, "FIRST_WAIT", 0.001)
+
+
+def run(site, folder, **options):
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    plan = make_plan((HtmlGallery(name=DRAWN), site.queries))
+    return collect(folder, plan, fetcher, progress=False, **options)
+
+
+def timeless(rows):
+    return [{k: v for k, v in row.items() if k not in ("time", "tries")} for row in rows]
+
+
+def tree(folder):
+    return {path.name: path.read_bytes() for path in (folder / "pool").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def site():
+    with Gallery(n=40) as gallery:
+        yield gallery
+
+
+@pytest.fixture
+def collected(site, tmp_path):
+    return run(site, tmp_path / "raw"), tmp_path / "raw"
+
+
+def by_trap(site, rows):
+    """{trap: rows}: what became of the pictures with each fault."""
+    found = {}
+    for row in rows:
+        number = int(row["identity"].rpartition("/")[2].removesuffix(".jpg"))
+        if row["reason"] != "listed before":
+            found.setdefault(site.by_number[number].trap, []).append(row)
+    return found
+
+
+def test_every_fault_of_the_gallery_is_found(site, collected):
+    outcomes = by_trap(site, collected[0])
+    assert set(outcomes) == {*TRAPS, ""}
+    expected = {
+        "non-commercial": "by-nc",
+        "unlicensed": "licence unknown",
+        "small": "too small",
+        "cut off": "damaged or too large",
+        "noai": "opt-out",
+        "private": "robots.txt",
+        "gone": "http 410",
+        "login": "not a picture",
+        "busy": "",
+        "other label": "under both labels",
+    }
+    for trap, reason in expected.items():
+        assert {row["reason"] for row in outcomes[trap]} == {reason}, trap
+    copies = [row["reason"] for row in outcomes["re-encoded"] + outcomes["mirrored"]]
+    assert set(copies) <= {"seen before", "", "under both labels"}
+    fine = [row["reason"] for row in outcomes[""]]
+    assert set(fine) == {"", "seen before", "under both labels"}
+    assert fine.count("") > 30
+
+
+def test_of_every_picture_one_copy_at_most_is_kept(site, collected):
+    kept = [row for row in collected[0] if row["stage"] == "kept"]
+    scenes = []
+    for row in kept:
+        number = int(row["identity"].rpartition("/")[2].removesuffix(".jpg"))
+        scenes.append(site.by_number[number].scene)
+    assert len(set(scenes)) == len(scenes)
+
+
+def test_a_row_says_where_it_comes_from(collected):
+    rows, folder = collected
+    for row in rows:
+        if row["stage"] == "kept":
+            assert row["licence"] in ("by", "by-sa", "cc0")
+            assert row["author"]
+            assert row["page"].startswith("http")
+            assert (row["width"], row["height"]) == (448, 448)
+            with Image.open(folder / "pool" / row["file"]) as image:
+                assert image.size == (448, 448)
+            assert len(row["sha256"]) == 64
+            assert row["time"].endswith("Z")
+
+
+def test_nothing_is_fetched_twice(site, collected):
+    """Neither in one run, whatever lists it again, nor in the next."""
+    media = {path: n for path, n in site.asked.items() if path.startswith(("/media", "/photo"))}
+    before, folder = site.asked.copy(), collected[1]
+    again = run(site, folder)
+    asked = site.asked - before
+    assert not any(path.startswith(("/media", "/photo", "/search")) for path in asked)
+    assert timeless(again) == timeless(collected[0])
+    assert media
+
+
+def test_funnel_counts_every_candidate(collected):
+    steps = funnel(collected[0])
+    assert sum(n for *_, n in steps) == len(collected[0])
+    assert steps[-1][:2] == ("kept", "")
+    text = describe(collected[0])
+    assert f"{len(collected[0])} candidates, {steps[-1][2]} kept." in text
+    assert "opt-out (the owner does not want" in text
+
+
+def test_data_set_of_a_collection(collected, tmp_path):
+    rows, folder = collected
+    report = make_dataset(folder, tmp_path / "data")
+    kept = sum(row["stage"] == "kept" for row in rows)
+    sets = [CoupleFolder(tmp_path / "data", split) for split in ("train", "val", "test")]
+    assert sum(map(len, sets)) == kept
+    assert "No picture, author, series or page is in two splits." in str(report)
+    assert fingerprint(tmp_path / "data")["kind"] == DRAWN  # drawings are called drawings
+    credits_text = (tmp_path / "data" / "ATTRIBUTION.md").read_text()
+    assert credits_text.count("\n- ") == kept
+
+
+def test_growth_moves_nothing(site, tmp_path):
+    """More pictures later: those placed stay in their split, new ones join."""
+    folder = tmp_path / "raw"
+    run(site, folder, per_query=1)
+    first = [row for row in collect_rows(folder) if row["stage"] == "kept"]
+    make_dataset(folder, tmp_path / "data")
+    before = {row["id"]: row["split"] for row in collect_rows(folder) if row["split"]}
+    assert len(before) == len(first)
+    run(site, folder, per_query=1000)
+    make_dataset(folder, tmp_path / "data")
+    after = {row["id"]: row["split"] for row in collect_rows(folder) if row["split"]}
+    assert len(after) > len(before)
+    moved = [i for i in before if i in after and after[i] != before[i]]
+    assert not moved
+
+
+def collect_rows(folder):
+    with Manifest(folder) as manifest:
+        return manifest.rows()
+
+
+# ------------------------------------------------------------------ kills
+
+
+@pytest.fixture(scope="module")
+def large_site():
+    with Gallery(n=240) as gallery:
+        assert len(gallery.drawings) > 300
+        for drawing in gallery.drawings:
+            gallery.jpeg(drawing)
+        yield gallery
+
+
+def run_in_child(site, folder):
+    """Fork a process that collects; returns its number. (A fork, as importing torch takes long.)"""
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            run(site, folder)
+        finally:
+            os._exit(0)
+    return child
+
+
+def test_killed_50_times_the_end_is_the_same(large_site, tmp_path):
+    run(large_site, tmp_path / "undisturbed")
+    expected = timeless(collect_rows(tmp_path / "undisturbed"))
+    alone = large_site.asked.copy()
+    folder, rng, kills = tmp_path / "killed", random.Random(5), 0
+    while kills < 50:
+        child = run_in_child(large_site, folder)
+        time.sleep(rng.uniform(0.0, 0.25))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+    unfinished = [row["state"] for row in collect_rows(folder)] if folder.exists() else []
+    assert len(unfinished) > 100
+    run(large_site, folder)
+    assert timeless(collect_rows(folder)) == expected
+    assert tree(folder) == tree(tmp_path / "undisturbed")
+    media = [path for path in alone if path.startswith(("/media", "/photo"))]
+    asked = {path: large_site.asked[path] - alone[path] for path in media}
+    again = sum(n - 1 for n in asked.values() if n > 1)
+    assert again <= 50 * 2 * 2  # at most what was on its way: two connections, each a kill
+
+
+def test_stopped_by_hand_nothing_is_lost(large_site, tmp_path):
+    """Ctrl-C: what is under way is still recorded."""
+    code = (
+        "import sys; from test_scrape_collect import *\n"
+        "class Site: opening = ('127.0.0.1', int(sys.argv[1])); queries = eval(sys.argv[2])\n"
+        "try: print('go', flush=True); run(Site, Path(sys.argv[3]))\n"
+        "except KeyboardInterrupt: print('stopped')\n"
+    ).replace("from test", "from pathlib import Path; from test")
+    before = large_site.asked.copy()
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            code,
+            str(large_site.opening[1]),
+            repr(large_site.queries),
+            tmp_path,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=os.path.dirname(__file__),
+    )
+    assert child.stdout.readline() == "go\n"
+    while sum((large_site.asked - before).values()) < 120:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=60)[0].endswith("stopped\n")
+    rows = collect_rows(tmp_path)
+    fetched = {row["url"] for row in rows if row["state"] == "fetched"}
+    asked = large_site.asked - before
+    media = {f"{large_site.url}{path}" for path in asked if path.startswith("/media")}
+    refused = {row["url"] for row in rows if row["state"] == "refused"}
+    assert media <= fetched | refused
+    assert any(row["state"] in ("listed", "described") for row in rows)
+
+
+def test_a_second_run_on_the_same_folder_is_refused(site, tmp_path):
+    with Manifest(tmp_path), pytest.raises(RuntimeError, match="another run has this folder open"):
+        run(site, tmp_path)
+
+
+def test_a_file_that_is_no_manifest(site, tmp_path):
+    (tmp_path / "manifest.sqlite").write_text("no database, no database, no database " * 99)
+    with pytest.raises(ValueError, match="is no manifest"):
+        run(site, tmp_path)
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(site, tmp_path, monkeypatch):
+    from dclib.scrape import collect as module
+
+    real, written = module._write, []
+
+    def write(path, content, row_id):
+        if len(written) == 10:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        real(path, content, row_id)
+
+    monkeypatch.setattr(module, "_write", write)
+    with pytest.raises(OSError, match="No space left"):
+        run(site, tmp_path)
+    assert sum(row["state"] == "fetched" for row in collect_rows(tmp_path)) == 10
+    monkeypatch.setattr(module, "_write", real)
+    rows = run(site, tmp_path)
+    assert not {row["state"] for row in rows} & {"listed", "described", "later"}
+
+
+# ------------------------------------------------------------------ failures by class
+
+
+class Flaky(Gallery):
+    """Every picture fails with `self.status` while it is set."""
+
+    status = None
+
+    def answer(self, handler, path, query):
+        if self.status and path.startswith("/media"):
+            handler.send(b"", "text/plain", self.status)
+        else:
+            super().answer(handler, path, query)
+
+
+@pytest.mark.parametrize(("status", "again"), [(503, True), (404, False)])
+def test_failures_that_may_pass_are_tried_again(tmp_path, monkeypatch, status, again):
+    monkeypatch.setattr("dclib.scrape.limits.FAILURES", 1000)
+    with Flaky(n=6) as site:
+        site.status = status
+        rows = run(site, tmp_path)
+        failed = [row for row in rows if row["reason"] == f"http {status}"]
+        assert {row["state"] for row in failed} == {"later" if again else "refused"}
+        assert ("failures may pass" in describe(rows)) == again
+        site.status = None
+        rows = run(site, tmp_path)
+        kept = [row for row in rows if row["stage"] == "kept"]
+        assert bool(kept) == again
+        assert not any(row["state"] == "later" for row in rows)
+
+
+def test_after_some_runs_a_failure_is_final(tmp_path, monkeypatch):
+    monkeypatch.setattr("dclib.scrape.limits.FAILURES", 1000)
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    with Flaky(n=4) as site:
+        site.status = 503
+        for _ in range(MOST_TRIES):
+            rows = run(site, tmp_path)
+        assert {row["state"] for row in rows if row["reason"] == "http 503"} == {"refused"}
+
+
+class Listed:
+    """A source with pages given here: address -> (candidates, next) or an exception."""
+
+    api, pace = True, 0.0
+
+    def __init__(self, site, pages, name="listed"):
+        self.site, self.pages, self.name = site, pages, name
+
+    def start(self, text):
+        return f"{self.site.url}/search?q={text}"
+
+    def parse(self, page):
+        answer = self.pages[page.url.partition("q=")[2]]
+        if isinstance(answer, Exception):
+            raise answer
+        candidates, following = answer
+        return Listing(candidates, following and self.start(following))
+
+
+def offers(site, *numbers, **more):
+    return [Candidate(f"{site.url}/media/{i}.jpg", licence="by", **more) for i in numbers]
+
+
+def plan_of(source, **texts):
+    return [(source, label, text) for label, asked in texts.items() for text in asked]
+
+
+def test_a_listing_that_goes_in_circles_ends(site, tmp_path):
+    pages = {"a": (offers(site, 1), "b"), "b": (offers(site, 2), "a")}
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    source = Listed(site, pages)
+    rows = collect(tmp_path, plan_of(source, happy=["a"]), fetcher, progress=False)
+    assert len(rows) == 2
+
+
+def test_a_source_that_refuses_costs_only_itself(site, tmp_path, capsys):
+    broken = Listed(site, {"a": SourceError("No."), "b": SourceError("No.")}, "broken")
+    sound = Listed(site, {"a": (offers(site, 1), None)}, "sound")
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    plan = plan_of(broken, happy=["a", "b"]) + plan_of(sound, happy=["a"])
+    rows = collect(tmp_path, plan, fetcher, progress=False)
+    assert [row["source"] for row in rows] == ["sound"]
+    assert capsys.readouterr().out == ("broken, 'a': No.\nbroken is not asked again in this run.\n")
+
+
+def test_the_same_address_under_both_labels(site, tmp_path):
+    pages = {"a": (offers(site, 1, 2), None), "b": (offers(site, 2, 3), None)}
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    source = Listed(site, pages)
+    rows = collect(tmp_path, plan_of(source, happy=["a"], unhappy=["b"]), fetcher, progress=False)
+    reasons = [row["reason"] for row in rows]
+    assert reasons == ["", "under both labels", "listed before", ""]
+
+
+def test_what_the_source_objects_to_is_never_fetched(site, tmp_path):
+    pages = {"a": (offers(site, 5, objection="marked mature"), None)}
+    before = site.asked["/media/5.jpg"]
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    rows = collect(tmp_path, plan_of(Listed(site, pages), happy=["a"]), fetcher, progress=False)
+    assert [row["reason"] for row in rows] == ["marked mature"]
+    assert site.asked["/media/5.jpg"] == before
+
+
+def test_one_author_does_not_become_a_class(tmp_path):
+    with Gallery(n=60) as site:
+        fine = [d.number for d in site.drawings if not d.trap][: MOST_BY_ONE_AUTHOR + 5]
+        pages = {"a": (offers(site, *fine, author="Ada"), None)}
+        fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+        rows = collect(tmp_path, plan_of(Listed(site, pages), happy=["a"]), fetcher, progress=False)
+    assert [row["reason"] for row in rows].count("many by one author") == 5
+
+
+def test_plan_takes_the_classes_in_turn():
+    plan = make_plan(("s", {"happy": ["a", "b", "c"], "unhappy": ["x"]}), ("t", {"happy": ["d"]}))
+    assert [(label, text) for _, label, text in plan] == [
+        ("happy", "a"),
+        ("unhappy", "x"),
+        ("happy", "b"),
+        ("happy", "c"),
+        ("happy", "d"),
+    ]
+
+
+# ------------------------------------------------------------------ forgetting
+
+
+def kept_row(rows):
+    return next(row for row in rows if row["stage"] == "kept")
+
+
+@pytest.mark.parametrize("column", ["url", "page", "sha256", "identity"])
+def test_forget(site, collected, tmp_path, column):
+    rows, folder = collected
+    make_dataset(folder, tmp_path / "data")
+    row = kept_row(rows)
+    assert forget(folder, row[column], tmp_path / "data") >= 1
+    assert not (folder / "pool" / row["file"]).exists()
+    assert not list((tmp_path / "data").rglob(row["file"]))
+    everything = b"".join(p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file())
+    assert row["sha256"].encode() not in everything
+    assert row["page"].encode() + b")" not in everything
+    before = site.asked[f"/media/{row['url'].rpartition('/')[2]}"]
+    again = run(site, folder)
+    now = next(r for r in again if r["id"] == row["id"])
+    assert (now["state"], now["reason"], now["author"], now["page"]) == (
+        "refused",
+        "forgotten",
+        "",
+        "",
+    )
+    assert site.asked[f"/media/{row['url'].rpartition('/')[2]}"] == before
+
+
+def test_what_is_forgotten_does_not_come_back_under_another_address(site, collected):
+    """The same bytes, or a copy that was compressed again, at a new address."""
+    rows, folder = collected
+    row = kept_row(rows)
+    number = int(row["url"].rpartition("/")[2].removesuffix(".jpg"))
+    forget(folder, row["url"])
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    other = Candidate(f"{site.url}/media/{number}.jpg?copy=1", licence="by")
+    source = Listed(site, {"a": ([other], None)})
+    again = collect(folder, plan_of(source, happy=["a"]), fetcher, progress=False)
+    assert again[-1]["reason"] == "forgotten"
+    assert not (folder / "pool" / row["file"]).exists()
+
+
+def test_forget_what_is_not_there(collected):
+    with pytest.raises(ValueError, match="No picture here has"):
+        forget(collected[1], "http://nowhere.test/a.jpg")
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_the_command_on_the_gallery(tmp_path):
+    command = [sys.executable, "-m", "dclib.scrape", tmp_path / "raw", tmp_path / "data"]
+    done = subprocess.run([*command, "--demo"], capture_output=True, text=True, check=True)
+    assert "candidates" in done.stdout
+    assert "AUROC" in done.stdout
+    database = sqlite3.connect(tmp_path / "raw" / "manifest.sqlite")
+    (page,) = database.execute("SELECT page FROM pictures WHERE stage = 'kept'").fetchone()
+    database.close()
+    done = subprocess.run([*command, "--forget", page], capture_output=True, text=True, check=True)
+    assert "Removed 1 pictures" in done.stdout
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("contact is '': give your own e-mail address")
