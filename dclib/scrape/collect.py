@@ -5,7 +5,9 @@ from the page that was next, what was fetched is not fetched again, and only fai
 (a busy host, a broken line) are tried once more.
 """
 
+import json
 import os
+import threading
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import zip_longest
@@ -20,12 +22,13 @@ from dclib.scrape.licences import ALLOWED
 from dclib.scrape.manifest import Manifest, now
 from dclib.scrape.quality import Unsuitable, examine
 from dclib.scrape.settle import settle
-from dclib.scrape.sources import Candidate, SourceError
+from dclib.scrape.sources import Candidate, Page, SourceError
 from dclib.scrape.urls import host
 
 MOST_PAGES = 50  # of results for one query
 MOST_TRIES = 5  # runs in which a picture may fail before it is given up
 WORKERS = 8
+OPEN = "state IN ('listed', 'described', 'later')"  # rows that may still go on
 
 
 def collect(folder, plan, fetcher, per_query=100, progress=True):
@@ -98,7 +101,7 @@ def _list_page(manifest, source, state, fetcher):
 
 def _fetch_all(manifest, sources, fetcher, progress):
     """Take every open row one step further, in threads, until none can go on in this run."""
-    todo = _in_turns(manifest.rows("state IN ('listed', 'described', 'later')"))
+    todo = _in_turns(manifest.rows(OPEN))
     bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
     running = {}
 
@@ -106,6 +109,8 @@ def _fetch_all(manifest, sources, fetcher, progress):
         for future in futures:
             row, changes = running.pop(future), future.result()
             manifest.update({row["id"]: changes | {"time": now()}})
+            for kind in ("page", "picture"):
+                (manifest.folder / "pool" / f"{row['id']}.{kind}").unlink(missing_ok=True)
             if changes["state"] == "described":
                 todo.appendleft(row | changes)
             else:
@@ -140,13 +145,14 @@ def _step(row, sources, fetcher, pool):
     candidate = Candidate(**{name: row[name] for name in Candidate.__dataclass_fields__})
     try:
         if row["state"] != "described" and not source.api and source.needs_detail(candidate):
-            page = fetcher.page(candidate.page)
+            page = _fetch_once(pool / f"{row['id']}.page", fetcher.page, candidate.page)
             if directive := page_optouts(page):
                 raise FetchError("opt-out", directive)
             return vars(source.refine(candidate, page)) | {"state": "described"}
         if candidate.licence not in ALLOWED:
             return _refused("licence", candidate.licence or "licence unknown")
-        facts, jpeg = examine(fetcher.picture(candidate.url).content)
+        page = _fetch_once(pool / f"{row['id']}.picture", fetcher.picture, candidate.url)
+        facts, jpeg = examine(page.content)
     except FetchError as error:
         if error.later:
             tries = row["tries"] + 1
@@ -158,7 +164,7 @@ def _step(row, sources, fetcher, pool):
     except SourceError as error:
         return _refused("fetch", "page unreadable", str(error))
     name = f"{facts['sha256'][:16]}.jpg"  # no name or path of the site's
-    _write(pool / name, jpeg, row["id"])
+    _write(pool / name, jpeg)
     return facts | {"file": name, "state": "fetched", "stage": "", "reason": "", "detail": ""}
 
 
@@ -166,17 +172,31 @@ def _refused(stage, reason, detail=""):
     return {"state": "refused", "stage": stage, "reason": reason, "detail": detail[:300]}
 
 
-def _write(path, content, row_id):
+def _fetch_once(path, fetch, url):
+    """The answer of `fetch(url)`, kept at `path` until the row that needed it is recorded: a kill
+    in between costs no second request."""
+    if path.exists():
+        head, _, content = path.read_bytes().partition(b"\n")
+        return Page(**json.loads(head), content=content)
+    page = fetch(url)
+    head = json.dumps({"url": page.url, "headers": page.headers})
+    _write(path, head.encode() + b"\n" + page.content)
+    return page
+
+
+def _write(path, content):
     """The file appears whole or not at all."""
-    part = path.with_name(f"{row_id}.part")
+    part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
     part.write_bytes(content)
     os.replace(part, path)
 
 
 def _remove_torn(manifest, pool):
-    """What a killed run left behind: halves, and pictures that no row knows yet."""
+    """Of what a killed run left behind all but what open rows still need."""
     pool.mkdir(exist_ok=True)
     known = {row["file"] for row in manifest.rows("file != ''")}
+    for row in manifest.rows(OPEN):
+        known |= {f"{row['id']}.page", f"{row['id']}.picture"}
     for path in pool.iterdir():
         if path.name not in known:
             path.unlink()

@@ -38,10 +38,9 @@ def settle(manifest):
     A picture under both labels is dropped with all its copies; of copies under one label the one
     that was offered first is kept; more than `MOST_BY_ONE_AUTHOR` of an author are left out.
     """
+    _remove(manifest, _near_forgotten(manifest.rows("state = 'fetched'"), manifest.forgotten()))
     fetched = manifest.rows("state = 'fetched'")
     reasons = dict.fromkeys((row["id"] for row in fetched), ("kept", ""))
-    for row in _near_forgotten(fetched, manifest.forgotten()):
-        reasons[row["id"]] = ("duplicates", "forgotten")
     labels = _labels_by_identity(manifest.rows())
     groups = duplicate_groups(fetched)
     alone = set(range(len(fetched))).difference(*groups)
@@ -67,13 +66,23 @@ def settle(manifest):
 
 
 def _near_forgotten(rows, forgotten):
-    """Rows that show a picture which is to be forgotten, in whatever file."""
+    """Those of the rows that show a picture which is to be forgotten, in whatever file."""
     keys = {row[name] for row in forgotten for name in ("sha256", "pixel_sha256")} - {""}
     hashed = [row for row in forgotten if row["phash"]]
+    found = []
     for row in rows:
         same = {row["sha256"], row["pixel_sha256"]} & keys
         if same or (hashed and distances([row], hashed).min() <= NEAR):
-            yield row
+            found.append(row)
+    return found
+
+
+def _remove(manifest, rows):
+    """Forget rows in the manifest, then delete their files."""
+    manifest.forget(rows)
+    for row in rows:
+        if row["file"]:
+            (manifest.folder / "pool" / row["file"]).unlink(missing_ok=True)
 
 
 def _labels_by_identity(rows):
@@ -124,10 +133,7 @@ def forget(folder, what, destination=None):
             if members & ids:
                 ids |= members
         rows = [row for row in manifest.rows() if row["id"] in ids]
-        manifest.forget(rows)
-        for row in rows:
-            if row["file"]:
-                (Path(folder) / "pool" / row["file"]).unlink(missing_ok=True)
+        _remove(manifest, rows)
         settle(manifest)
     if destination is not None:
         make_dataset(folder, destination)
