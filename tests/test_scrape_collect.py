@@ -1,10 +1,10 @@
 """Collections: what is kept and why not, going on after any end, forgetting."""
 
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
 import signal
-import sqlite3
-import subprocess
 import sys
 import time
 
@@ -13,12 +13,15 @@ from PIL import Image
 
 from dclib.data import DRAWN, CoupleFolder, fingerprint
 from dclib.scrape import fetch
+from dclib.scrape.__main__ import main
 from dclib.scrape.collect import MOST_TRIES, collect, make_plan
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
 from dclib.scrape.html import HtmlGallery
 from dclib.scrape.limits import CONNECTIONS
+from dclib.scrape.live import open_sources
 from dclib.scrape.manifest import Manifest
+from dclib.scrape.queries import load_queries
 from dclib.scrape.settle import MOST_BY_ONE_AUTHOR, describe, forget, funnel, make_dataset
 from dclib.scrape.sources import Candidate, Listing, SourceError
 
@@ -175,29 +178,49 @@ def collect_rows(folder):
 # ------------------------------------------------------------------ kills
 
 
-def run_in_child(site, folder):
-    """Fork a process that collects; returns its number. (A fork, as importing torch takes long.)"""
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        try:
-            run(site, folder)
-        finally:
-            os._exit(0)
-    return child
+class Address:
+    """What `run` needs of a gallery that another process serves."""
+
+    def __init__(self, site):
+        self.opening, self.queries = site.opening, site.queries
 
 
-def test_killed_50_times_the_end_is_the_same(large_site, tmp_path):
+def run_in_child(address, folder):
+    try:
+        run(address, folder)
+    except KeyboardInterrupt:
+        os._exit(3)
+
+
+@pytest.fixture(scope="module")
+def start_child(large_site):
+    """Start a process that collects into a folder. Forked from a process without threads that has
+    imported everything, so that a kill meets the collection and not the imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:  # so that it finds this file
+        patch.setenv("PYTHONPATH", os.path.dirname(__file__))
+        multiprocessing.forkserver.ensure_running()
+
+    def start(folder):
+        child = context.Process(target=run_in_child, args=(Address(large_site), folder))
+        child.start()
+        return child
+
+    return start
+
+
+def test_killed_50_times_the_end_is_the_same(large_site, start_child, tmp_path):
     run(large_site, tmp_path / "undisturbed")
     expected = timeless(collect_rows(tmp_path / "undisturbed"))
     alone = large_site.asked.copy()
     folder, rng, kills = tmp_path / "killed", random.Random(5), 0
     while kills < 50:
-        child = run_in_child(large_site, folder)
-        time.sleep(rng.uniform(0.0, 0.25))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
+        child = start_child(folder)
+        time.sleep(rng.uniform(0.0, 0.4))
+        child.kill()
+        child.join()
+        kills += child.exitcode == -signal.SIGKILL
     unfinished = [row["state"] for row in collect_rows(folder)] if folder.exists() else []
     assert len(unfinished) > 100
     run(large_site, folder)
@@ -209,39 +232,19 @@ def test_killed_50_times_the_end_is_the_same(large_site, tmp_path):
     assert again <= 50 * CONNECTIONS  # what was on its way when it was killed, nothing else
 
 
-def test_stopped_by_hand_nothing_is_lost(large_site, tmp_path):
+def test_stopped_by_hand_nothing_is_lost(large_site, start_child, tmp_path):
     """Ctrl-C: what is under way is still recorded."""
-    code = (
-        "import sys; from test_scrape_collect import *\n"
-        "class Site: opening = ('127.0.0.1', int(sys.argv[1])); queries = eval(sys.argv[2])\n"
-        "try: print('go', flush=True); run(Site, Path(sys.argv[3]))\n"
-        "except KeyboardInterrupt: print('stopped')\n"
-    ).replace("from test", "from pathlib import Path; from test")
     before = large_site.asked.copy()
-    child = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            code,
-            str(large_site.opening[1]),
-            repr(large_site.queries),
-            tmp_path,
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=os.path.dirname(__file__),
-    )
-    assert child.stdout.readline() == "go\n"
+    child = start_child(tmp_path)
     while sum((large_site.asked - before).values()) < 120:
         time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    assert child.communicate(timeout=60)[0].endswith("stopped\n")
+    os.kill(child.pid, signal.SIGINT)
+    child.join()
+    assert child.exitcode == 3
     rows = collect_rows(tmp_path)
-    fetched = {row["url"] for row in rows if row["state"] == "fetched"}
-    asked = large_site.asked - before
-    media = {f"{large_site.url}{path}" for path in asked if path.startswith("/media")}
-    refused = {row["url"] for row in rows if row["state"] == "refused"}
-    assert media <= fetched | refused
+    recorded = {row["url"] for row in rows if row["state"] in ("fetched", "refused")}
+    asked = [path for path in large_site.asked - before if path.startswith("/media")]
+    assert {f"{large_site.url}{path}" for path in asked} <= recorded
     assert any(row["state"] in ("listed", "described") for row in rows)
 
 
@@ -454,16 +457,48 @@ def test_forget_what_is_not_there(collected):
 # ------------------------------------------------------------------ the command
 
 
-def test_the_command_on_the_gallery(tmp_path):
-    command = [sys.executable, "-m", "dclib.scrape", tmp_path / "raw", tmp_path / "data"]
-    done = subprocess.run([*command, "--demo"], capture_output=True, text=True, check=True)
-    assert "candidates" in done.stdout
-    assert "AUROC" in done.stdout
-    database = sqlite3.connect(tmp_path / "raw" / "manifest.sqlite")
-    (page,) = database.execute("SELECT page FROM pictures WHERE stage = 'kept'").fetchone()
-    database.close()
-    done = subprocess.run([*command, "--forget", page], capture_output=True, text=True, check=True)
-    assert "Removed 1 pictures" in done.stdout
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("contact is '': give your own e-mail address")
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["dclib.scrape", *map(str, arguments)])
+    main()
+
+
+def test_the_command_on_the_gallery(tmp_path, monkeypatch, capsys):
+    folders = tmp_path / "raw", tmp_path / "data"
+    command(monkeypatch, *folders, "--sources", "gallery")
+    shown = capsys.readouterr().out
+    assert "Asking the gallery of drawn couples on this computer" in shown
+    assert "119 kept." in shown
+    assert "AUROC" in shown
+    page = kept_row(collect_rows(folders[0]))["page"]
+    command(monkeypatch, *folders, "--forget", page)
+    assert "Removed 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "contact is '': give your own e-mail address"),
+        (["--sources", "flickr"], "There is no source 'flickr'; choose gallery, or of"),
+        (["--contact", "ada@uni.test", "--sources", "html"], "empty list or text as pages"),
+        (["--forget", "http://a.test/"], "No picture here has"),
+    ],
+)
+def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=sentence):
+        command(monkeypatch, "raw", "data", *arguments)
+
+
+def test_phrases_are_provided_and_then_the_readers(tmp_path, capsys):
+    path = tmp_path / "mine" / "queries.toml"
+    with open_sources("openverse+commons", "ada@uni.test", path) as (plan, _):
+        assert len(plan) == 2 * 2 * len(load_queries(path)["happy"])
+    assert "edit them there" in capsys.readouterr().out
+    path.write_text('[happy]\nphrases = ["a"]\n[unhappy]\nphrases = ["b"]\n')
+    with open_sources("commons", "ada@uni.test", path) as (plan, fetcher):
+        assert [(source.name, *rest) for source, *rest in plan] == [
+            ("commons", "happy", "a"),
+            ("commons", "unhappy", "b"),
+        ]
+        assert "(ada@uni.test)" in fetcher.session.headers["User-Agent"]
+    assert "edit them" not in capsys.readouterr().out

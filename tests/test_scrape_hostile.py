@@ -23,10 +23,10 @@ def outcome(tmp_path_factory):
     patch.setattr(fetch, "FIRST_WAIT", 0.01)
     patch.setattr(fetch, "ATTEMPTS", 2)
     patch.setattr(limits, "FAILURES", 10**6)  # the host is one for all cases
-    patch.setattr(limits, "CONNECTIONS", 8)
     folder = tmp_path_factory.mktemp("hostile")
     with Trap() as trap, Hostile() as site:
-        fetcher = Fetcher("ada@uni.test", rate=1000, opening=site.opening, seconds=1.5)
+        hosts = limits.Hosts(rate=1000, connections=8)
+        fetcher = Fetcher("ada@uni.test", opening=site.opening, seconds=1.5, hosts=hosts)
         catalogue = Catalogue(site, trap.port)
         start = time.monotonic()
         rows = collect(folder, [(catalogue, "happy", "all")], fetcher, progress=False)

@@ -228,6 +228,7 @@ def _page(title, body, head=""):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def handle_error(self, request, address):
         if not isinstance(sys.exception(), ConnectionError):  # the other side has hung up

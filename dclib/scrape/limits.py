@@ -18,11 +18,15 @@ class Hosts:
 
     Args:
         rate: requests a second and host; `burst` of them may come at once.
+        connections: requests under way at a time to one host.
         clock, sleep: seconds and waiting, for tests that take no time.
     """
 
-    def __init__(self, rate=1.0, burst=2, clock=time.monotonic, sleep=time.sleep):
-        self.interval, self.burst, self.clock, self.sleep = 1 / rate, burst, clock, sleep
+    def __init__(
+        self, rate=1.0, burst=2, connections=CONNECTIONS, clock=time.monotonic, sleep=time.sleep
+    ):
+        self.interval, self.burst, self.connections = 1 / rate, burst, connections
+        self.clock, self.sleep = clock, sleep
         self._hosts, self._lock = {}, threading.Lock()
 
     @contextmanager
@@ -69,10 +73,10 @@ class Hosts:
 
     def _state(self, host):
         with self._lock:
-            return self._hosts.setdefault(host, _Host(self.interval))
+            return self._hosts.setdefault(host, _Host(self.interval, self.connections))
 
 
 class _Host:
-    def __init__(self, interval):
+    def __init__(self, interval, connections):
         self.interval, self.ready, self.not_before, self.failures = interval, 0.0, 0.0, 0
-        self.slots = threading.BoundedSemaphore(CONNECTIONS)
+        self.slots = threading.BoundedSemaphore(connections)
