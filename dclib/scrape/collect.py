@@ -31,13 +31,14 @@ WORKERS = 8
 OPEN = "state IN ('listed', 'described', 'later')"  # rows that may still go on
 
 
-def collect(folder, plan, fetcher, per_query=100, progress=True):
+def collect(folder, plan, fetcher, per_query=100, workers=WORKERS, progress=True):
     """Carry out a plan into `folder`: manifest.sqlite and pool/*.jpg. Returns the final rows.
 
     Args:
         plan: list of (source, label, text), see `make_plan`.
         fetcher: a `dclib.scrape.fetch.Fetcher`.
         per_query: stop listing a query after this many pictures; its last page is taken whole.
+        workers: threads that fetch; how many of them ask one host is the fetcher's business.
 
     Prints what could not be asked and why. Raises RuntimeError if another run has the folder open.
     """
@@ -45,7 +46,8 @@ def collect(folder, plan, fetcher, per_query=100, progress=True):
     with Manifest(folder) as manifest:
         _remove_torn(manifest, folder / "pool")
         _list_all(manifest, plan, fetcher, per_query)
-        _fetch_all(manifest, {source.name: source for source, _, _ in plan}, fetcher, progress)
+        sources = {source.name: source for source, _, _ in plan}
+        _fetch_all(manifest, sources, fetcher, workers, progress)
         return settle(manifest)
 
 
@@ -99,7 +101,7 @@ def _list_page(manifest, source, state, fetcher):
     manifest.add_page(state, listing.candidates, listing.next, listing.note)
 
 
-def _fetch_all(manifest, sources, fetcher, progress):
+def _fetch_all(manifest, sources, fetcher, workers, progress):
     """Take every open row one step further, in threads, until none can go on in this run."""
     todo = _in_turns(manifest.rows(OPEN))
     bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
@@ -116,10 +118,10 @@ def _fetch_all(manifest, sources, fetcher, progress):
             else:
                 bar.update()
 
-    with ThreadPoolExecutor(WORKERS) as threads, bar:
+    with ThreadPoolExecutor(workers) as threads, bar:
         try:
             while todo or running:
-                while todo and len(running) < 2 * WORKERS:
+                while todo and len(running) < 2 * workers:
                     row = todo.popleft()
                     task = threads.submit(_step, row, sources, fetcher, manifest.folder / "pool")
                     running[task] = row
