@@ -152,6 +152,14 @@ def funnel(rows):
     ]
 
 
+def kept_rows(rows):
+    """Rows of pictures that are kept. Raises ValueError if there are none."""
+    kept = [row for row in rows if row["stage"] == "kept"]
+    if not kept:
+        raise ValueError("No picture was kept; the lines above say what became of each.")
+    return kept
+
+
 def describe(rows):
     """The funnel as text, with what can be done about the commonest losses."""
     kept = sum(row["stage"] == "kept" for row in rows)
