@@ -102,15 +102,11 @@ def pixel_bomb(side=30_000):
     """A PNG of a few hundred kB whose header promises 900 million pixels."""
 
     def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     data = zlib.compress(bytes(side // 8 + 1) * 3000, 9)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def animation(kind, **options):
@@ -150,10 +146,7 @@ ANSWERS = {
     "on its side, with a place": (send(turned()), ""),
     "script behind the picture": (send(jpeg() + b"<script>alert(1)</script>"), ""),
     "cookie": (send(headers={"Set-Cookie": "id=1; Path=/"}), ""),
-    "gzip though not asked": (
-        send(gzip.compress(jpeg()), headers={"Content-Encoding": "gzip"}),
-        "",
-    ),
+    "gzip though not asked": (send(gzip.compress(jpeg()), headers={"Content-Encoding": "gzip"}), ""),
     "redirect to itself elsewhere": (redirect("/media/1.jpg", 301), ""),
     "429, then fine": (busy(429, None), ""),
     "503, Retry-After 0": (busy(503, "0"), ""),
@@ -172,10 +165,7 @@ ANSWERS = {
     "302 to nowhere": (send(b"", "text/plain", 302), "http 302"),
     "503 for ever": (send(b"no", "text/plain", 503), "http 503"),
     "reset in the middle": (reset, "connection"),
-    "shorter than announced": (
-        raw(OK + b"Content-Length: 9999\r\n\r\n", b"\xff\xd8"),
-        "connection",
-    ),
+    "shorter than announced": (raw(OK + b"Content-Length: 9999\r\n\r\n", b"\xff\xd8"), "connection"),
     "chunks without an end": (raw(CHUNKED, b"4\r\n\xff\xd8\xff\xe0\r\n"), "connection"),
     "chunks of nonsense": (raw(CHUNKED, b"zz\r\nabc\r\n"), "connection"),
     "hangs up at once": (raw(b""), "connection"),
@@ -244,10 +234,7 @@ ANSWERS = {
     "Content-Usage by file": (send(), "opt-out"),
 }
 PATHS = {"TDM by file": "/reserved/a.jpg", "Content-Usage by file": "/untrained/a.jpg"}
-PATHS |= {
-    "fine": "/hostile/..%2F..%2Fetc%2F" + "x" * 4000 + ".jpg",
-    "grey": "/hostile/%F0%9F%92%94",
-}
+PATHS |= {"fine": "/hostile/..%2F..%2Fetc%2F" + "x" * 4000 + ".jpg", "grey": "/hostile/%F0%9F%92%94"}
 # URLs that must not be asked at all; {trap} is a second local server, {port} the allowed port.
 ADDRESSES = {
     "localhost": "http://localhost:{trap}/",
