@@ -61,6 +61,8 @@ def assign(rows, shares=SHARES, seed=0):
     rows does not matter. Raises ValueError if a split would be without a class, or if rows placed
     before turn out to belong together across splits.
     """
+    if min(shares.values()) <= 0:
+        raise ValueError(f"Every share must be above 0; leave out a split instead: {shares}.")
     links = _links(rows)
     bridges = _bridges(rows, links)
     kept = [i for i in range(len(rows)) if i not in bridges]
