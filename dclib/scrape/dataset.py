@@ -114,8 +114,8 @@ def split_folder(source, destination, shares=SHARES, seed=0):
 
     Pictures that look alike stay on one side; one that lies in both classes is left out, and so is
     what cannot be read; both are printed. A source/metadata.csv (file_name such as happy/1.jpg, and
-    perhaps author, series or group, page, licence, url) is used. Run again after adding pictures: those
-    placed before stay where they are. Returns a `LeakReport`; raises FileNotFoundError,
+    perhaps author, series or group, page, licence, url) is used. Run again after adding pictures:
+    those placed before stay where they are. Returns a `LeakReport`; raises FileNotFoundError,
     FileExistsError or ValueError.
     """
     before = read_places(destination)
