@@ -135,8 +135,9 @@ def measure_pictures(root):
         folder = Path(root) / split
         told = read_metadata(folder)
         for path, label in list_pictures(folder, CLASSES):
-            name = path.relative_to(folder).as_posix()
-            rows.append(_measure(path) | told.get(name, {}) | {"label": CLASSES[label]})
+            row = told.get(path.relative_to(folder).as_posix(), {})
+            known = {name: value for name, value in row.items() if value}
+            rows.append(_measure(path) | known | {"label": CLASSES[label]})
     return rows
 
 

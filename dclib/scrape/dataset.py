@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from dclib.data import CLASSES, list_pictures, read_metadata
 from dclib.pictures import PictureError, read_picture
-from dclib.scrape.duplicates import duplicate_groups, fingerprints
+from dclib.scrape.duplicates import duplicate_groups, fingerprints, is_flat
 from dclib.scrape.split import SHARES, assign, leak_report
 
 COLUMNS = ("file_name", "label", "group", "source", "licence", "author", "title", "url", "page")
@@ -36,22 +36,42 @@ def write_dataset(rows, destination):
     raises FileExistsError for a folder that is not ours.
     """
     destination = Path(destination)
-    if destination.exists() and any(destination.iterdir()) and not (destination / MARK).exists():
-        raise FileExistsError(f"{destination} holds something else; choose another folder.")
+    splits = {row["split"] for row in rows}
+    for split in {*read_places(destination).values()} - splits:
+        shutil.rmtree(destination / split, ignore_errors=True)
     destination.mkdir(parents=True, exist_ok=True)
     parts = sorted(f"{row.get('sha256')} {row['label']} {row['split']}" for row in rows)
-    version = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    _replace(destination / MARK, json.dumps({"version": version, "n": len(rows)}, indent=1) + "\n")
+    mark = {"version": hashlib.sha256("\n".join(parts).encode()).hexdigest(), "n": len(rows)}
+    mark["splits"] = {row["file"]: row["split"] for row in rows}  # a plan, should we be killed
+    _replace(destination / MARK, json.dumps(mark, indent=1) + "\n")
     wanted = {Path(row["split"], row["label"], row["file"]): row for row in rows}
-    for path in destination.glob("*/*/*"):
-        if path.relative_to(destination) not in wanted:
-            path.unlink()
+    for label in CLASSES:
+        for path in destination.glob(f"*/{label}/*"):
+            if path.relative_to(destination) not in wanted and not path.is_dir():
+                path.unlink()
     for relative, row in wanted.items():
         _link(row["path"], destination / relative)
-    for split in {row["split"] for row in rows}:
+    for split in splits:
         chosen = [row for row in rows if row["split"] == split]
         _write_rows(destination / split / "metadata.csv", chosen)
     return destination
+
+
+def read_places(destination):
+    """{file: split} of a data set that `write_dataset` wrote or had begun, {} if there is none.
+
+    Raises FileExistsError for a folder that holds anything else.
+    """
+    destination = Path(destination)
+    try:
+        return json.loads((destination / MARK).read_text())["splits"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        begun = [destination / f"{MARK}.part"]
+        if destination.exists() and list(destination.iterdir()) not in ([], begun):
+            raise FileExistsError(
+                f"{destination} holds something else; choose another folder."
+            ) from error
+        return {}
 
 
 def _link(source, target):
@@ -94,12 +114,12 @@ def split_folder(source, destination, shares=SHARES, seed=0):
 
     Pictures that look alike stay on one side; one that lies in both classes is left out, and so is
     what cannot be read; both are printed. A source/metadata.csv (file_name such as happy/1.jpg, and
-    perhaps author, series, page, licence, url) is used. Run again after adding pictures: those
-    placed before stay where they are. Returns a `LeakReport`; raises FileNotFoundError,
+    perhaps author, series or group, page, licence, url) is used. Run again after adding pictures:
+    those placed before stay where they are. Returns a `LeakReport`; raises FileNotFoundError,
     FileExistsError or ValueError.
     """
+    before = read_places(destination)
     rows = _without_contradictions(read_folder(source))
-    before = {path.name: path.parts[-3] for path in Path(destination).glob("*/*/*")}
     rows = [row | {"split": before.get(row["file"], "")} for row in rows]
     rows = [row | place for row, place in zip(rows, assign(rows, shares, seed), strict=True)]
     placed = [row for row in rows if row["split"]]
@@ -114,8 +134,11 @@ def read_folder(source):
     for path, label in tqdm(list_pictures(source, CLASSES), desc="reading", unit="picture"):
         try:
             image = read_picture(path).image
-        except PictureError as error:
+        except (PictureError, OSError) as error:
             print(f"Left out: {error}")
+            continue
+        if is_flat(image):
+            print(f"Left out: {path.name} has nothing in it, one colour or close to it.")
             continue
         content = path.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
@@ -123,6 +146,7 @@ def read_folder(source):
         row |= {"label": CLASSES[label], "sha256": sha256, "bytes": len(content)}
         row |= {"width": image.width, "height": image.height} | fingerprints(image)
         more = {"source": source.name} | told.get(path.relative_to(source).as_posix(), {})
+        more["series"] = more.get("series") or more.get("group") or ""
         rows.setdefault((label, sha256), more | row)
     return list(rows.values())
 

@@ -73,14 +73,17 @@ def near_pairs(rows, limit=NEAR):
 def distances(rows, others):
     """How far rows are from others, in bits: (len(rows), len(others)) array of 0 to 64.
 
-    The larger of what phash and dhash say; the smaller of the picture and its mirror image.
+    The larger of what phash and dhash say; the smallest of the pictures as they are, the one
+    mirrored and the other mirrored (those differ by rounding), so that it is the same both ways.
     """
-    p, d = (_numbers(others, name) for name in ("phash", "dhash"))
     sides = []
-    for side in ("", "_mirrored"):
-        own_p, own_d = (_numbers(rows, name + side)[:, None] for name in ("phash", "dhash"))
-        sides.append(np.maximum(_differ(own_p, p), _differ(own_d, d)))
-    return np.minimum(*sides)
+    for side, other in (("", ""), ("_mirrored", ""), ("", "_mirrored")):
+        differ = [
+            _differ(_numbers(rows, name + side)[:, None], _numbers(others, name + other))
+            for name in ("phash", "dhash")
+        ]
+        sides.append(np.maximum(*differ))
+    return np.minimum.reduce(sides)
 
 
 def _numbers(rows, name):

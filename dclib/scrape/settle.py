@@ -36,10 +36,11 @@ def settle(manifest):
     """Decide about every fetched picture: kept, or why not. Writes the manifest, returns its rows.
 
     A picture under both labels is dropped with all its copies; of copies under one label the one
-    that was offered first is kept; more than `MOST_BY_ONE_AUTHOR` of an author are left out.
+    that is in a split already is kept, or else the one that was offered first; more than
+    `MOST_BY_ONE_AUTHOR` of an author are left out.
     """
     _remove(manifest, _near_forgotten(manifest.rows("state = 'fetched'"), manifest.forgotten()))
-    fetched = manifest.rows("state = 'fetched'")
+    fetched = sorted(manifest.rows("state = 'fetched'"), key=lambda row: not row["split"])
     reasons = dict.fromkeys((row["id"] for row in fetched), ("kept", ""))
     labels = _labels_by_identity(manifest.rows())
     groups = duplicate_groups(fetched)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dclib.data import CLASSES, SPLITS
-from dclib.scrape.duplicates import UnionFind, distances, duplicate_groups
+from dclib.scrape.duplicates import UnionFind, distances, near_pairs
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 NOBODY = {"", "unknown", "unknown author", "unknown photographer", "anonymous", "none", "n/a"}
@@ -21,16 +21,31 @@ GIANT = 0.2  # share of all pictures from which on one group deserves a warning
 def group_rows(rows):
     """Which rows must stay together: lists of indices (connected components, union-find).
 
-    Rows are dicts; joined by `duplicate_groups`, and by author (whatever the source), series and
-    page where these are told.
+    Rows are dicts; joined by what makes pictures duplicates (see `duplicate_groups`), and by author
+    (whatever the source), series and page where these are told.
     """
-    union = UnionFind(len(rows))
-    for group in duplicate_groups(rows):
-        for other in group[1:]:
-            union.join(group[0], other)
-    for name in ("author", "series", "page"):
-        values = (" ".join(str(row.get(name) or "").lower().split()) for row in rows)
-        union.join_equal(["" if value in NOBODY else value for value in values])
+    return _groups(_links(rows))
+
+
+def _links(rows):
+    """A set of keys for every row; rows with a common key belong together."""
+    links = [set() for _ in rows]
+    for i, row in enumerate(rows):
+        for name in ("sha256", "pixel_sha256", "author", "series", "page"):
+            value = " ".join(str(row.get(name) or "").lower().split())
+            if value not in NOBODY:
+                links[i].add((name, value))
+    for i, j in near_pairs(rows):
+        links[i].add(("near", i, j))
+        links[j].add(("near", i, j))
+    return links
+
+
+def _groups(links):
+    union, first = UnionFind(len(links)), {}
+    for i, keys in enumerate(links):
+        for key in keys:
+            union.join(first.setdefault(key, i), i)
     return union.groups()
 
 
@@ -43,28 +58,50 @@ def assign(rows, shares=SHARES, seed=0):
         shares: parts of the whole by name, as near as whole groups allow, for each label.
 
     A new row that would link pictures of two splits gets the split "" and a reason. The order of
-    rows does not matter. Raises ValueError if a split would be without a class.
+    rows does not matter. Raises ValueError if a split would be without a class, or if rows placed
+    before turn out to belong together across splits.
     """
-    placed = [row.get("split") or "" for row in rows]
-    bridges = set()
-    for group in group_rows(rows):
-        if len({placed[i] for i in group} - {""}) > 1:
-            bridges |= {i for i in group if not placed[i]}
+    if min(shares.values()) <= 0:
+        raise ValueError(f"Every share must be above 0; leave out a split instead: {shares}.")
+    links = _links(rows)
+    bridges = _bridges(rows, links)
     kept = [i for i in range(len(rows)) if i not in bridges]
-    groups = [[kept[i] for i in group] for group in group_rows([rows[i] for i in kept])]
+    groups = [[kept[i] for i in group] for group in _groups([links[i] for i in kept])]
     names = {i: min(_key(rows[j]) for j in group) for group in groups for i in group}
     splits = _fill(rows, groups, shares, seed)
     _check_classes(rows, splits, shares)
     return [
         {"group": "", "split": "", "reason": BRIDGE}
         if i in bridges
-        else {"group": names[i][:16], "split": splits[i], "reason": ""}
+        else {"group": names[i], "split": splits[i], "reason": ""}
         for i in range(len(rows))
     ]
 
 
 def _key(row):
-    return row.get("sha256") or row["file"]
+    return (row.get("sha256") or "")[:16] or row["file"]
+
+
+def _bridges(rows, links):
+    """Indices of new rows left out, so that nothing links two splits.
+
+    Taken one by one, those placed before first, so that one bridge does not cost all it touches.
+    """
+    numbers = {key: n for n, key in enumerate(set().union(*links))}
+    union, split_of, bridges = UnionFind(len(numbers)), {}, set()
+    for i in sorted(range(len(rows)), key=lambda i: (not rows[i].get("split"), _key(rows[i]))):
+        roots = {union.find(numbers[key]) for key in links[i]}
+        splits = ({rows[i].get("split")} | {split_of.get(root) for root in roots}) - {"", None}
+        if len(splits) > 1:
+            if rows[i].get("split"):
+                check_leaks(rows)  # raises, and names the pictures
+            bridges.add(i)
+            continue
+        for root in roots:
+            union.join(min(roots), root)
+        if roots and splits:
+            split_of[union.find(min(roots))] = splits.pop()
+    return bridges
 
 
 def _fill(rows, groups, shares, seed):
@@ -90,7 +127,7 @@ def _fill(rows, groups, shares, seed):
     for group in groups:
         before = {rows[i].get("split") for i in group} - {"", None}
         if before:
-            place(group, before.pop())
+            place(group, before.pop())  # one at most: see _bridges
         else:
             name = min(_key(rows[i]) for i in group)
             lot = hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
@@ -120,7 +157,8 @@ def check_leaks(rows):
             names = [f"{placed[i]['file']} ({placed[i]['split']})" for i in group[:6]]
             raise ValueError(
                 f"{' and '.join(splits)} share a group (picture, author, series or page): "
-                f"{', '.join(names)}. Numbers from such a split are too good."
+                f"{', '.join(names)}. Numbers from such a split are too good; divide the pictures "
+                "anew, into an empty folder."
             )
 
 
@@ -172,6 +210,7 @@ def leak_report(rows, left_out=0):
 
 def _closest(parts):
     """(bits, file, file) of the two most similar pictures in different parts, or None."""
+    parts = [hashed for part in parts if (hashed := [row for row in part if row.get("phash")])]
     best = None
     for k, first in enumerate(parts):
         for second in parts[k + 1 :]:

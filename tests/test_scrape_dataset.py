@@ -1,0 +1,401 @@
+import csv
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+
+import pytest
+from PIL import Image, ImageOps
+
+from dclib.data import CLASSES, SPLITS, CoupleFolder, check_groups, read_metadata
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+from dclib.scrape import dataset
+from dclib.scrape.dataset import COLUMNS, MARK, main, read_folder, split_folder, write_dataset
+
+N = 40
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    """source/{happy,unhappy}: 40 drawn couples, no two of which belong together."""
+    root = tmp_path_factory.mktemp("drawings") / "source"
+    for index in range(N):
+        path = root / CLASSES[index % 2] / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_scene(sample_scene(5, index)[0], 128).save(path)
+    return root
+
+
+@pytest.fixture
+def source(drawings, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(drawings, tmp_path / "source")
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    for i in range(30):
+        (folder / f"{i}.jpg").write_bytes(b"picture %d" % i)
+    return folder
+
+
+def place(pool, i, **more):
+    row = {"path": pool / f"{i}.jpg", "file": f"{i}.jpg", "sha256": f"{i:064x}", "group": f"g{i}"}
+    return row | {"label": CLASSES[i % 2], "split": SPLITS[i // 2 % 3]} | more
+
+
+def tree(root):
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def inodes(root):
+    return {
+        path.relative_to(root).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in root.glob("*/*/*")
+    }
+
+
+def cells(root):
+    """{sha256: row of metadata.csv, with its split}."""
+    found = {}
+    for split in SPLITS:
+        for row in read_metadata(root / split).values():
+            found[row["sha256"]] = row | {"split": split}
+    return found
+
+
+def test_what_was_written_is_what_training_reads(source, tmp_path):
+    report = split_folder(source, tmp_path / "data")
+    sets = {split: CoupleFolder(tmp_path / "data", split) for split in SPLITS}
+    assert {split: len(data) for split, data in sets.items()} == {"train": 28, "val": 6, "test": 6}
+    assert {s: c.total() for s, c in report.counts.items()} == {"train": 28, "val": 6, "test": 6}
+    check_groups(tmp_path / "data")
+    for split, data in sets.items():
+        assert set(data.column("source")) == {"source"}
+        for path, _ in data.samples:
+            row = data.rows[path.relative_to(tmp_path / "data" / split).as_posix()]
+            assert tuple(row) == COLUMNS
+            assert int(row["bytes"]) == path.stat().st_size
+            assert (row["width"], row["height"]) == ("128", "128")
+            assert row["sha256"].startswith(path.stem)
+    pictures = {path.read_bytes() for path in source.rglob("*.jpg")}
+    copied = {path.read_bytes() for path in (tmp_path / "data").rglob("*.jpg")}
+    assert copied == pictures
+
+
+def test_a_second_run_changes_nothing(source, tmp_path):
+    data = tmp_path / "data"
+    first = str(split_folder(source, data))
+    before, places = tree(data), inodes(data)
+    assert str(split_folder(source, data, seed=5)) == first
+    assert (tree(data), inodes(data)) == (before, places)
+
+
+def test_a_set_grows_without_moving_a_file(source, tmp_path):
+    data = tmp_path / "data"
+    held_back = [source / CLASSES[i % 2] / f"{i}.jpg" for i in range(30, N)]
+    for path in held_back:
+        path.rename(tmp_path / path.name)
+    split_folder(source, data)
+    before, rows = inodes(data), cells(data)
+    for path in held_back:
+        (tmp_path / path.name).rename(path)
+    split_folder(source, data, seed=1)
+    assert inodes(data).items() > before.items()
+    assert len(cells(data)) == N
+    assert {key: cells(data)[key]["split"] for key in rows} == {
+        k: r["split"] for k, r in rows.items()
+    }
+
+
+def test_what_no_row_names_any_more_goes(pool, tmp_path):
+    data = write_dataset([place(pool, i) for i in range(12)], tmp_path / "data")
+    (data / "train" / "happy" / ".9.jpg.part").write_text("of a run that was killed")
+    (data / "train" / "happy" / ".ipynb_checkpoints").mkdir()
+    (data / "notes" / "of" / "mine").mkdir(parents=True)
+    write_dataset([place(pool, i) for i in range(6)], data)
+    assert {p.name for p in data.glob("*/*/*") if p.is_file()} == {f"{i}.jpg" for i in range(6)}
+    assert (data / "notes" / "of" / "mine").is_dir()
+    assert set(read_metadata(data / "train")) == {"happy/0.jpg", "unhappy/1.jpg"}
+    assert all((pool / f"{i}.jpg").exists() for i in range(12))  # originals stay
+
+
+def test_a_split_without_rows_goes_whole(pool, tmp_path):
+    data = write_dataset([place(pool, i) for i in range(6)], tmp_path / "data")
+    write_dataset([place(pool, i) for i in range(4)], data)
+    assert {path.name for path in data.iterdir()} == {MARK, "train", "val"}
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", MARK])
+def test_a_folder_of_somebody_else_is_refused_and_left_alone(name, source, tmp_path):
+    data = tmp_path / "data"
+    (data / "train" / "happy").mkdir(parents=True)
+    for path in (data / name, data / "train" / "happy" / "1.jpg"):
+        path.write_text('{"labels": []}')
+    before = tree(data)
+    with pytest.raises(FileExistsError, match="holds something else; choose another folder"):
+        split_folder(source, data)
+    with pytest.raises(FileExistsError, match="holds something else"):
+        write_dataset([], data)
+    assert tree(data) == before
+
+
+def test_a_data_set_cannot_be_written_over_its_source(source):
+    before = tree(source)
+    with pytest.raises(FileExistsError, match="holds something else"):
+        split_folder(source, source)
+    assert tree(source) == before
+
+
+FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"]
+HARMLESS = ["", "Jane Doe", "a=b", 'quote " and , comma', "line\nbreak", "Zoë 💔", "'quoted'"]
+
+
+def test_no_cell_is_a_formula_and_the_rest_comes_back_as_it_was(pool, tmp_path):
+    texts = FORMULAS + HARMLESS
+    rows = [place(pool, i, author=t, title=t, split="train") for i, t in enumerate(texts)]
+    data = write_dataset(rows, tmp_path / "data")
+    found = read_metadata(data / "train")
+    for i, text in enumerate(texts):
+        row = found[f"{CLASSES[i % 2]}/{i}.jpg"]
+        assert row["author"] == row["title"] == (f"'{text}" if text in FORMULAS else text)
+    with (data / "train" / "metadata.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.reader(file):
+            assert not any(cell.startswith(tuple("=+-@\t\r")) for cell in row)
+
+
+def test_pictures_are_links_where_that_can_be_done(pool, tmp_path):
+    data = write_dataset([place(pool, 0)], tmp_path / "data")
+    assert os.path.samefile(data / "train" / "happy" / "0.jpg", pool / "0.jpg")
+
+
+def no_links(*args):
+    raise OSError(18, "Invalid cross-device link")
+
+
+def test_pictures_are_copied_where_links_cannot_be_made(pool, tmp_path, monkeypatch):
+    expected = tree(write_dataset([place(pool, i) for i in range(6)], tmp_path / "linked"))
+    monkeypatch.setattr(os, "link", no_links)
+    data = write_dataset([place(pool, i) for i in range(6)], tmp_path / "copied")
+    assert tree(data) == expected
+    assert not os.path.samefile(data / "train" / "happy" / "0.jpg", pool / "0.jpg")
+
+
+def in_child(work, seconds=None):
+    """Run `work` in a child process, killed after `seconds`; True if it came to its end."""
+    child = os.fork()
+    if not child:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFEXITED(status)
+
+
+def killed_at_line(n, work):
+    """`work` that dies when dclib.scrape.dataset comes to its nth line."""
+    left = [n]
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename != dataset.__file__:
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    def traced():
+        sys.settrace(trace)
+        work()
+
+    return traced
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_kill_at_many_lines_of_writing_changes_nothing(linked, pool, tmp_path, monkeypatch):
+    """A set that grows by two pictures and loses two."""
+    if not linked:
+        monkeypatch.setattr(os, "link", no_links)
+    old = [place(pool, i) for i in range(6)]
+    new = [place(pool, i) for i in range(2, 8)]
+    expected = tree(write_dataset(new, write_dataset(old, tmp_path / "undisturbed")))
+    for kills in range(1, 10**6):
+        data = tmp_path / f"{kills}"
+        write_dataset(old, data)
+        ended = in_child(killed_at_line(9 * kills, lambda d=data: write_dataset(new, d)))
+        for path in data.rglob("*.jpg"):  # no half pictures under their own names
+            if not path.name.startswith("."):
+                assert path.read_bytes() == (pool / path.name).read_bytes()
+        assert tree(write_dataset(new, data)) == expected
+        if ended:
+            break
+    assert kills > 15
+
+
+def killed_before(name, n, work):
+    """`work` that dies before its nth call of os.<name>."""
+    real, left = getattr(os, name), [n]
+
+    def call(*args):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
+
+    def counted():
+        setattr(os, name, call)  # in the child only
+        work()
+
+    return counted
+
+
+def test_a_kill_before_the_first_file_leaves_a_folder_that_is_ours(pool, tmp_path):
+    rows, data = [place(pool, i) for i in range(6)], tmp_path / "data"
+    assert not in_child(killed_before("replace", 1, lambda: write_dataset(rows, data)))
+    assert [path.name for path in data.iterdir()] == [f"{MARK}.part"]
+    write_dataset(rows, data)
+    assert len(list(data.glob("*/*/*.jpg"))) == 6
+
+
+def test_kills_at_random_moments_change_nothing(source, tmp_path):
+    expected = split_folder(source, tmp_path / "data")
+    undisturbed = tree(tmp_path / "data")
+    start = time.monotonic()
+    assert in_child(lambda: split_folder(source, tmp_path / "timed"))
+    duration, rng = time.monotonic() - start, random.Random(0)
+    for run in range(4):
+        data = tmp_path / f"{run}"
+        for _ in range(2):
+            in_child(lambda d=data: split_folder(source, d), rng.uniform(0.3, 1.1) * duration)
+        assert split_folder(source, data) == expected
+        assert tree(data) == undisturbed
+
+
+@pytest.mark.parametrize("n", [1, 7, 25, N])
+def test_a_kill_while_pictures_are_linked_does_not_divide_the_rest_anew(n, source, tmp_path):
+    split_folder(source, tmp_path / "data")
+    killed = tmp_path / "killed"
+    assert not in_child(killed_before("link", n, lambda: split_folder(source, killed)))
+    assert len(list(killed.glob("*/*/*.jpg"))) == n - 1
+    split_folder(source, killed)
+    assert tree(killed) == tree(tmp_path / "data")
+
+
+@pytest.fixture
+def messy(source):
+    """Drawn couples with what folders of one's own have: copies, damage, authors."""
+    shutil.copy(source / "happy" / "0.jpg", source / "happy" / "again.jpg")
+    ImageOps.mirror(Image.open(source / "happy" / "2.jpg")).save(source / "happy" / "mirrored.jpg")
+    Image.open(source / "happy" / "4.jpg").save(source / "unhappy" / "both.png")
+    Image.new("RGB", (300, 300), "white").save(source / "happy" / "white.png")
+    (source / "unhappy" / "half.jpg").write_bytes((source / "unhappy" / "1.jpg").read_bytes()[:900])
+    (source / "unhappy" / "gone.jpg").symlink_to(source / "nowhere.jpg")
+    rows = [{"file_name": f"{CLASSES[i % 2]}/{i}.jpg", "author": "@ms_six"} for i in range(6, 12)]
+    rows += [{"file_name": f"{CLASSES[i % 2]}/{i}.jpg", "group": "wedding"} for i in range(12, 16)]
+    with (source / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("file_name", "author", "group"))
+        writer.writeheader()
+        writer.writerows(rows)
+    return source
+
+
+def test_a_folder_of_ones_own(messy, tmp_path, capsys):
+    data = tmp_path / "data"
+    report = split_folder(messy, data)
+    out = capsys.readouterr().out
+    assert "Left out: half.jpg is damaged or cut off" in out
+    assert "Left out: There is no picture at" in out
+    assert "Left out: white.png has nothing in it, one colour or close to it." in out
+    both = f"Left out, in both classes: {messy / 'happy/4.jpg'}, {messy / 'unhappy/both.png'}"
+    assert both in out
+    assert out.count("Left out") == 4
+    rows = {row["path"].name: row for row in read_folder(messy)}
+    assert "again.jpg" not in rows  # the same bytes once
+    found = cells(data)
+    assert len(found) == N  # without 4.jpg, with mirrored.jpg
+    assert sum(counts.total() for counts in report.counts.values()) == N
+
+    def group(name):
+        return found[rows[name]["sha256"]]["group"], found[rows[name]["sha256"]]["split"]
+
+    assert group("2.jpg") == group("mirrored.jpg")
+    assert len({group(f"{i}.jpg") for i in range(6, 12)}) == 1
+    assert len({group(f"{i}.jpg") for i in range(12, 16)}) == 1
+    assert group("6.jpg")[0] != group("12.jpg")[0]
+    assert found[rows["6.jpg"]["sha256"]]["author"] == "'@ms_six"
+    assert report.groups == N - 1 - 5 - 3
+    for split in SPLITS:
+        CoupleFolder(data, split)
+    before, places = tree(data), inodes(data)
+    split_folder(messy, data)
+    assert (tree(data), inodes(data)) == (before, places)
+
+
+def test_a_picture_that_changes_its_class_stays_in_its_split(source, tmp_path):
+    split_folder(source, tmp_path / "data")
+    before = cells(tmp_path / "data")
+    (source / "happy" / "0.jpg").rename(source / "unhappy" / "moved.jpg")
+    split_folder(source, tmp_path / "data")
+    after = cells(tmp_path / "data")
+    changed = [key for key in before if after[key]["label"] != before[key]["label"]]
+    assert [after[key]["label"] for key in changed] == ["unhappy"]
+    assert {key: row["split"] for key, row in after.items()} == {
+        key: row["split"] for key, row in before.items()
+    }
+    assert len(list((tmp_path / "data").glob("*/*/*.jpg"))) == N
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda source, data: shutil.rmtree(source), "There is no folder"),
+        (lambda source, data: shutil.rmtree(source / "happy"), "has no folder 'happy'"),
+        (
+            lambda source, data: [p.unlink() for p in (source / "happy").iterdir()],
+            "happy holds no pictures",
+        ),
+        (
+            lambda source, data: [p.unlink() for p in sorted((source / "happy").iterdir())[2:]],
+            "would have no happy picture: there are too few pictures",
+        ),
+        (
+            lambda source, data: (source / "metadata.csv").write_text("a\n1\n"),
+            "no column file_name",
+        ),
+        (lambda source, data: (data.mkdir(), (data / "x").touch()), "holds something else"),
+        (lambda source, data: data.touch(), "data"),
+    ],
+)
+def test_the_command_ends_with_a_sentence(spoil, sentence, source, tmp_path, monkeypatch):
+    spoil(source, tmp_path / "data")
+    monkeypatch.setattr(sys, "argv", ["dataset", str(source), str(tmp_path / "data")])
+    with pytest.raises(SystemExit, match=sentence) as error:
+        main()
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_divides_and_reports(source, tmp_path, monkeypatch, capsys):
+    command = ["dataset", str(source), str(tmp_path / "data"), "--seed", "3"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    out = capsys.readouterr().out
+    assert "train: 28 pictures (14 happy, 14 unhappy)" in out
+    assert out.endswith("No picture, author, series or page is in two splits.\n")
+    split_folder(source, tmp_path / "same", seed=3)
+    assert tree(tmp_path / "same") == tree(tmp_path / "data")

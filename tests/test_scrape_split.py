@@ -1,0 +1,311 @@
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from dclib.data import CLASSES, SPLITS
+from dclib.scrape.split import BRIDGE, SHARES, assign, check_leaks, group_rows, leak_report
+
+HASHES = ("phash", "dhash", "phash_mirrored", "dhash_mirrored")
+
+
+def hashes(rng):
+    return {name: f"{rng.getrandbits(64):016x}" for name in HASHES}
+
+
+def nearly(row, rng, bits=4):
+    """Hashes of a copy of a picture, compressed anew."""
+    flip = sum(1 << place for place in rng.sample(range(64), bits))
+    return {name: f"{int(row[name], 16) ^ flip:016x}" for name in HASHES}
+
+
+def picture(i, rng, **more):
+    """A picture that has nothing to do with any other, unless `more` says so."""
+    row = {"file": f"{i}.jpg", "sha256": f"{rng.getrandbits(256):064x}"}
+    return row | hashes(rng) | {"label": CLASSES[i % 2], "split": ""} | more
+
+
+def pictures(n, seed=0, alone=0.6, start=0):
+    """Pictures of which some share an author, series, page, the pixels, or nearly so."""
+    rng, rows = random.Random(seed), []
+    for i in range(start, start + n):
+        row = picture(i, rng, author=rng.choice(["", "unknown", "Anonymous", f"Ms {i}"]))
+        if rng.random() > alone:
+            row[rng.choice(("author", "series", "page"))] = f"no. {rng.randrange(n)}"
+        if rows and rng.random() < 0.1:
+            row |= nearly(rng.choice(rows), rng)
+        if rows and rng.random() < 0.1:
+            row["pixel_sha256"] = rng.choice(rows).setdefault("pixel_sha256", f"p{i}")
+        rows.append(row)
+    return rows
+
+
+def divide(rows, **options):
+    return [row | place for row, place in zip(rows, assign(rows, **options), strict=True)]
+
+
+def places(rows):
+    return {row["file"]: (row["group"], row["split"], row["reason"]) for row in rows}
+
+
+collections = st.builds(
+    pictures, st.integers(60, 120), st.integers(0, 2**32), st.floats(0.5, 1), st.just(0)
+)
+
+
+def try_divide(rows, **options):
+    try:
+        return divide(rows, **options)
+    except ValueError:  # too few independent pictures
+        assume(False)
+
+
+@given(collections)
+def test_what_belongs_together_is_in_one_group_and_no_group_is_in_two_splits(rows):
+    rows = try_divide(rows)
+    assert {row["split"] for row in rows} == set(SPLITS)
+    for column in ("group", "series", "page", "pixel_sha256", "author"):
+        told = [row for row in rows if row.get(column) not in (None, "", "unknown", "Anonymous")]
+        for value in {row[column] for row in told}:
+            assert len({row["split"] for row in told if row[column] == value}) == 1
+            assert len({row["group"] for row in told if row[column] == value}) == 1
+    check_leaks(rows)
+    assert len({row["group"] for row in rows}) == len(group_rows(rows))
+
+
+@given(collections, st.integers(0, 2**32))
+def test_what_was_placed_stays_when_the_set_grows(rows, seed):
+    before = try_divide(rows)
+    more = pictures(60, seed, start=len(rows))
+    after = divide([*before, *more], seed=seed)
+    for old, new in zip(before, after, strict=False):
+        assert (new["split"], new["reason"]) == (old["split"], "")
+    check_leaks(after)
+    for row in after:
+        assert (row["split"] == "") == (row["reason"] == BRIDGE) == (row["group"] == "")
+
+
+@given(collections, st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(rows, rng):
+    def shuffled(rows):
+        return rng.sample(rows, len(rows))
+
+    first = try_divide(rows)
+    assert places(divide(shuffled(rows))) == places(first)
+    grown = [*first, *pictures(40, 7, start=len(rows))]
+    assert places(divide(shuffled(grown))) == places(divide(grown))
+
+
+@pytest.mark.parametrize("nobody", ["", None, "unknown", " Unknown  Author ", "ANONYMOUS", "n/a"])
+def test_authors_nobody_knows_do_not_join(nobody):
+    rng = random.Random(0)
+    rows = [picture(i, rng, author=nobody) for i in range(3)] + [picture(3, rng)]
+    assert group_rows(rows) == [[0], [1], [2], [3]]
+
+
+def test_names_are_the_same_whatever_their_spaces_and_case():
+    rng = random.Random(0)
+    names = ["Jane  Doe", "jane doe ", "JANE DOE", "Jane Do"]
+    assert group_rows([picture(i, rng, author=n) for i, n in enumerate(names)]) == [[0, 1, 2], [3]]
+
+
+def test_an_author_who_has_the_name_of_a_series_is_not_in_it():
+    rng = random.Random(0)
+    assert len(group_rows([picture(0, rng, author="x"), picture(1, rng, series="x")])) == 2
+
+
+def test_pictures_without_hashes_and_checksums_can_be_divided():
+    rows = [
+        {"file": f"a_photo_with_a_long_name_{i}.jpg", "label": CLASSES[i % 2]} for i in range(60)
+    ]
+    rows = divide(rows)
+    assert len({row["group"] for row in rows}) == 60
+    assert leak_report(rows).nearest is None
+
+
+def test_the_shares_are_met_where_groups_are_small():
+    """Within one group's pictures for each class and split."""
+    rng = random.Random(0)
+    rows = [picture(i, rng, author=f"Ms {i // 3}") for i in range(600)]
+    counts = Counter((row["split"], row["label"]) for row in divide(rows))
+    for split, share in SHARES.items():
+        for label in CLASSES:
+            assert counts[split, label] == pytest.approx(300 * share, abs=3)
+    two = Counter(row["split"] for row in divide(rows, shares={"train": 4, "val": 1}))
+    assert two == {"train": pytest.approx(480, abs=3), "val": pytest.approx(120, abs=3)}
+
+
+def test_a_giant_group_goes_to_train_and_the_rest_evens_out():
+    rng = random.Random(0)
+    rows = [picture(i, rng, author="Ms Giant" if i < 100 else "") for i in range(300)]
+    rows = divide(rows)
+    assert {row["split"] for row in rows[:100]} == {"train"}
+    counts = Counter(row["split"] for row in rows)
+    assert [counts[split] for split in SPLITS] == pytest.approx([210, 45, 45], abs=2)
+
+
+def test_growth_brings_the_shares_back():
+    rng = random.Random(0)
+    first = [picture(i, rng, split="train") for i in range(60)]
+    rows = divide(first + [picture(i, rng) for i in range(60, 200)])
+    counts = Counter(row["split"] for row in rows)
+    assert [counts[split] for split in SPLITS] == pytest.approx([140, 30, 30], abs=2)
+
+
+def test_one_seed_gives_one_split_and_another_seed_another():
+    rows = pictures(100)
+    assert places(divide(rows, seed=1)) == places(divide(rows, seed=1))
+    assert places(divide(rows, seed=1)) != places(divide(rows, seed=2))
+
+
+def grown(*more):
+    """A divided set, an author of train, one of val, and `more` (functions of both) new rows."""
+    rng = random.Random(0)
+    rows = divide([picture(i, rng, author=f"Ms {i}") for i in range(60)])
+    train, val = (next(r for r in rows if r["split"] == split) for split in ("train", "val"))
+    new = [picture(100 + i, rng) | make(train, val) for i, make in enumerate(more)]
+    return rows, divide([*rows, *new])
+
+
+def test_a_picture_that_would_link_two_splits_is_left_out_and_nothing_else():
+    rows, after = grown(
+        lambda train, val: nearly(train, random.Random(1)) | {"author": val["author"]},
+        lambda train, val: {"author": train["author"]},
+        lambda train, val: {"author": val["author"]},
+        lambda train, val: {"author": "Ms New"},
+    )
+    bridge, *rest = after[60:]
+    assert (bridge["group"], bridge["split"], bridge["reason"]) == ("", "", BRIDGE)
+    assert [row["split"] for row in rest[:2]] == ["train", "val"]
+    assert rest[2]["split"]
+    assert places(after[:60]) == places(rows)
+    text = str(leak_report(after, left_out=1))
+    assert "1 pictures left out: they would link two splits." in text
+
+
+def test_of_a_chain_of_new_pictures_between_two_splits_one_is_left_out():
+    _, after = grown(
+        lambda train, val: {"author": train["author"], "series": "x"},
+        lambda train, val: {"series": "x", "page": "y"},
+        lambda train, val: {"page": "y", "author": val["author"]},
+    )
+    assert sorted(row["reason"] for row in after[60:]) == ["", "", BRIDGE]
+    check_leaks(after)
+
+
+def test_a_bridge_is_left_out_again_until_it_links_no_more():
+    _, after = grown(
+        lambda train, val: {"author": train["author"], "page": "x"},
+        lambda train, val: {"author": val["author"], "page": "x"},
+    )
+    left_out = next(row for row in after if row["reason"])
+    assert places(divide(after)) == places(after)
+    left_out["page"] = ""
+    assert all(row["split"] for row in divide(after))
+
+
+def test_pictures_placed_before_that_turn_out_to_be_linked_are_refused_not_moved():
+    rng = random.Random(0)
+    rows = divide([picture(i, rng) for i in range(60)])
+    chosen = [next(row for row in rows if row["split"] == split) for split in ("train", "val")]
+    for row in chosen:
+        row["author"] = "Ms Late"
+    with pytest.raises(ValueError, match=r"train and val share a group.*into an empty folder"):
+        assign(rows)
+
+
+def leak(column):
+    def spoil(left, right):
+        left[column] = right[column] = "the same"
+
+    return spoil
+
+
+def near_duplicate(left, right):
+    right |= nearly(left, random.Random(0), bits=10)
+
+
+def mirrored_duplicate(left, right):
+    copy = nearly(left, random.Random(0))
+    right |= {"phash": copy["phash_mirrored"], "dhash": copy["dhash_mirrored"]}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *map(leak, ("author", "series", "page", "sha256", "pixel_sha256")),
+        near_duplicate,
+        mirrored_duplicate,
+    ],
+)
+@pytest.mark.parametrize("splits", [("train", "val"), ("train", "test"), ("val", "test")])
+def test_every_leak_is_found(spoil, splits):
+    rng = random.Random(0)
+    rows = divide([picture(i, rng, author=f"Ms {i}") for i in range(40)])
+    check_leaks(rows)
+    left, right = (next(row for row in rows if row["split"] == split) for split in splits)
+    spoil(left, right)
+    with pytest.raises(ValueError, match=f"{min(splits)} and {max(splits)} share a group") as error:
+        check_leaks(rows)
+    for row in (left, right):
+        assert f"{row['file']} ({row['split']})" in str(error.value)
+    with pytest.raises(ValueError, match="share a group"):
+        leak_report(rows)
+    right["split"] = ""  # a picture in no split leaks nothing
+    check_leaks(rows)
+
+
+@pytest.mark.parametrize(
+    ("labels", "missing"),
+    [
+        (["happy"] * 30, "train would have no unhappy"),
+        (["happy"] * 30 + ["unhappy"] * 2, "(val|test) would have no unhappy"),
+        ([], "train would have no happy"),
+    ],
+)
+def test_a_split_without_a_class_is_an_error(labels, missing):
+    rng = random.Random(0)
+    rows = [picture(i, rng, label=label) for i, label in enumerate(labels)]
+    with pytest.raises(ValueError, match=f"{missing} picture.*Gather more, or ask for fewer"):
+        assign(rows)
+
+
+def test_many_pictures_of_one_author_are_too_few():
+    rng = random.Random(0)
+    rows = [picture(i, rng, author="Ms Only") for i in range(50)]
+    with pytest.raises(ValueError, match="independent of each other"):
+        assign(rows)
+
+
+def test_the_report_counts_and_names_the_closest_pair():
+    rng = random.Random(0)
+    rows = divide([picture(i, rng) for i in range(100)])
+    train, test = (next(r for r in rows if r["split"] == split) for split in ("train", "test"))
+    test |= nearly(train, rng, bits=11)
+    report = leak_report(rows)
+    assert report.nearest == (11, train["file"], test["file"])
+    lines = str(report).splitlines()
+    assert lines[0].startswith("train: 70 pictures (35 happy, 35 unhappy)")
+    assert [line.split(":")[0] for line in lines[:3]] == list(SPLITS)
+    assert "100 groups, the largest has 1 of 100 pictures." in lines
+    assert (
+        f"The closest two pictures in different splits ({train['file']}, {test['file']}) differ in "
+        "11 of 64 bits."
+    ) in lines
+    assert lines[-1] == "No picture, author, series or page is in two splits."
+    assert "That is much" not in str(report)
+
+
+def test_the_report_warns_of_a_giant_group():
+    rng = random.Random(0)
+    rows = [picture(i, rng, series="wedding" if i < 30 else "") for i in range(100)]
+    text = str(leak_report(divide(rows)))
+    assert "71 groups, the largest has 30 of 100 pictures.\nThat is much" in text
+
+
+@pytest.mark.parametrize("share", [0, -1])
+def test_a_share_of_nothing_is_refused(share):
+    with pytest.raises(ValueError, match="above 0"):
+        assign(pictures(60), shares={"train": 1, "val": share})
