@@ -137,6 +137,26 @@ def test_the_shares_are_met_where_groups_are_small():
     assert two == {"train": pytest.approx(480, abs=3), "val": pytest.approx(120, abs=3)}
 
 
+@given(
+    st.lists(st.integers(1, 8), min_size=3, max_size=8),
+    st.lists(st.integers(1, 8), min_size=3, max_size=8),
+    st.integers(0, 3),
+)
+def test_every_split_has_every_class_wherever_there_are_groups_enough(happy, unhappy, seed):
+    rng, rows = random.Random(seed), []
+    for label, sizes in zip(CLASSES, (happy, unhappy), strict=True):
+        for i, size in enumerate(sizes):
+            more = {"author": f"{label} {i}", "label": label}
+            rows += [picture(len(rows) + k, rng, **more) for k in range(size)]
+    rows = divide(rows, seed=seed)
+    assert {(row["split"], row["label"]) for row in rows} == {
+        (s, c) for s in SPLITS for c in CLASSES
+    }
+    # and when the set grows by a class of which there is hardly any in what was placed
+    again = [row | {"split": row["split"] if row["label"] == "happy" else ""} for row in rows]
+    assert {row["split"] for row in divide(again) if row["label"] == "unhappy"} == {*SPLITS}
+
+
 def test_a_giant_group_goes_to_train_and_the_rest_evens_out():
     rng = random.Random(0)
     rows = [picture(i, rng, author="Ms Giant" if i < 100 else "") for i in range(300)]

@@ -105,7 +105,10 @@ def _bridges(rows, links):
 
 
 def _fill(rows, groups, shares, seed):
-    """{index: split}: large groups first, each to where it leaves the shares least uneven."""
+    """{index: split}: large groups first, each to where it leaves the shares least uneven.
+
+    The last groups of a class go to the splits that have none of it yet.
+    """
     labels = Counter(rows[i]["label"] for group in groups for i in group)
     total = sum(shares.values())
     target = {s: {c: n * shares[s] / total for c, n in labels.items()} for s in shares}
@@ -132,8 +135,13 @@ def _fill(rows, groups, shares, seed):
             name = min(_key(rows[i]) for i in group)
             lot = hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
             fresh.append((-len(group), lot, group))
+    left = Counter(c for _, _, group in fresh for c in {rows[i]["label"] for i in group})
     for _, _, group in sorted(fresh):
-        place(group, min(shares, key=lambda split: cost(group, split)))
+        classes = {rows[i]["label"] for i in group}
+        short = {c for c in classes if left[c] <= sum(not now[s][c] for s in shares)}
+        needy = [s for s in shares if any(not now[s][c] for c in short)]
+        place(group, min(needy or shares, key=lambda split: cost(group, split)))
+        left.subtract(classes)
     return splits
 
 
