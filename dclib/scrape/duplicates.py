@@ -6,14 +6,17 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy.fft import dct
 
-# Bits of 64 in which phash and dhash may both differ in two files of one picture. Measured on 600
-# drawn and 600 photographed couples: files that were compressed, halved, made grey, mirrored or cut
-# by 2 % are all found, nine of ten that were cut by 5 %, half to most of those with a watermark; no
-# two different pictures came so near.
+# Bits of 64 in which phash and dhash may both differ in two files of one picture. Measured on 1,000
+# photographed and 600 drawn couples, 200 edits of each kind: JPEG of quality 30, half size, grey,
+# brighter or darker by 30 %, mirrored, cut by 1 % on every side: all are found; cut by 2 % on two
+# sides 96 % or more, by 2.5 % on every side 94 %, by 5 % on two sides only 20 %; with large letters
+# across 80 %. Taken for one picture by mistake: none of 499,500 pairs of photographs (the nearest
+# differ in 12), 4 of 718,800 pairs of drawings.
 NEAR = 10
 CHUNK = 256  # rows compared at a time: a few MB against some thousands
-LEAST_CONTRAST = 3.0  # grey levels: standard deviation of a picture of 32 x 32 pixels
-_BITS = np.array([bin(i).count("1") for i in range(256)], np.uint8)
+# Grey levels: standard deviation of a picture of 32 x 32 pixels; 1,000 photographs had 14 or more.
+# Faded to 6, 99 % of them are near themselves after JPEG of quality 30, faded to 3 87 %, to 1 26 %.
+LEAST_CONTRAST = 6.0
 
 
 def fingerprints(image):
@@ -79,21 +82,22 @@ def distances(rows, others):
     sides = []
     for side, other in (("", ""), ("_mirrored", ""), ("", "_mirrored")):
         differ = [
-            _differ(_numbers(rows, name + side)[:, None], _numbers(others, name + other))
+            _differ(_signs(rows, name + side), _signs(others, name + other))
             for name in ("phash", "dhash")
         ]
         sides.append(np.maximum(*differ))
     return np.minimum.reduce(sides)
 
 
-def _numbers(rows, name):
-    return np.array([int(row[name], 16) for row in rows], np.uint64)
+def _signs(rows, name):
+    """The bits of hashes as -1 and 1: (len(rows), 64)."""
+    numbers = np.array([int(row[name], 16) for row in rows], ">u8")
+    return np.unpackbits(numbers.view(np.uint8)).reshape(-1, 64) * np.float32(2) - 1
 
 
 def _differ(a, b):
-    """Bits in which arrays of 64-bit numbers differ."""
-    different = np.ascontiguousarray(a ^ b)
-    return _BITS[different.view(np.uint8)].reshape(*different.shape, 8).sum(-1, dtype=np.uint8)
+    """In how many bits each of a differs from each of b, by one matrix product (exact)."""
+    return ((64 - a @ b.T) / 2).astype(np.uint8)
 
 
 def duplicate_groups(rows):
