@@ -315,14 +315,45 @@ def test_the_report_counts_and_names_the_closest_pair():
         "11 of 64 bits."
     ) in lines
     assert lines[-1] == "No picture, author, series or page is in two splits."
-    assert "That is much" not in str(report)
+    assert "One group has" not in str(report)
+
+
+def test_the_report_counts_authors_who_are_known():
+    rng = random.Random(0)
+    names = ["Ms A", "ms  a", "Mr B", "unknown", "", None]
+    rows = [picture(i, rng, author=name, split="train") for i, name in enumerate(names)]
+    rows += [picture(i, rng, split="val") for i in (6, 7)]
+    report = leak_report(rows)
+    assert report.authors == {"train": 2, "val": 0}
+    lines = str(report).splitlines()
+    assert lines[0] == "train: 6 pictures (3 happy, 3 unhappy) by 2 known authors"
+    assert lines[1] == "val: 2 pictures (1 happy, 1 unhappy)"
+
+
+def test_the_report_warns_of_few_groups():
+    """Ten pictures of one author are one."""
+    rng = random.Random(0)
+    rows = [picture(i, rng, split=("train", "val")[i >= 40]) for i in range(80)]
+    assert leak_report(rows).few == []
+    for row in rows[40:58]:
+        row["author"] = "Ms Many"
+    assert leak_report(rows).few == []
+    for row in rows[60::2]:
+        row["author"] = "Ms Many"
+    report = leak_report(rows)
+    assert report.few == [("val", "happy", 2)]
+    assert "Few for a number you can trust: 2 happy groups in val." in str(report)
 
 
 def test_the_report_warns_of_a_giant_group():
     rng = random.Random(0)
     rows = [picture(i, rng, series="wedding" if i < 30 else "") for i in range(100)]
     text = str(leak_report(divide(rows)))
-    assert "71 groups, the largest has 30 of 100 pictures.\nThat is much" in text
+    assert "71 groups, the largest has 30 of 100 pictures.\nOne group has 30% of the" in text
+    rows = [picture(i, rng, series="wedding" if i < 30 and i % 2 else "") for i in range(100)]
+    report = leak_report(divide(rows))
+    assert report.giant == (0.3, "unhappy")
+    assert "One group has 30% of the unhappy pictures" in str(report)
 
 
 @pytest.mark.parametrize("share", [0, -1])

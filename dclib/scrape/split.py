@@ -15,7 +15,8 @@ from dclib.scrape.duplicates import UnionFind, distances, near_pairs
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 NOBODY = {"", "unknown", "unknown author", "unknown photographer", "anonymous", "none", "n/a"}
 BRIDGE = "would link two splits"
-GIANT = 0.2  # share of all pictures from which on one group deserves a warning
+GIANT = 0.2  # share of a class from which on one group deserves a warning
+FEW = 10  # groups of a class in a split below which its numbers deserve one
 
 
 def group_rows(rows):
@@ -32,13 +33,18 @@ def _links(rows):
     links = [set() for _ in rows]
     for i, row in enumerate(rows):
         for name in ("sha256", "pixel_sha256", "author", "series", "page"):
-            value = " ".join(str(row.get(name) or "").lower().split())
-            if value not in NOBODY:
+            if value := _told(row, name):
                 links[i].add((name, value))
     for i, j in near_pairs(rows):
         links[i].add(("near", i, j))
         links[j].add(("near", i, j))
     return links
+
+
+def _told(row, name):
+    """A value without what spelling makes of it; "" for nobody."""
+    value = " ".join(str(row.get(name) or "").lower().split())
+    return "" if value in NOBODY else value
 
 
 def _groups(links):
@@ -175,8 +181,11 @@ class LeakReport:
     """What was checked about a split, as sentences; made by `leak_report`."""
 
     counts: dict  # split -> Counter of labels
+    authors: dict  # split -> known authors
     groups: int
     largest: int  # pictures in the largest group
+    giant: tuple  # (share, label): the largest part of a class that one group holds
+    few: list  # (split, label, groups) below FEW
     nearest: tuple  # (bits, file, file) of the closest pair in two splits, None if there is none
     left_out: int
 
@@ -184,11 +193,18 @@ class LeakReport:
         lines = []
         for split, labels in self.counts.items():
             counts = ", ".join(f"{labels[name]} {name}" for name in CLASSES)
-            lines.append(f"{split}: {labels.total()} pictures ({counts})")
+            by = f" by {self.authors[split]} known authors" if self.authors[split] else ""
+            lines.append(f"{split}: {labels.total()} pictures ({counts}){by}")
         n = sum(labels.total() for labels in self.counts.values())
         lines.append(f"{self.groups} groups, the largest has {self.largest} of {n} pictures.")
-        if self.largest > GIANT * n:
-            lines.append("That is much: look at what holds it together before you trust a number.")
+        share, label = self.giant
+        if share > GIANT:
+            lines.append(
+                f"One group has {share:.0%} of the {label} pictures: look at what holds it "
+                "together before you trust a number."
+            )
+        for split, label, groups in self.few:
+            lines.append(f"Few for a number you can trust: {groups} {label} groups in {split}.")
         if self.nearest:
             bits, first, second = self.nearest
             lines.append(
@@ -206,11 +222,21 @@ def leak_report(rows, left_out=0):
     check_leaks(rows)
     there = {row.get("split") for row in rows}
     by_split = {s: [row for row in rows if row.get("split") == s] for s in SPLITS if s in there}
-    groups = group_rows([row for placed in by_split.values() for row in placed])
+    groups = [
+        [placed[i] for i in group] for placed in by_split.values() for group in group_rows(placed)
+    ]
+    counts = {s: Counter(row["label"] for row in placed) for s, placed in by_split.items()}
+    labels = sum(counts.values(), Counter())
+    parts = [(Counter(row["label"] for row in group), group[0]["split"]) for group in groups]
+    spread = Counter((split, label) for part, split in parts for label in part)
+    shares = [(n / labels[label], label) for part, _ in parts for label, n in part.items()]
     return LeakReport(
-        {split: Counter(row["label"] for row in placed) for split, placed in by_split.items()},
+        counts,
+        {s: len({_told(row, "author") for row in placed} - {""}) for s, placed in by_split.items()},
         len(groups),
         max(map(len, groups), default=0),
+        max(shares, default=(0, "")),
+        [(s, c, spread[s, c]) for s in by_split for c in CLASSES if spread[s, c] < FEW],
         _closest(list(by_split.values())),
         left_out,
     )
