@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
-from dclib.pictures import read_picture
+from dclib.pictures import PictureError, read_picture
 
 HIGH = 0.65  # area under the curve from which on, if its interval agrees, we warn
 FOLDS, DRAWS = 5, 1000
@@ -32,7 +32,8 @@ FOLDS, DRAWS = 5, 1000
 class Probe:
     """How well metadata alone separates the classes: areas under the ROC curve, 0.5 is guessing.
 
-    `auroc` with its 95 % interval `low` to `high` over `groups` groups; `columns`: each alone.
+    `auroc` with its 95 % interval `low` to `high` over `groups` groups, `alone` of them pictures
+    whose group nobody told; `columns`: each by itself.
     """
 
     auroc: float
@@ -41,6 +42,7 @@ class Probe:
     counts: dict
     groups: int
     columns: dict
+    alone: int = 0
 
     @property
     def warns(self):
@@ -54,6 +56,11 @@ class Probe:
             f"weight, mean colour and source tells the classes apart with AUROC {self.auroc:.2f} "
             f"(95 % interval {self.low:.2f} to {self.high:.2f}; 0.5 is guessing). "
         )
+        if self.alone:
+            text += (
+                f"{self.alone} pictures have no group and count as one each; if some belong "
+                "together, the interval is too narrow. "
+            )
         if self.warns:
             best = sorted(self.columns, key=lambda name: -abs(self.columns[name] - 0.5))[:3]
             return text + (
@@ -76,6 +83,7 @@ def probe(rows, seed=0):
     labels = np.array([CLASSES.index(row["label"]) for row in rows])
     names, columns = _columns(rows)
     told = [row.get("group") or f"row {i}" for i, row in enumerate(rows)]
+    unknown = sum(not row.get("group") for row in rows)
     groups = np.unique(told, return_inverse=True)[1]
     for index, name in enumerate(CLASSES):
         if len(set(groups[labels == index])) < FOLDS:
@@ -92,7 +100,7 @@ def probe(rows, seed=0):
     alone = {name: roc_auc_score(labels, columns[:, i]) for i, name in enumerate(names)}
     counts = Counter(CLASSES[label] for label in labels)
     area = roc_auc_score(labels, scores)
-    return Probe(area, low, high, counts, int(groups.max()) + 1, alone)
+    return Probe(area, low, high, counts, int(groups.max()) + 1, alone, unknown)
 
 
 def _columns(rows):
@@ -129,6 +137,7 @@ def measure_pictures(root):
     """Rows for `probe` from a data set folder, all splits, with what its metadata.csv tell.
 
     Size and bytes are those of metadata.csv where it has them (of the originals), else the file's.
+    Pictures that cannot be read are printed and left out, as `dclib.data.CoupleFolder` does.
     """
     rows = []
     for split in splits_of(root):
@@ -137,7 +146,10 @@ def measure_pictures(root):
         for path, label in list_pictures(folder, CLASSES):
             row = told.get(path.relative_to(folder).as_posix(), {})
             known = {name: value for name, value in row.items() if value}
-            rows.append(_measure(path) | known | {"label": CLASSES[label]})
+            try:
+                rows.append(_measure(path) | known | {"label": CLASSES[label]})
+            except (PictureError, OSError) as error:
+                print(f"Left out of {split}: {error}")
     return rows
 
 
