@@ -127,7 +127,8 @@ def _fetch_all(manifest, sources, fetcher, workers, progress):
                     running[task] = row
                 record(wait(running, return_when=FIRST_COMPLETED).done)
         finally:  # stopped by hand: what is under way is still recorded
-            record([task for task in list(running) if not task.cancel()])
+            running_still = [task for task in running if not task.cancel()]
+            record([task for task in running_still if not task.exception()])
 
 
 def _in_turns(rows):
