@@ -103,7 +103,7 @@ def _list_page(manifest, source, state, fetcher):
 
 def _fetch_all(manifest, sources, fetcher, workers, progress):
     """Take every open row one step further, in threads, until none can go on in this run."""
-    todo = _in_turns(manifest.rows(OPEN))
+    todo = _in_turns([row for row in manifest.rows(OPEN) if row["source"] in sources])
     bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
     running = {}
 
