@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000  # checked before decoding: 240 MB as RGB
+TURNS = {  # what the orientation of EXIF asks for
+    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180},
+    **{4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE},
+    **{6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90},
+}
 
 
 class Picture(NamedTuple):
@@ -54,12 +59,13 @@ def read_picture(source):
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         notes.append(f"{name} is animated; its first frame was used.")
     try:
-        upright = ImageOps.exif_transpose(image)
-        return Picture(_to_rgb(upright), tuple(notes))
+        rgb = _to_rgb(_upright(image))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"{name} is damaged or cut off ({error}); save or copy it again."
         ) from error
+    rgb.info.clear()  # nothing but the pixels: no mark that would turn it again, no comment, no GPS
+    return Picture(rgb, tuple(notes))
 
 
 def _open(data, name):
@@ -100,6 +106,13 @@ def _from_array(array):
     if array.dtype != np.uint8:
         raise PictureError(f"An array must be uint8, uint16 or floating point, not {array.dtype}.")
     return Image.fromarray(array)
+
+
+def _upright(image):
+    """What ImageOps.exif_transpose returns; that one fails where another mark makes no sense."""
+    image.load()
+    mark = image.getexif().get(ExifTags.Base.Orientation)
+    return image.transpose(TURNS[mark]) if mark in TURNS else image
 
 
 def _to_rgb(image):

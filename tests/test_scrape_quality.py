@@ -91,6 +91,15 @@ def test_no_metadata_is_kept(drawn):
         assert again.format == "JPEG"
 
 
+@pytest.mark.parametrize("odd", [b"\x01\x1a\x00\x02", b"\x01\x1a\x00\x07", b"\x01\x01\x00\x05"])
+def test_marks_that_make_no_sense_spoil_no_picture(odd, drawn):
+    """Found by changing bytes at random: marks of wrong types, which Pillow cannot write again."""
+    marks = exif(tags={0x0112: 6, 0x011A: 72.5})  # 0x011A: resolution, type 5
+    content = encode(drawn.transpose(UNDONE_BY[6]), exif=marks, quality=95)
+    assert content.count(b"\x01\x1a\x00\x05") == 1
+    assert difference(kept(content.replace(b"\x01\x1a\x00\x05", odd)), drawn) < 3
+
+
 def modes(drawn):
     """What the kept picture should look like, and a file in an odd mode."""
     grey, deep = drawn.convert("L"), np.asarray(drawn.convert("L")).astype(np.uint16) * 257
