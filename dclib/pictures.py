@@ -72,7 +72,7 @@ def _open(data, name):
     """Parse the header only: kind and size are known, no pixel is decoded."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our cap is lower
+            warnings.simplefilter("ignore")  # of many pixels (our cap is lower), of odd EXIF marks
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise PictureError(_too_large(name)) from error
@@ -111,7 +111,9 @@ def _from_array(array):
 def _upright(image):
     """What ImageOps.exif_transpose returns; that one fails where another mark makes no sense."""
     image.load()
-    mark = image.getexif().get(ExifTags.Base.Orientation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that EXIF is cut off: the picture is not
+        mark = image.getexif().get(ExifTags.Base.Orientation)
     return image.transpose(TURNS[mark]) if mark in TURNS else image
 
 

@@ -72,7 +72,8 @@ def probe(rows, seed=0):
 
     Logistic regression, cross-validated so that no group is in training and test; the interval is
     a bootstrap over groups, of the scores as they are: for labels drawn by lot, 82 of 100 such
-    intervals held 0.5 (100 pictures each), and 4 of 100 probes warned. Returns a `Probe`; raises ValueError if a class has too few groups.
+    intervals held 0.5 (100 pictures each), and 4 of 100 probes warned. Returns a `Probe`; raises
+    ValueError if a class has too few groups.
     """
     labels = np.array([CLASSES.index(row["label"]) for row in rows])
     names, columns = _columns(rows)
