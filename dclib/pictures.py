@@ -56,10 +56,12 @@ def read_picture(source):
             f"A picture is a path, bytes, an array or a Pillow image, not {source!r}."
         )
     notes = []
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        notes.append(f"{name} is animated; its first frame was used.")
     try:
-        rgb = _to_rgb(_upright(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of marks that are cut off: the picture need not be
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                notes.append(f"{name} is animated; its first frame was used.")
+            rgb = _to_rgb(_upright(image))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"{name} is damaged or cut off ({error}); save or copy it again."
@@ -109,11 +111,9 @@ def _from_array(array):
 
 
 def _upright(image):
-    """What ImageOps.exif_transpose returns; that one fails where another mark makes no sense."""
+    """As ImageOps.exif_transpose, which fails where any other mark makes no sense."""
     image.load()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that EXIF is cut off: the picture is not
-        mark = image.getexif().get(ExifTags.Base.Orientation)
+    mark = image.getexif().get(ExifTags.Base.Orientation)
     return image.transpose(TURNS[mark]) if mark in TURNS else image
 
 
