@@ -62,7 +62,7 @@ def read_picture(source):
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 notes.append(f"{name} is animated; its first frame was used.")
             rgb = _to_rgb(_upright(image))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises nearly anything on damaged bytes
         raise PictureError(
             f"{name} is damaged or cut off ({error}); save or copy it again."
         ) from error
