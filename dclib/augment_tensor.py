@@ -106,16 +106,19 @@ class TensorTransform(EvalTransform):
 def apply_draws(images, draws):
     """Grey levels (B, 3, H, W) float32 from 0 to 255, each varied as its draw says.
 
-    On a GPU, pictures whose turn has come for the same operation go through it together; a CPU is
-    faster with one picture after the other, which stays in its cache.
+    A GPU takes the whole batch at once; a CPU is faster with one picture after the other, which
+    stays in its cache.
     """
-    if images.device.type == "cpu" and len(images) > 1:
-        singles = [apply_draws(images[i : i + 1], [draw]) for i, draw in enumerate(draws)]
-        return torch.cat(singles)
+    if images.device.type != "cpu":
+        return apply_together(images, draws)
+    return torch.cat([apply_together(images[[i]], [draw]) for i, draw in enumerate(draws)])
+
+
+def apply_together(images, draws):
+    """`apply_draws` step by step: always the operation whose turn it is for most pictures."""
     waiting = [list(draw["order"]) for draw in draws]
     while any(waiting):
-        turns = Counter(names[0] for names in waiting if names)
-        name = turns.most_common(1)[0][0]
+        name = Counter(names[0] for names in waiting if names).most_common(1)[0][0]
         rows = [row for row, names in enumerate(waiting) if names[:1] == [name]]
         for row in rows:
             waiting[row].pop(0)
