@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from PIL import Image
 
 HAPPY, UNHAPPY = (
     "#0072B2",
@@ -77,9 +78,14 @@ def plot_prediction(image, prediction):
     return fig
 
 
-def save_figure(fig, path):
-    """Write a PNG without a time stamp, making its folder. Returns the path."""
+def save_figure(fig, path, colours=None):
+    """Write a PNG without a time stamp, making its folder. Returns the path.
+
+    `colours`: at most so many (up to 256), which makes a figure of many photographs a third as big.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=85, bbox_inches="tight", metadata={"Software": None})
+    if colours:
+        Image.open(path).convert("RGB").quantize(colours).save(path, optimize=True)
     return path
