@@ -36,19 +36,20 @@ class TensorPolicy:
         """Vary `images` (B, 3, H, W), uint8 or float in [0, 1]; the same shape and type come back.
 
         `keys`: B pairs (epoch, index), as a list or a (B, 2) tensor. Raises ValueError for anything
-        else.
+        else. A GPU takes the batch at once; on a CPU one picture after the other is faster, because
+        it stays in the cache.
         """
         keys = torch.as_tensor(keys).tolist()
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}.")
         if len(keys) != len(images):
             raise ValueError(f"{len(images)} images need as many (epoch, index), not {len(keys)}.")
-        draws = [self.draw(epoch, index) for epoch, index in keys]
-        if images.dtype == torch.uint8:
-            return apply_draws(images.float(), draws).to(torch.uint8)
-        if not images.is_floating_point():
+        if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}.")
-        return (apply_draws(images.float() * 255, draws) / 255).to(images.dtype)
+        draws = [self.draw(epoch, index) for epoch, index in keys]
+        if images.device.type != "cpu":
+            return _vary(images, draws)
+        return torch.cat([_vary(images[[i]], [draw]) for i, draw in enumerate(draws)])
 
     def draw(self, epoch, index):
         """What one picture gets: a dict of parameters by operation, and their "order"."""
@@ -103,19 +104,17 @@ class TensorTransform(EvalTransform):
         return super().undo(self.finish((pixels[None], key[None]), "cpu")[0])
 
 
+def _vary(images, draws):
+    if images.dtype == torch.uint8:
+        return apply_draws(images.float(), draws).to(torch.uint8)
+    return (apply_draws(images.float() * 255, draws) / 255).to(images.dtype)
+
+
 def apply_draws(images, draws):
-    """Grey levels (B, 3, H, W) float32 from 0 to 255, each varied as its draw says.
+    """Grey levels (B, 3, H, W) float32 from 0 to 255, each picture varied as its draw says.
 
-    A GPU takes the whole batch at once; a CPU is faster with one picture after the other, which
-    stays in its cache.
+    Step by step: always the operation whose turn it is for most pictures.
     """
-    if images.device.type != "cpu":
-        return apply_together(images, draws)
-    return torch.cat([apply_together(images[[i]], [draw]) for i, draw in enumerate(draws)])
-
-
-def apply_together(images, draws):
-    """`apply_draws` step by step: always the operation whose turn it is for most pictures."""
     waiting = [list(draw["order"]) for draw in draws]
     while any(waiting):
         name = Counter(names[0] for names in waiting if names).most_common(1)[0][0]
