@@ -96,7 +96,7 @@ def _colour():
         "sepia": iaa.Sequential([grey, tint(1.07, 0.87, 0.63)]),
         "black and white": iaa.Sequential([grey, iaa.SigmoidContrast(gain=8, cutoff=0.45)]),
         "moonlight": iaa.Sequential([iaa.Grayscale(0.7), tint(0.4, 0.5, 0.8)]),
-        "vivid": iaa.Sequential([iaa.MultiplySaturation(2.2), iaa.SigmoidContrast(6, 0.55)]),
+        "vivid": iaa.Sequential([iaa.MultiplySaturation(1.7), iaa.SigmoidContrast(6, 0.55)]),
         "poster": iaa.Posterize(nb_bits=2),
         "eight colours": iaa.KMeansColorQuantization(n_colors=8, to_colorspace="RGB"),
     }
