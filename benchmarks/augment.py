@@ -46,7 +46,7 @@ def nearest_in_torchvision(size):
             v2.RandomHorizontalFlip(0.5),
             v2.RandomResizedCrop(size, scale=(0.64, 1), antialias=False),
             v2.RandomApply([v2.GaussianBlur(5, (0.01, 0.5))], 0.5),
-            v2.RandomApply([v2.GaussianNoise(sigma=0.025)], 1.0),
+            v2.GaussianNoise(sigma=0.025),
             v2.ColorJitter(brightness=0.2),
             v2.RandomAffine(
                 25,

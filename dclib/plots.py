@@ -126,5 +126,7 @@ def save_figure(fig, path, colours=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=85, bbox_inches="tight", metadata={"Software": None})
     if colours:
-        Image.open(path).convert("RGB").quantize(colours, kmeans=1).save(path, optimize=True)
+        image = Image.open(path).convert("RGB")
+        palette = image.quantize(colours, kmeans=1)
+        image.quantize(palette=palette).save(path, optimize=True)  # dithered
     return path
