@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from PIL import Image
 
 HAPPY, UNHAPPY = (
     "#0072B2",
@@ -121,9 +122,55 @@ def plot_funnel(steps):
     return fig
 
 
-def save_figure(fig, path):
-    """Write a PNG without a time stamp, making its folder. Returns the path."""
+def plot_distributions(samples):
+    """Cumulative shares of {quantity: {source: values}}, one panel a quantity."""
+    fig, axes = plt.subplots(1, len(samples), figsize=(3.2 * len(samples), 2.6), sharey=True)
+    for axis, (quantity, sources) in zip(np.atleast_1d(axes), samples.items(), strict=True):
+        for (source, values), style in zip(sources.items(), ("-", "--"), strict=False):
+            values = np.sort(values)
+            shares = np.arange(1, len(values) + 1) / len(values)
+            axis.step(values, shares, style, color="0.2", label=f"{source}, n = {len(values)}")
+        axis.set(xlabel=quantity, ylim=(0, 1))
+    np.atleast_1d(axes)[0].set_ylabel("share of draws below")
+    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def plot_accuracies(results):
+    """Bars of {model: {test set: Accuracy}} with their intervals, one group a test set."""
+    fig, axis = plt.subplots(figsize=(8, 3.2))
+    width, greys = 0.8 / len(results), np.linspace(0.75, 0.3, len(results))
+    for place, (model, tests) in enumerate(results.items()):
+        at = np.arange(len(tests)) + (place - (len(results) - 1) / 2) * width
+        heights = [test.accuracy for test in tests.values()]
+        reach = [[t.accuracy - t.low for t in tests.values()]]
+        reach += [[t.high - t.accuracy for t in tests.values()]]
+        axis.bar(at, heights, 0.9 * width, color=str(greys[place]), label=model)
+        axis.errorbar(at, heights, reach, fmt="none", ecolor="black", capsize=3, lw=1)
+        for x, test in zip(at, tests.values(), strict=True):
+            axis.text(x, test.high + 0.02, f"{test.accuracy:.2f}", ha="center", fontsize=9)
+    n = {test.n for tests in results.values() for test in tests.values()}
+    axis.set_xticks(range(len(tests)), list(tests))
+    axis.axhline(0.5, color="0.5", lw=1, ls=":")
+    axis.set(ylim=(0, 1.15), ylabel=f"accuracy (n = {', '.join(map(str, sorted(n)))})")
+    axis.legend(frameon=False, fontsize=9, ncols=len(results), loc="upper right")
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def save_figure(fig, path, colours=None):
+    """Write a PNG without a time stamp, making its folder. Returns the path.
+
+    `colours`: at most so many (up to 256), which makes a figure of many photographs a third as big.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=85, bbox_inches="tight", metadata={"Software": None})
+    if colours:
+        image = Image.open(path).convert("RGB")
+        palette = image.quantize(colours, kmeans=1)
+        image.quantize(palette=palette).save(path, optimize=True)  # dithered
     return path
