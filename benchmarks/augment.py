@@ -8,11 +8,8 @@ out. kornia is measured where it can be imported; the project does without it.
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -20,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from machine import machine, versions
 from torchvision.transforms import v2
 
 from dclib.augment import authors_policy
@@ -28,6 +26,8 @@ from dclib.demo import sample_scene
 from dclib.drawing import draw_scene
 
 RESULTS = Path(__file__).parent / "results" / "augment.json"
+PACKAGES = ["torch", "torchvision", "numpy", "imgaug", "opencv-python-headless", "opencv-python"]
+PACKAGES += ["kornia"]
 NO_GPU = "this machine has no CUDA device"
 NO_KORNIA = "kornia is not installed"
 LABELS = {
@@ -133,22 +133,6 @@ def measure(found, n, repeats):
     return results
 
 
-def machine():
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((li.split(":")[1].strip() for li in lines if li.startswith("model name")), cpu)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "system": platform.system()}
-
-
-def versions():
-    names = ["torch", "torchvision", "numpy", "imgaug", "opencv-python-headless"]
-    names += ["opencv-python", "kornia"]
-    found = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    return {"python": platform.python_version()} | {n: found[n] for n in names if n in found}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=512, help="pixels a side")
@@ -168,7 +152,12 @@ def main():
     for result in results.values():
         if result["images_per_s"]:
             result["ratio_to_imgaug"] = round(result["images_per_s"] / imgaug, 2)
-    report = {"machine": machine(), "versions": versions(), "threads": 1, "size_px": args.size}
+    report = {
+        "machine": machine(),
+        "versions": versions(PACKAGES),
+        "threads": 1,
+        "size_px": args.size,
+    }
     report |= {"pictures_a_turn": args.pictures, "turns": args.repeats, "results": results}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
