@@ -32,6 +32,10 @@ class EvalTransform:
         """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
         return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
 
+    def finish(self, batch, device):
+        """What is left to do with a loader's batch on the device that trains: here, to go there."""
+        return batch.to(device, non_blocking=True)
+
     def undo(self, images):
         """Back to colours: (..., 3, H, W) normalised -> (..., H, W, 3) float in [0, 1]."""
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
@@ -66,31 +70,49 @@ def authors_policy(strength=1.0):
     `strength` scales every range: 1 as published, 0 leaves only the mirror image. Raises ValueError
     outside [0, 1].
     """
-    if not 0 <= strength <= 1:
-        raise ValueError(f"The strength of augmentation lies between 0 and 1, not {strength}.")
+    ranges = policy_ranges(strength)
     from dclib.imgaug_numpy2 import iaa
-
-    def around(low, high, neutral=0.0):
-        return (neutral + strength * (low - neutral), neutral + strength * (high - neutral))
 
     return iaa.Sequential(
         [
             iaa.Fliplr(0.5),
-            iaa.Crop(percent=around(0, 0.1)),
-            iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=around(0, 0.5))),
-            iaa.AdditiveGaussianNoise(scale=around(0, 0.05 * 255), per_channel=0.5),
-            iaa.Multiply(around(0.8, 1.2, neutral=1), per_channel=0.2),
+            iaa.Crop(percent=ranges["crop"]),
+            iaa.Sometimes(0.5, iaa.GaussianBlur(sigma=ranges["blur"])),
+            iaa.AdditiveGaussianNoise(scale=ranges["noise"], per_channel=0.5),
+            iaa.Multiply(ranges["multiply"], per_channel=0.2),
             iaa.Affine(
-                scale={axis: around(0.8, 1.2, neutral=1) for axis in "xy"},
-                translate_percent={axis: around(-0.2, 0.2) for axis in "xy"},
-                rotate=around(-25, 25),
-                shear=around(-8, 8),
+                scale={axis: ranges["scale"] for axis in "xy"},
+                translate_percent={axis: ranges["translate"] for axis in "xy"},
+                rotate=ranges["rotate"],
+                shear=ranges["shear"],
             ),
-            iaa.AddToHueAndSaturation(tuple(map(round, around(-10, 10))), per_channel=True),
-            iaa.LinearContrast(around(0.75, 1.5, neutral=1)),  # ContrastNormalization in 2019
+            iaa.AddToHueAndSaturation(ranges["colour"], per_channel=True),
+            iaa.LinearContrast(ranges["contrast"]),  # ContrastNormalization in 2019
         ],
         random_order=True,
     )
+
+
+def policy_ranges(strength):
+    """(low, high) of every parameter of the authors' policy, scaled about what changes nothing."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"The strength of augmentation lies between 0 and 1, not {strength}.")
+
+    def around(low, high, neutral=0.0):
+        return (neutral + strength * (low - neutral), neutral + strength * (high - neutral))
+
+    return {
+        "crop": around(0, 0.1),  # share of a side, each of the four drawn for itself
+        "blur": around(0, 0.5),  # sigma in pixels
+        "noise": around(0, 0.05 * 255),  # standard deviation in grey levels
+        "multiply": around(0.8, 1.2, neutral=1),
+        "scale": around(0.8, 1.2, neutral=1),
+        "translate": around(-0.2, 0.2),  # share of a side
+        "rotate": around(-25, 25),  # degrees
+        "shear": around(-8, 8),  # degrees
+        "colour": tuple(map(round, around(-10, 10))),  # whole steps of hue and saturation
+        "contrast": around(0.75, 1.5, neutral=1),
+    }
 
 
 def _draw_seed(seed, epoch, index):

@@ -18,6 +18,7 @@ class TrainConfig:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     augment: float = 1.0  # strength of the authors' augmentation; 0 trains without any
+    augmenter: str = "imgaug"  # in the loader; "tensor" does the same on the training device
     dropout_samples: int = 8
     dropout_loss: str = "logits"  # "loss" is multi-sample dropout as published
     freeze_backbone: bool = False

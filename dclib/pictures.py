@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 80_000_000  # checked before decoding: 240 MB as RGB
+TURNS = {  # what the orientation of EXIF asks for
+    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180},
+    **{4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE},
+    **{6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90},
+}
 
 
 class Picture(NamedTuple):
@@ -51,22 +56,25 @@ def read_picture(source):
             f"A picture is a path, bytes, an array or a Pillow image, not {source!r}."
         )
     notes = []
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        notes.append(f"{name} is animated; its first frame was used.")
     try:
-        upright = ImageOps.exif_transpose(image)
-        return Picture(_to_rgb(upright), tuple(notes))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of marks that are cut off: the picture need not be
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                notes.append(f"{name} is animated; its first frame was used.")
+            rgb = _to_rgb(_upright(image))
+    except Exception as error:  # Pillow raises nearly anything on damaged bytes
         raise PictureError(
             f"{name} is damaged or cut off ({error}); save or copy it again."
         ) from error
+    rgb.info.clear()  # nothing but the pixels: no mark that would turn it again, no comment, no GPS
+    return Picture(rgb, tuple(notes))
 
 
 def _open(data, name):
     """Parse the header only: kind and size are known, no pixel is decoded."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our cap is lower
+            warnings.simplefilter("ignore")  # of many pixels (our cap is lower), of odd EXIF marks
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise PictureError(_too_large(name)) from error
@@ -100,6 +108,13 @@ def _from_array(array):
     if array.dtype != np.uint8:
         raise PictureError(f"An array must be uint8, uint16 or floating point, not {array.dtype}.")
     return Image.fromarray(array)
+
+
+def _upright(image):
+    """As ImageOps.exif_transpose, which fails where any other mark makes no sense."""
+    image.load()
+    mark = image.getexif().get(ExifTags.Base.Orientation)
+    return image.transpose(TURNS[mark]) if mark in TURNS else image
 
 
 def _to_rgb(image):

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from PIL import Image
 
 HAPPY, UNHAPPY = (
     "#0072B2",
@@ -77,9 +78,99 @@ def plot_prediction(image, prediction):
     return fig
 
 
-def save_figure(fig, path):
-    """Write a PNG without a time stamp, making its folder. Returns the path."""
+def plot_probe(probe):
+    """What each column of a `dclib.shortcuts.Probe` tells of the label, and all together."""
+    columns = dict(sorted(probe.columns.items(), key=lambda column: abs(column[1] - 0.5)))
+    fig, axis = plt.subplots(figsize=(6, 0.25 * len(columns) + 1.3))
+    for name, area in columns.items():
+        larger = "unhappy" if area > 0.5 else "happy"
+        axis.barh(name, area - 0.5, left=0.5, color=COLOURS[larger], alpha=0.6)
+    axis.hlines("all, on pictures left out", probe.low, probe.high, color="0.2", lw=2)
+    axis.plot(probe.auroc, "all, on pictures left out", "o", color="0.2")
+    axis.axvline(0.5, color="0.7", lw=1, ls=":")
+    axis.set(xlim=(0, 1), xlabel="happy have more   ←   AUROC   →   unhappy have more")
+    n = sum(probe.counts.values())
+    axis.set_title(f"n = {n} in {probe.groups} groups; line: 95 % interval", fontsize=9)
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def plot_funnel(steps):
+    """From all candidates to those kept: `steps` are (stage, reason, count), as `funnel` gives."""
+    left = sum(count for _, _, count in steps)
+    stages = list(dict.fromkeys(stage for stage, _, _ in steps if stage != "kept"))
+    colours = dict(zip(stages, sns.color_palette("crest", len(stages)), strict=True))
+    bars = [("all candidates", left, 0, "0.75")]
+    for stage, reason, count in steps:
+        if stage != "kept":
+            left -= count
+            bars.append((f"{stage}: {reason}" if reason else stage, count, left, colours[stage]))
+    bars.append(("kept", left, 0, "0.2"))
+    fig, axis = plt.subplots(figsize=(7, 0.25 * len(bars) + 0.9))
+    for row, (_, count, start, colour) in enumerate(bars):
+        axis.barh(row, count, left=start, color=colour)
+        axis.annotate(
+            f"{count}", (start + count, row), (3, 0), textcoords="offset points", va="center"
+        )
+    axis.set_yticks(range(len(bars)), [name for name, *_ in bars])
+    axis.invert_yaxis()
+    axis.set_xlabel("pictures")
+    axis.margins(x=0.1)
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def plot_distributions(samples):
+    """Cumulative shares of {quantity: {source: values}}, one panel a quantity."""
+    fig, axes = plt.subplots(1, len(samples), figsize=(3.2 * len(samples), 2.6), sharey=True)
+    for axis, (quantity, sources) in zip(np.atleast_1d(axes), samples.items(), strict=True):
+        for (source, values), style in zip(sources.items(), ("-", "--"), strict=False):
+            values = np.sort(values)
+            shares = np.arange(1, len(values) + 1) / len(values)
+            axis.step(values, shares, style, color="0.2", label=f"{source}, n = {len(values)}")
+        axis.set(xlabel=quantity, ylim=(0, 1))
+    np.atleast_1d(axes)[0].set_ylabel("share of draws below")
+    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def plot_accuracies(results):
+    """Bars of {model: {test set: Accuracy}} with their intervals, one group a test set."""
+    fig, axis = plt.subplots(figsize=(8, 3.2))
+    width, greys = 0.8 / len(results), np.linspace(0.75, 0.3, len(results))
+    for place, (model, tests) in enumerate(results.items()):
+        at = np.arange(len(tests)) + (place - (len(results) - 1) / 2) * width
+        heights = [test.accuracy for test in tests.values()]
+        reach = [[t.accuracy - t.low for t in tests.values()]]
+        reach += [[t.high - t.accuracy for t in tests.values()]]
+        axis.bar(at, heights, 0.9 * width, color=str(greys[place]), label=model)
+        axis.errorbar(at, heights, reach, fmt="none", ecolor="black", capsize=3, lw=1)
+        for x, test in zip(at, tests.values(), strict=True):
+            axis.text(x, test.high + 0.02, f"{test.accuracy:.2f}", ha="center", fontsize=9)
+    n = {test.n for tests in results.values() for test in tests.values()}
+    axis.set_xticks(range(len(tests)), list(tests))
+    axis.axhline(0.5, color="0.5", lw=1, ls=":")
+    axis.set(ylim=(0, 1.15), ylabel=f"accuracy (n = {', '.join(map(str, sorted(n)))})")
+    axis.legend(frameon=False, fontsize=9, ncols=len(results), loc="upper right")
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def save_figure(fig, path, colours=None):
+    """Write a PNG without a time stamp, making its folder. Returns the path.
+
+    `colours`: at most so many (up to 256), which makes a figure of many photographs a third as big.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=85, bbox_inches="tight", metadata={"Software": None})
+    if colours:
+        image = Image.open(path).convert("RGB")
+        palette = image.quantize(colours, kmeans=1)
+        image.quantize(palette=palette).save(path, optimize=True)  # dithered
     return path

@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from dclib.augment import EvalTransform, TrainTransform
+from dclib.augment_tensor import TensorTransform
 from dclib.checkpoint import load_checkpoint, save_checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
@@ -23,8 +24,17 @@ from dclib.evaluate import accuracy
 from dclib.model import STAGES, DeepConnection, dropout_loss
 
 # Settings of a preset that the command line can change, beside stage and weights.
-OPTIONS = {"backbone": str, "image_size": int, "augment": float, "optimizer": str, "lr": float}
-OPTIONS |= {"batch_size": int, "epochs": int, "seed": int, "workers": int, "device": str}
+OPTIONS = {"backbone": str, "image_size": int, "augment": float, "augmenter": str, "lr": float}
+OPTIONS |= {
+    "optimizer": str,
+    "batch_size": int,
+    "epochs": int,
+    "seed": int,
+    "workers": int,
+    "device": str,
+}
+
+AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
 
 
 @dataclass
@@ -100,8 +110,9 @@ def train_one_epoch(model, loader, optimizer, schedule, config, bar):
     model.train()
     device = next(model.parameters()).device
     total_loss, correct, n = 0.0, 0, 0
-    for images, labels in loader:
-        images, labels = to_device(images, device), labels.to(device)
+    finish = loader.dataset.transform.finish
+    for batch, labels in loader:
+        images, labels = to_device(finish(batch, device), device), labels.to(device)
         sample_logits = model.sample_logits(images)  # (S, B, 2)
         loss = dropout_loss(sample_logits, labels, config.dropout_loss)
         if not torch.isfinite(loss):
@@ -177,7 +188,11 @@ def build_model(config):
 def load_splits(root, config):
     """train, val and, if there is one, test of a folder as `CoupleFolder`s; train is augmented."""
     plain = EvalTransform(config.image_size, config.mean, config.std)
-    varied = TrainTransform(config.image_size, config.mean, config.std, config.augment, config.seed)
+    if config.augmenter not in AUGMENTERS:
+        raise ValueError(f"augmenter must be one of {tuple(AUGMENTERS)}, not {config.augmenter!r}.")
+    varied = AUGMENTERS[config.augmenter](
+        config.image_size, config.mean, config.std, config.augment, config.seed
+    )
     splits = {"train": CoupleFolder(root, "train", varied if config.augment else plain)}
     for split in ("val", *(["test"] if "test" in splits_of(root) else [])):
         splits[split] = CoupleFolder(root, split, plain)
@@ -220,12 +235,15 @@ def load_or_train(folder, config, n=3000, root="data/demo"):
 
 
 def describe_run(config, train_set):
-    """One sentence: network, start, data, device and precision of a run."""
+    """One sentence: network, start, data, augmentation, device and precision of a run."""
     start = {None: "a random start", "imagenet": "ImageNet weights"}.get(config.weights)
     start = start or f"the weights {Path(config.weights).name}"
+    by = {"imgaug": "imgaug in the loader", "tensor": "tensor operations on the training device"}
+    augmented = f"augmented by {by[config.augmenter]} (strength {config.augment:g})"
     return (
         f"Training {config.backbone} (stage {config.stage}) from {start} on {len(train_set)} "
-        f"pictures at {config.image_size} px, on {pick_device(config.device)} in float32."
+        f"pictures at {config.image_size} px, {augmented if config.augment else 'not augmented'}, "
+        f"on {pick_device(config.device)} in float32."
     )
 
 

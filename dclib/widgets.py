@@ -1,7 +1,13 @@
-"""The photo panel: choose a picture, read the answer. Works with ipywidgets 7.7.1 (Colab) and 8."""
+"""What can be clicked in the notebooks. Works with ipywidgets 7.7.1 (Colab) and 8.
+
+The photo panel: choose a picture, read the answer. The strength panel: a slider for augmentation.
+"""
 
 import html
 import io
+
+import numpy as np
+from PIL import Image
 
 try:
     import ipywidgets
@@ -11,6 +17,7 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[widgets]'`."
     ) from error
 
+from dclib.augment import TrainTransform
 from dclib.photo import predict_photo
 from dclib.pictures import PictureError, read_picture
 
@@ -61,9 +68,7 @@ def _answer(name, data, checkpoint):
     except PictureError as error:
         return ipywidgets.HTML(f'<p class="dc-error">{html.escape(f"{name}: {error}")}</p>')
     thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
-    png = io.BytesIO()
-    thumbnail.save(png, "PNG")
-    picture = ipywidgets.Image(value=png.getvalue(), format="png", width=thumbnail.width)
+    picture = ipywidgets.Image(value=_png(thumbnail), format="png", width=thumbnail.width)
     return ipywidgets.HBox([picture, ipywidgets.HTML(verdict_html(name, prediction))])
 
 
@@ -80,3 +85,30 @@ def verdict_html(name, prediction):
         f"<p>{html.escape(name)}: the network says <b>{html.escape(prediction.label)}</b>.</p>"
         f"<table>{rows}</table>{warnings}</div>"
     )
+
+
+def strength_panel(image, n=6, size=150):
+    """A slider for the strength of augmentation above `n` draws of a Pillow image, side by side.
+
+    The draws keep their seeds, so that each is seen growing from the picture itself.
+    """
+    slider = ipywidgets.FloatSlider(
+        value=1, min=0, max=1, step=0.1, description="strength", continuous_update=False
+    )
+    picture = ipywidgets.Image(format="png", width=n * size)
+
+    def show(_):
+        transform = TrainTransform(size, strength=slider.value)
+        draws = [transform.undo(transform(image, index=index)).numpy() for index in range(n)]
+        strip = np.uint8(np.rint(np.concatenate(draws, 1) * 255))  # (size, n * size, 3)
+        picture.value = _png(Image.fromarray(strip))
+
+    slider.observe(show, names="value")
+    show(None)
+    return ipywidgets.VBox([slider, picture])
+
+
+def _png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

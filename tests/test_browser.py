@@ -1,4 +1,4 @@
-"""Notebook 07 as a person meets it: JupyterLab in Chromium, a photo through the widget."""
+"""The widgets as a person meets them: JupyterLab in Chromium, a photo, the slider of strength."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 from PIL import Image
 
@@ -21,11 +22,22 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync", "--disable-quic"]
 
+SLIDER = """\
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+from dclib.widgets import strength_panel
+
+strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
+"""
+
 
 @pytest.fixture
 def lab(tmp_path, drawn_checkpoint):
-    """A JupyterLab on loopback over a folder with notebook 07 and a checkpoint; yields its URL."""
+    """A JupyterLab on loopback over a folder with notebooks and a checkpoint; yields its URL."""
     shutil.copy(NOTEBOOK, tmp_path)
+    slider = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SLIDER)])
+    slider.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(slider, tmp_path / "slider.ipynb")
     shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -46,7 +58,7 @@ def lab(tmp_path, drawn_checkpoint):
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_up(f"{url}/api?token=test", server, tmp_path / "lab.log")
-        yield f"{url}/lab/tree/{NOTEBOOK.name}?token=test"
+        yield f"{url}/lab/tree/{{}}?token=test"
     finally:
         server.terminate()
         server.wait(30)
@@ -64,6 +76,18 @@ def wait_until_up(url, server, log):
     pytest.fail(f"JupyterLab did not start: {log.read_text()}")
 
 
+def open_and_run(playwright, url):
+    """A browser and its page, on which all cells of a notebook have been started."""
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page.goto(url)
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+    page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is up
+    page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    return browser, page
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_upload_a_photo_and_read_the_verdict(lab, tmp_path):
     from playwright.sync_api import expect, sync_playwright
@@ -75,13 +99,7 @@ def test_upload_a_photo_and_read_the_verdict(lab, tmp_path):
     photo.save(tmp_path / "us.jpg")
     (tmp_path / "list.jpg").write_text("milk, bread")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(viewport={"width": 1200, "height": 1400})
-        page.goto(lab)
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-        page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is up
-        page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
+        browser, page = open_and_run(playwright, lab.format(NOTEBOOK.name))
         button = page.locator(".widget-upload")
         button.wait_for(timeout=120_000)
         for file in ("us.jpg", "list.jpg", big.name):
@@ -100,5 +118,34 @@ def test_upload_a_photo_and_read_the_verdict(lab, tmp_path):
         if folder := os.environ.get("SCREENSHOTS"):
             button.scroll_into_view_if_needed()
             page.screenshot(path=Path(folder) / "07.png")
+        assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_slider_of_strength_changes_the_pictures(lab):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser, page = open_and_run(playwright, lab.format("slider.ipynb"))
+        strip, handle = page.locator("img.widget-image, .jupyter-widgets img"), ".noUi-handle"
+        strip.wait_for(timeout=120_000)
+        seen = [strip.screenshot()]
+        for key in ("Home", "End"):  # strength 0, then 1 again
+            before = strip.get_attribute("src")
+            page.locator(handle).focus()
+            page.keyboard.press(key)
+            page.wait_for_function(
+                "before => document.querySelector('img.widget-image, .jupyter-widgets img').src"
+                " != before",
+                arg=before,
+                timeout=30_000,
+            )
+            page.wait_for_timeout(500)
+            seen.append(strip.screenshot())
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / "02.png")
+        assert seen[0] != seen[1]
+        assert seen[0] == seen[2]
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
         browser.close()

@@ -174,3 +174,12 @@ def test_damaged_bytes_never_escape_as_another_error(noise, kind, data):
     good[at : at + len(noise)] = noise
     with contextlib.suppress(PictureError):
         assert read_picture(bytes(good)).image.mode == "RGB"
+
+
+def test_an_upright_picture_is_not_turned_again():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a description"
+    once = read_picture(encode(Image.new("RGB", (30, 20)), "JPEG", exif=exif, comment=b"x")).image
+    assert once.size == read_picture(once).image.size == (20, 30)
+    assert once.info == {} and not once.getexif()

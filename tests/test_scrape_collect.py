@@ -366,6 +366,21 @@ def test_a_source_that_refuses_costs_only_itself(site, tmp_path, capsys):
     assert capsys.readouterr().out == ("broken, 'a': No.\nbroken is not asked again in this run.\n")
 
 
+def test_rows_of_a_source_that_is_not_asked_wait(site, tmp_path):
+    """Another plan for the same folder leaves what it knows nothing about for later."""
+    one, two = [d.number for d in site.drawings if not d.trap][:2]
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    first = Listed(site, {"a": (offers(site, one), None)}, "first")
+    with Manifest(tmp_path) as manifest:
+        state = manifest.query("first", "happy", "a", first.start("a"))
+        manifest.add_page(state, offers(site, one), None)
+    second = Listed(site, {"a": (offers(site, two), None)}, "second")
+    rows = collect(tmp_path, plan_of(second, happy=["a"]), fetcher, progress=False)
+    assert [row["state"] for row in rows] == ["listed", "fetched"]
+    rows = collect(tmp_path, plan_of(first, happy=["a"]), fetcher, progress=False)
+    assert [row["state"] for row in rows] == ["fetched", "fetched"]
+
+
 def test_the_same_address_under_both_labels(site, tmp_path):
     one, two, three = [d.number for d in site.drawings if not d.trap][:3]
     pages = {"a": (offers(site, one, two), None), "b": (offers(site, two, three), None)}

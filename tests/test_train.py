@@ -13,6 +13,7 @@ from dclib.model import DeepConnection
 from dclib.train import (
     build_model,
     cosine,
+    describe_run,
     fit,
     load_or_train,
     load_splits,
@@ -206,10 +207,33 @@ def test_both_dropout_losses_train(splits, mode):
     assert math.isfinite(history.best["train_loss"])
 
 
+@pytest.mark.parametrize(
+    ("augmenter", "said"),
+    [
+        ("imgaug", "augmented by imgaug in the loader (strength 0.5)"),
+        ("tensor", "augmented by tensor operations on the training device (strength 0.5)"),
+    ],
+)
+def test_both_augmenters_train(couples, augmenter, said):
+    config = TrainConfig.demo(
+        image_size=32, epochs=1, batch_size=8, workers=0, augment=0.5, augmenter=augmenter
+    )
+    splits = load_splits(couples, config)
+    history = fit(build_model(config), splits["train"], splits["val"], config, progress=False)
+    assert math.isfinite(history.best["train_loss"])
+    assert said in describe_run(config, splits["train"])
+
+
+def test_unknown_augmenter(couples):
+    with pytest.raises(ValueError, match=r"augmenter must be one of .* not 'torch'"):
+        load_splits(couples, TrainConfig.demo(augmenter="torch"))
+
+
 def test_train_checkpoint_measures_and_remembers(couples, tiny_config, tmp_path, capsys):
     checkpoint = train_checkpoint(couples, tmp_path / "c", tiny_config, progress=False)
     said = capsys.readouterr().out
-    assert "resnet18 (stage spp+pmt) from a random start on 24 pictures at 32 px, on cpu" in said
+    assert "resnet18 (stage spp+pmt) from a random start on 24 pictures at 32 px" in said
+    assert "not augmented, on cpu" in said
     again = load_checkpoint(tmp_path / "c")
     assert again.config["training_data"]["kind"] == "demo drawings"
     test = CoupleFolder(couples, "test", again.transform)

@@ -1,14 +1,25 @@
-"""The panel without a browser; tests/test_browser.py has it in one."""
+"""The panels without a browser; tests/test_browser.py has them in one."""
 
 import datetime
+import io
 import types
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
 from dclib.photo import DRAWINGS_ONLY, Prediction
-from dclib.widgets import clear_uploads, photo_panel, uploaded_files, verdict_html
+from dclib.widgets import (
+    clear_uploads,
+    photo_panel,
+    strength_panel,
+    uploaded_files,
+    verdict_html,
+)
 
 
 def upload(panel, *files):
@@ -66,3 +77,21 @@ def test_everything_in_the_html_is_escaped():
     for tag in ("<i>", "<script>", "<img>"):
         assert tag not in text
     assert "25.0%" in text
+
+
+def test_the_slider_changes_the_pictures():
+    image = draw_scene(sample_scene(0, 0)[0], 64)
+    slider, picture = strength_panel(image, n=4, size=64).children
+
+    def draws():
+        strip = np.asarray(Image.open(io.BytesIO(picture.value))).astype(float)
+        assert strip.shape == (64, 4 * 64, 3)
+        return np.split(strip, 4, axis=1)
+
+    full = draws()
+    slider.value = 0
+    for draw in draws():
+        original = np.asarray(image).astype(float)
+        assert min(np.abs(draw - o).mean() for o in (original, original[:, ::-1])) < 1
+    slider.value = 1
+    assert all(np.array_equal(a, b) for a, b in zip(draws(), full, strict=True))

@@ -103,7 +103,7 @@ def _list_page(manifest, source, state, fetcher):
 
 def _fetch_all(manifest, sources, fetcher, workers, progress):
     """Take every open row one step further, in threads, until none can go on in this run."""
-    todo = _in_turns(manifest.rows(OPEN))
+    todo = _in_turns([row for row in manifest.rows(OPEN) if row["source"] in sources])
     bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
     running = {}
 
@@ -127,7 +127,8 @@ def _fetch_all(manifest, sources, fetcher, workers, progress):
                     running[task] = row
                 record(wait(running, return_when=FIRST_COMPLETED).done)
         finally:  # stopped by hand: what is under way is still recorded
-            record([task for task in list(running) if not task.cancel()])
+            running_still = [task for task in running if not task.cancel()]
+            record([task for task in running_still if not task.exception()])
 
 
 def _in_turns(rows):

@@ -54,7 +54,6 @@ def examine(content):
     facts |= {"width": width, "height": height, "bytes": len(content)}
     means = np.asarray(image).mean((0, 1)).round(2).tolist()
     facts |= dict(zip(("red", "green", "blue"), means, strict=True))
-    image.info.clear()  # Pillow would write the comment of the original again
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=KEPT_QUALITY, subsampling=0)
     return facts | fingerprints(image), buffer.getvalue()

@@ -1,0 +1,68 @@
+import matplotlib.pyplot as plt
+import pytest
+
+from dclib.plots import HAPPY, UNHAPPY, plot_funnel, plot_probe, save_figure
+from dclib.shortcuts import Probe
+
+COLUMNS = {"width": 0.5, "brightness": 0.2, "source commons": 0.6}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def names(axis):
+    return [tick.get_text() for tick in axis.get_yticklabels()]
+
+
+def test_the_probe_shows_every_column_around_a_half_and_the_whole_with_its_interval():
+    probe = Probe(0.75, 0.66, 0.81, {"happy": 30, "unhappy": 20}, 40, COLUMNS)
+    axis = plot_probe(probe).axes[0]
+    assert names(axis)[:3] == ["width", "source commons", "brightness"]
+    ends = [bar.get_x() + bar.get_width() for bar in axis.patches]
+    assert ends == pytest.approx([0.5, 0.6, 0.2])
+    colours = [plt.matplotlib.colors.to_hex(bar.get_facecolor()) for bar in axis.patches[1:]]
+    assert colours == [UNHAPPY.lower(), HAPPY.lower()]
+    [interval] = axis.collections[0].get_segments()
+    assert interval[:, 0].tolist() == pytest.approx([0.66, 0.81])
+    assert axis.lines[0].get_xdata()[0] == 0.75
+    assert "n = 50 in 40 groups" in axis.get_title()
+
+
+STEPS = [
+    ("listing", "listed before", 10),
+    ("licence", "unknown licence", 30),
+    ("licence", "no derivatives", 5),
+    ("duplicates", "under both labels", 5),
+    ("open", "", 2),
+    ("kept", "", 48),
+]
+
+
+def test_the_funnel_leads_from_all_candidates_to_those_kept():
+    axis = plot_funnel(STEPS).axes[0]
+    assert names(axis) == [
+        "all candidates",
+        "listing: listed before",
+        "licence: unknown licence",
+        "licence: no derivatives",
+        "duplicates: under both labels",
+        "open",
+        "kept",
+    ]
+    bars = [(bar.get_x(), bar.get_width()) for bar in axis.patches]
+    assert bars == [(0, 100), (90, 10), (60, 30), (55, 5), (50, 5), (48, 2), (0, 48)]
+    colours = [bar.get_facecolor() for bar in axis.patches]
+    assert colours[2] == colours[3] and len(set(colours)) == 6
+    assert [text.get_text() for text in axis.texts] == ["100", "10", "30", "5", "5", "2", "48"]
+    assert axis.yaxis_inverted()
+
+
+@pytest.mark.parametrize("steps", [[], [("kept", "", 3)], [("fetch", "http 404", 3)]])
+def test_a_funnel_may_keep_all_or_nothing(steps, tmp_path):
+    fig = plot_funnel(steps)
+    kept = sum(count for stage, _, count in steps if stage == "kept")
+    assert fig.axes[0].patches[-1].get_width() == kept
+    assert save_figure(fig, tmp_path / "funnel.png").stat().st_size < 400_000

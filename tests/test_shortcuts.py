@@ -1,0 +1,218 @@
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dclib import shortcuts
+from dclib.data import CLASSES
+from dclib.demo import render_couples
+from dclib.shortcuts import measure_pictures, probe
+
+
+def random_rows(n=100, seed=0):
+    """Metadata that know nothing of the label."""
+    rng = np.random.default_rng(seed)
+    names = (*("width", "height"), *("red", "green", "blue"))
+    limits = (*((300, 1000), (300, 1000)), *((0, 255), (0, 255), (0, 255)))
+    rows = []
+    for _ in range(n):
+        row = {name: rng.uniform(*limit) for name, limit in zip(names, limits, strict=True)}
+        row |= {"bytes": row["width"] * row["height"] * rng.uniform(0.1, 0.5)}
+        row |= {"source": ("openverse", "commons")[rng.integers(2)]}
+        rows.append(row | {"label": CLASSES[rng.integers(2)]})
+    return rows
+
+
+@pytest.fixture(scope="module", params=[None, "brightness"])
+def planted(request, tmp_path_factory):
+    """(shortcut, data set of 160 drawn couples with it)."""
+    root = tmp_path_factory.mktemp("planted") / "data"
+    return request.param, render_couples(root, n=160, seed=1, size=64, shortcut=request.param)
+
+
+def test_a_planted_brightness_is_found_and_named_and_nothing_where_there_is_none(planted):
+    shortcut, root = planted
+    found = probe(measure_pictures(root))
+    assert (found.counts, found.groups) == ({"happy": 80, "unhappy": 80}, 80)
+    assert found.warns == (shortcut == "brightness")
+    text = str(found)
+    assert text.startswith("160 pictures (80 happy, 80 unhappy) in 80 groups.")
+    assert f"AUROC {found.auroc:.2f} (95 % interval {found.low:.2f} to {found.high:.2f};" in text
+    if shortcut:
+        named = text.split("guessed from ")[1].split(";")[0].split(", ")
+        assert "brightness" in named and set(named) <= {"brightness", "red", "green", "blue"}
+        assert found.columns["brightness"] < 0.3  # unhappy, the second class, is darker
+    else:
+        assert text.endswith("No shortcut found in these columns; there may be others.")
+
+
+def happy_differ(rows, change):
+    return [row | (change(row) if row["label"] == "happy" else {}) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda row: {"width": row["width"] * 2, "height": row["height"] * 2}, {"width", "height"}),
+        (lambda row: {"bytes": row["bytes"] * 4}, {"bytes", "bytes a pixel"}),
+        (lambda row: {"width": row["height"] * 3}, {"aspect"}),
+        (lambda row: {"blue": 250.0}, {"blue"}),
+    ],
+)
+def test_a_gap_in_one_column_is_found_and_named(change, named):
+    found = probe(happy_differ(random_rows(), change))
+    assert found.warns
+    assert named <= set(str(found).split("guessed from ")[1].split(";")[0].split(", "))
+
+
+def test_a_source_that_gives_its_label_away_is_found():
+    found = probe(happy_differ(random_rows(), lambda row: {"source": "weddings"}))
+    assert found.warns and found.auroc > 0.9
+    assert "source weddings" in str(found)
+    assert found.columns["source weddings"] == 0.0
+    unknown = probe(happy_differ(random_rows(), lambda row: {"source": ""}))
+    assert "source unknown" in str(unknown)
+
+
+def test_random_labels_are_told_to_be_guesses():
+    """Of 100 such intervals 82 held 0.5, not 95: each is conditional on its scores."""
+    found = [probe(random_rows(seed=seed), seed) for seed in range(20)]
+    assert sum(p.low <= 0.5 <= p.high for p in found) >= 13
+    assert sum(p.warns for p in found) <= 2
+    assert abs(np.mean([p.auroc for p in found]) - 0.5) < 0.05
+    assert all(0 <= p.low <= p.auroc <= p.high <= 1 for p in found)
+
+
+def test_the_auroc_is_that_of_scores_on_pictures_left_out():
+    """The same by scikit-learn alone, on columns written down again."""
+    rows = random_rows(120)
+    for i, row in enumerate(rows):
+        row["group"] = f"g{i // 2}"
+    for row in rows:
+        row.pop("source")
+    names = ("width", "height", "bytes", "red", "green", "blue")
+    width, height, size, *colours = np.array([[row[name] for name in names] for row in rows]).T
+    columns = [np.log(width), np.log(height), np.log(size), *colours, width / height]
+    columns += [np.log(size / (width * height)), np.mean(colours, 0)]
+    columns = np.stack(columns, axis=1)
+    labels = np.array([row["label"] == "unhappy" for row in rows])
+    groups, scores = np.arange(120) // 2, np.zeros(120)
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=3)
+    # groups are numbered by their names in probe(): g0, g1, g10, ...
+    order = np.unique([row["group"] for row in rows], return_inverse=True)[1]
+    for train, test in folds.split(columns, labels, order):
+        assert not set(groups[train]) & set(groups[test])
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        scores[test] = model.fit(columns[train], labels[train]).decision_function(columns[test])
+    found = probe(rows, seed=3)
+    assert found.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-3)
+    assert found.columns["width"] == pytest.approx(roc_auc_score(labels, width))
+
+
+@settings(max_examples=10)  # scikit-learn takes its time
+@given(st.integers(0, 2**32 - 1))
+def test_the_interval_is_that_of_many_drawn_sets(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.r_[0, 1, rng.integers(2, size=18)]
+    scores = rng.integers(6, size=20).astype(float)  # many are equal
+    groups = np.unique(rng.integers(8, size=20), return_inverse=True)[1]
+    again, areas = np.random.default_rng(seed), []
+    while len(areas) < 20:
+        drawn = again.integers(groups.max() + 1, size=groups.max() + 1)
+        rows = np.concatenate([np.flatnonzero(groups == group) for group in drawn])
+        if 0 < labels[rows].mean() < 1:
+            areas.append(roc_auc_score(labels[rows], scores[rows]))
+    expected = np.quantile(areas, (0.025, 0.975))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shortcuts, "DRAWS", 20)
+        assert shortcuts._interval(labels, scores, groups, seed) == pytest.approx(expected)
+
+
+def test_copies_make_no_interval_narrower():
+    """Every picture four times: told as groups, the interval is that of the originals."""
+    rows = happy_differ(random_rows(60), lambda row: {"red": row["red"] * 0.8 + 50})
+    alone = probe([row | {"group": f"g{i}"} for i, row in enumerate(rows)])
+    grouped = probe([row | {"group": f"g{i}"} for i, row in enumerate(rows)] * 4)
+    naive = probe(rows * 4)
+    assert (grouped.groups, naive.groups) == (60, 240)
+    assert grouped.high - grouped.low > 1.5 * (naive.high - naive.low)
+    assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.3)
+    assert naive.auroc > grouped.auroc  # copies of what it was tested on
+
+
+@pytest.mark.parametrize("labels", [["happy"] * 40, ["happy"] * 36 + ["unhappy"] * 4])
+def test_a_class_with_too_few_pictures_is_an_error(labels):
+    rows = [row | {"label": label} for row, label in zip(random_rows(40), labels, strict=True)]
+    with pytest.raises(ValueError, match="needs 5 independent unhappy pictures or more"):
+        probe(rows)
+
+
+def test_many_pictures_of_few_groups_are_too_few():
+    rows = [row | {"group": f"g{i % 4}"} for i, row in enumerate(random_rows(40))]
+    with pytest.raises(ValueError, match="needs 5 independent happy pictures"):
+        probe(rows)
+
+
+def test_one_seed_gives_one_answer():
+    assert probe(random_rows(), 4) == probe(random_rows(), 4)
+    assert probe(random_rows(), 4) != probe(random_rows(), 5)
+
+
+@pytest.fixture
+def folder(couples, tmp_path):
+    return shutil.copytree(couples, tmp_path / "data")
+
+
+def rewrite(path, **columns):
+    """Set columns of a metadata.csv for all rows."""
+    with path.open(newline="") as file:
+        rows = [row | columns for row in csv.DictReader(file)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_pictures_are_measured_from_all_splits(folder):
+    rows = measure_pictures(folder)
+    assert len(rows) == 36
+    path = folder / "train" / "happy" / "00000.jpg"
+    first = rows[0]
+    assert (first["width"], first["height"], first["bytes"]) == (64, 64, path.stat().st_size)
+    means = np.asarray(Image.open(path)).reshape(-1, 3).mean(0)
+    assert [first[name] for name in ("red", "green", "blue")] == pytest.approx(means.tolist())
+    assert (first["source"], first["group"]) == ("demo drawings", "drawn-0-00000")
+
+
+def test_the_size_of_the_original_counts_where_it_is_told(folder):
+    rewrite(folder / "train" / "metadata.csv", width="4000", height="3000", bytes="123456")
+    rewrite(folder / "val" / "metadata.csv", width="", height="", bytes="")
+    rows = measure_pictures(folder)
+    assert {(row["width"], row["height"], row["bytes"]) for row in rows[:24]} == {
+        ("4000", "3000", "123456")
+    }
+    assert all((row["width"], row["height"]) == (64, 64) for row in rows[24:])
+    probe(rows)
+
+
+def test_the_label_is_that_of_the_folder(folder):
+    rewrite(folder / "train" / "metadata.csv", label="happy")
+    labels = [row["label"] for row in measure_pictures(folder)]
+    assert labels[:24] == ["happy"] * 12 + ["unhappy"] * 12
+
+
+def test_a_folder_without_metadata_can_be_probed(folder):
+    for path in folder.glob("*/metadata.csv"):
+        path.unlink()
+    found = probe(measure_pictures(folder))
+    assert found.groups == 36
+    assert "source unknown" in found.columns
