@@ -15,6 +15,7 @@ from dclib.drawing import draw_scene
 from dclib.pictures import read_picture
 from dclib.scrape import duplicates
 from dclib.scrape.duplicates import (
+    LEAST_CONTRAST,
     NEAR,
     UnionFind,
     dhash,
@@ -192,6 +193,16 @@ def test_a_picture_of_one_colour_is_flat(colours, flat):
     image = Image.new("RGB", (300, 200), colours[0])
     image.paste(colours[1], (0, 0, 150, 200))
     assert is_flat(image) == flat
+
+
+def test_what_is_not_flat_is_known_again_after_strong_compression(drawn):
+    """Faded to little above the threshold; what is below may be lost."""
+    for image in drawn:
+        contrast = np.asarray(image.convert("L").resize((32, 32))).std()
+        pixels, factor = np.asarray(image, float), 1.2 * LEAST_CONTRAST / contrast
+        faded = Image.fromarray((128 + (pixels - 128) * factor).round().astype(np.uint8))
+        assert not is_flat(faded)
+        assert near_pairs([fingerprints(faded), fingerprints(jpeg(faded, 30))]) == [(0, 1)]
 
 
 def test_no_drawn_couple_is_flat(drawn):

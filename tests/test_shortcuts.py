@@ -214,5 +214,23 @@ def test_a_folder_without_metadata_can_be_probed(folder):
     for path in folder.glob("*/metadata.csv"):
         path.unlink()
     found = probe(measure_pictures(folder))
-    assert found.groups == 36
+    assert found.groups == found.alone == 36
+    assert "36 pictures have no group and count as one each; if some belong" in str(found)
     assert "source unknown" in found.columns
+
+
+def test_nothing_is_said_of_groups_where_all_are_told(couples):
+    found = probe(measure_pictures(couples))
+    assert (found.groups, found.alone) == (18, 0)
+    assert "no group" not in str(found)
+
+
+def test_what_cannot_be_read_is_left_out_and_said(folder, capsys):
+    (folder / "val" / "unhappy" / "text.jpg").write_text("not a picture")
+    assert len(measure_pictures(folder)) == 36
+    assert "Left out of val: text.jpg is not a picture that can be read" in capsys.readouterr().out
+
+
+def test_of_photographs_nothing_gives_the_label_away(real_couples):
+    """Composed alike for both classes; 1,000 of them."""
+    assert not probe(measure_pictures(real_couples)).warns
