@@ -128,6 +128,23 @@ def test_what_no_row_names_any_more_goes(pool, tmp_path):
     assert all((pool / f"{i}.jpg").exists() for i in range(12))  # originals stay
 
 
+def test_a_picture_put_there_by_hand_is_refused_and_left_alone(pool, tmp_path):
+    """It is in no group, so nobody knows what it shares with the other splits."""
+    data = write_dataset([place(pool, i) for i in range(6)], tmp_path / "data")
+    (data / "train" / "happy" / "notes.txt").write_text("mine")
+    write_dataset([place(pool, i) for i in range(8)], data)
+    assert (data / "train" / "happy" / "notes.txt").read_text() == "mine"
+    mine = data / "train" / "happy" / "mine.JPG"
+    mine.write_bytes((pool / "11.jpg").read_bytes())
+    before = tree(data)
+    with pytest.raises(FileExistsError, match=r"mine\.JPG was put there by hand.*move it away"):
+        write_dataset([place(pool, i) for i in range(4)], data)
+    assert tree(data) == before
+    mine.unlink()
+    write_dataset([place(pool, i) for i in range(4)], data)
+    assert len(list(data.glob("*/*/*.jpg"))) == 4
+
+
 def test_a_split_without_rows_goes_whole(pool, tmp_path):
     data = write_dataset([place(pool, i) for i in range(6)], tmp_path / "data")
     write_dataset([place(pool, i) for i in range(4)], data)

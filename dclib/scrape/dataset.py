@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from dclib.data import CLASSES, list_pictures, read_metadata
+from dclib.data import CLASSES, SUFFIXES, list_pictures, read_metadata
 from dclib.pictures import PictureError, read_picture
 from dclib.scrape.duplicates import duplicate_groups, fingerprints, is_flat
 from dclib.scrape.split import SHARES, assign, leak_report
@@ -32,29 +32,45 @@ def write_dataset(rows, destination):
             split, group and what else of `COLUMNS` is known.
 
     Pictures are linked, or copied where that cannot be done. Files that are there already stay
-    untouched, those that no row names any more go. Can be killed and run again. Returns the path;
-    raises FileExistsError for a folder that is not ours.
+    untouched, those of earlier runs that no row names any more go. Can be killed and run again.
+    Returns the path; raises FileExistsError for a folder, or a picture in it, that is not ours.
     """
-    destination = Path(destination)
+    destination, before = Path(destination), read_places(destination)
+    wanted = {Path(row["split"], row["label"], row["file"]): row for row in rows}
+    _refuse_others(destination, wanted, before)
     splits = {row["split"] for row in rows}
-    for split in {*read_places(destination).values()} - splits:
+    for split in {*before.values()} - splits:
         shutil.rmtree(destination / split, ignore_errors=True)
     destination.mkdir(parents=True, exist_ok=True)
     parts = sorted(f"{row.get('sha256')} {row['label']} {row['split']}" for row in rows)
     mark = {"version": hashlib.sha256("\n".join(parts).encode()).hexdigest(), "n": len(rows)}
-    mark["splits"] = {row["file"]: row["split"] for row in rows}  # a plan, should we be killed
-    _replace(destination / MARK, json.dumps(mark, indent=1) + "\n")
-    wanted = {Path(row["split"], row["label"], row["file"]): row for row in rows}
+    mark["splits"] = {row["file"]: row["split"] for row in rows}
+    plan = mark | {"splits": before | mark["splits"]}  # what is ours, should we be killed
+    _replace(destination / MARK, json.dumps(plan, indent=1) + "\n")
     for label in CLASSES:
         for path in destination.glob(f"*/{label}/*"):
-            if path.relative_to(destination) not in wanted and not path.is_dir():
+            ours = path.name in before or path.suffix == ".part"
+            if ours and path.relative_to(destination) not in wanted:
                 path.unlink()
     for relative, row in wanted.items():
         _link(row["path"], destination / relative)
     for split in splits:
         chosen = [row for row in rows if row["split"] == split]
         _write_rows(destination / split / "metadata.csv", chosen)
+    _replace(destination / MARK, json.dumps(mark, indent=1) + "\n")
     return destination
+
+
+def _refuse_others(destination, wanted, before):
+    """Raise FileExistsError for a picture beside ours that somebody else put there."""
+    for label in CLASSES:
+        for path in sorted(destination.glob(f"*/{label}/[!.]*")):
+            ours = path.name in before or path.relative_to(destination) in wanted
+            if path.suffix.lower() in SUFFIXES and not ours:
+                raise FileExistsError(
+                    f"{path} was put there by hand and is in no group; move it away (pictures to "
+                    "add belong into the folder that is divided)."
+                )
 
 
 def read_places(destination):
