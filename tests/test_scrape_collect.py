@@ -259,6 +259,12 @@ def test_a_file_that_is_no_manifest(site, tmp_path):
         run(site, tmp_path)
 
 
+def test_a_manifest_that_cannot_be_opened(tmp_path):
+    (tmp_path / "manifest.sqlite").mkdir()
+    with pytest.raises(RuntimeError, match="cannot be used"):
+        Manifest(tmp_path)
+
+
 def test_a_full_disk_stops_the_run_and_loses_nothing(site, tmp_path, monkeypatch):
     from dclib.scrape import collect as module
 
@@ -462,6 +468,24 @@ def test_what_is_forgotten_does_not_come_back_under_another_address(site, collec
     again = collect(folder, plan_of(source, happy=["a"]), fetcher, progress=False)
     assert again[-1]["reason"] == "forgotten"
     assert not (folder / "pool" / row["file"]).exists()
+
+
+def test_forget_does_not_need_enough_for_a_new_split(site, tmp_path):
+    """The last picture of a class can be removed: it goes, and the data set is what is left."""
+    folder, data = tmp_path / "raw", tmp_path / "data"
+    rows = run(site, folder)
+    make_dataset(folder, data)
+    for row in rows:
+        if row["stage"] == "kept" and row["label"] == "happy":
+            forget(folder, row["url"], data)
+    assert not list(data.glob("*/happy/*.jpg"))
+    assert list(data.glob("*/unhappy/*.jpg"))
+    assert "happy" not in {r["label"] for r in collect_rows(folder) if r["stage"] == "kept"}
+
+
+def test_forget_before_there_is_a_data_set(collected, tmp_path):
+    forget(collected[1], kept_row(collected[0])["url"], tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_forget_what_is_not_there(collected):

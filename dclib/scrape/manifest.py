@@ -53,21 +53,26 @@ class Manifest:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "manifest.sqlite"
-        self._db = sqlite3.connect(path, timeout=0.5, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
         try:
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")  # a commit costs no wait for the disk
-            self._db.executescript(SCHEMA)
+            self._db = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._open()
         except sqlite3.OperationalError as error:
-            self._db.close()
             raise RuntimeError(
                 f"{path} cannot be used ({error}): another run has this folder open, or it cannot "
                 "be written."
             ) from error
         except sqlite3.DatabaseError as error:
-            self._db.close()
             raise ValueError(f"{path} is no manifest ({error}): move it away.") from error
+
+    def _open(self):
+        try:
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")  # a commit costs no wait for the disk
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error:
+            self._db.close()
+            raise
 
     def __enter__(self):
         return self

@@ -109,18 +109,25 @@ def make_dataset(folder, destination, shares=SHARES, seed=0):
             changes[row["id"]] = {"group": place["group"], "split": place["split"]}
             changes[row["id"]] |= dict(zip(("stage", "reason"), outcome))
         manifest.update(changes)
-        placed = manifest.rows("stage = 'kept'")
-        for row in placed:
-            row["path"] = Path(folder) / "pool" / row["file"]
-        write_dataset(placed, destination)
-        (Path(destination) / "ATTRIBUTION.md").write_text(attribution(placed), encoding="utf-8")
+        placed = _write_placed(manifest, destination)
         return leak_report(placed, left_out=len(kept) - len(placed))
+
+
+def _write_placed(manifest, destination):
+    """Make the data set hold what has a place in it, and the credits; return these rows."""
+    placed = manifest.rows("stage = 'kept' AND split != ''")
+    for row in placed:
+        row["path"] = manifest.folder / "pool" / row["file"]
+    write_dataset(placed, destination)
+    (Path(destination) / "ATTRIBUTION.md").write_text(attribution(placed), encoding="utf-8")
+    return placed
 
 
 def forget(folder, what, destination=None):
     """Remove a picture (its URL, the URL of its page, or its sha256) and keep it from coming back.
 
-    Its copies go too. Returns how many were removed; raises ValueError if it is not known.
+    Its copies go too, and from the data set `destination` if there is one; whatever else is there
+    stays as it is. Returns how many were removed; raises ValueError if it is not known.
     """
     with Manifest(folder) as manifest:
         known = "sha256 = ? OR url = ? OR page = ? OR identity = ?"
@@ -136,8 +143,8 @@ def forget(folder, what, destination=None):
         rows = [row for row in manifest.rows() if row["id"] in ids]
         _remove(manifest, rows)
         settle(manifest)
-    if destination is not None:
-        make_dataset(folder, destination)
+        if destination is not None and Path(destination).exists():
+            _write_placed(manifest, destination)
     return len(rows)
 
 
