@@ -327,6 +327,41 @@ def test_after_some_runs_a_failure_is_final(tmp_path, monkeypatch):
         assert {row["state"] for row in rows if row["reason"] == "http 503"} == {"refused"}
 
 
+class Marked(Gallery):
+    """Pages under `self.where` say in their head that they are not for training."""
+
+    where = ""
+
+    def answer(self, handler, path, query):
+        send = handler.send
+        if path.startswith(self.where):
+            mark = b'<head><meta name="robots" content="noai">'
+            handler.send = lambda body, *more: send(body.replace(b"<head>", mark), *more)
+        super().answer(handler, path, query)
+
+
+@pytest.mark.parametrize(("where", "listed"), [("/search", False), ("/photo", True)])
+def test_a_mark_in_the_page_is_an_opt_out(tmp_path, capsys, where, listed):
+    """On a page of results nothing of it is taken; on a picture's own page, not this picture."""
+    with Marked(n=6) as site:
+        site.where = where
+        rows = run(site, tmp_path)
+    assert bool(rows) == listed
+    assert {row["reason"] for row in rows} <= {"opt-out", "listed before"}
+    assert not any(path.startswith(("/media", "/private")) for path in site.asked)
+    assert ("opt-out: meta robots: noai" in capsys.readouterr().out) != listed
+
+
+def test_a_source_is_asked_at_its_own_pace(site, tmp_path):
+    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
+    source = Listed(site, {"a": (offers(site, 1), None)})
+    source.pace = 7.0
+    asked = []
+    fetcher.hosts.slow_down = lambda *args: asked.append(args)
+    collect(tmp_path, plan_of(source, happy=["a"]), fetcher, progress=False)
+    assert asked[0] == (site.url.removeprefix("http://"), 7.0)
+
+
 class Listed:
     """A source with pages given here: address -> (candidates, next) or an exception."""
 

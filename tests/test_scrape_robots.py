@@ -173,6 +173,28 @@ class Ill(Gallery):
             super().answer(handler, path, query)
 
 
+def test_the_delay_of_robots_txt_is_kept():
+    with Ill(n=2) as site:
+        site.robots = (200, b"User-agent: *\nCrawl-delay: 7", {})
+        fetcher = Fetcher("ada@uni.test", rate=1000, opening=site.opening)
+        asked = []
+        fetcher.hosts.slow_down = lambda *args: asked.append(args)
+        fetcher.picture(f"{site.url}/media/1.jpg")
+    assert asked == [(site.url.removeprefix("http://"), 7.0)]
+
+
+def test_a_documented_interface_is_not_a_page_to_opt_out_of():
+    class Api(Gallery):
+        def answer(self, handler, path, query):
+            handler.send(b"{}", "application/json", headers={"X-Robots-Tag": "noindex"})
+
+    with Api(n=2) as site:
+        fetcher = Fetcher("ada@uni.test", rate=1000, opening=site.opening)
+        assert fetcher.page(f"{site.url}/v1", api=True).content == b"{}"
+        with pytest.raises(FetchError, match="opt-out"):
+            fetcher.page(f"{site.url}/v1")
+
+
 CLOSED = b"User-agent: *\nDisallow: /"
 
 
