@@ -105,14 +105,15 @@ def _fetch_all(manifest, sources, fetcher, workers, progress):
     """Take every open row one step further, in threads, until none can go on in this run."""
     todo = _in_turns([row for row in manifest.rows(OPEN) if row["source"] in sources])
     bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
-    running = {}
+    pool, running = manifest.folder / "pool", {}
 
     def record(futures):
         for future in futures:
-            row, changes = running.pop(future), future.result()
+            row, changes = running[future], future.result()
             manifest.update({row["id"]: changes | {"time": now()}})
+            running.pop(future)  # only now: a Ctrl-C before is made good below
             for kind in ("page", "picture"):
-                (manifest.folder / "pool" / f"{row['id']}.{kind}").unlink(missing_ok=True)
+                (pool / f"{row['id']}.{kind}").unlink(missing_ok=True)
             if changes["state"] == "described":
                 todo.appendleft(row | changes)
             else:
@@ -123,8 +124,7 @@ def _fetch_all(manifest, sources, fetcher, workers, progress):
             while todo or running:
                 while todo and len(running) < 2 * workers:
                     row = todo.popleft()
-                    task = threads.submit(_step, row, sources, fetcher, manifest.folder / "pool")
-                    running[task] = row
+                    running[threads.submit(_step, row, sources, fetcher, pool)] = row
                 record(wait(running, return_when=FIRST_COMPLETED).done)
         finally:  # stopped by hand: what is under way is still recorded
             running_still = [task for task in running if not task.cancel()]
