@@ -162,6 +162,8 @@ class _transaction:
         self.db = db
 
     def __enter__(self):
+        if self.db.in_transaction:  # a Ctrl-C came between BEGIN and its block
+            self.db.execute("ROLLBACK")
         self.db.execute("BEGIN")
 
     def __exit__(self, kind, *exception):
