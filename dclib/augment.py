@@ -15,18 +15,27 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class EvalTransform:
-    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values."""
+    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values.
 
-    def __init__(self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-        if size < 1:
-            raise ValueError(f"size must be at least 1 pixel, not {size}.")
+    `sizes`: pixels that alternate by epoch instead, as spatial pyramid pooling allows (He et al.,
+    arXiv 1406.4729, section 3.3).
+    """
+
+    def __init__(self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, sizes=()):
+        self.sizes = tuple(sizes) or (size,)
+        if min(*self.sizes, size) < 1:
+            raise ValueError(f"size must be at least 1 pixel, not {min(*self.sizes, size)}.")
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
 
     def __call__(self, image, epoch=0, index=0):
-        return self.to_tensor(self.resize(image))
+        return self.to_tensor(self.resize(image, epoch))
 
-    def resize(self, image):
-        return image.resize((self.size, self.size), Image.BILINEAR, reducing_gap=2.0)
+    def size_at(self, epoch):
+        return self.sizes[epoch % len(self.sizes)]
+
+    def resize(self, image, epoch=0):
+        size = self.size_at(epoch)
+        return image.resize((size, size), Image.BILINEAR, reducing_gap=2.0)
 
     def to_tensor(self, pixels):
         """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
@@ -45,13 +54,15 @@ class EvalTransform:
 class TrainTransform(EvalTransform):
     """`EvalTransform` with a fresh variation of the picture for every (epoch, index)."""
 
-    def __init__(self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, strength=1.0, seed=0):
-        super().__init__(size, mean, std)
+    def __init__(
+        self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, strength=1.0, seed=0, sizes=()
+    ):
+        super().__init__(size, mean, std, sizes)
         self.strength, self.seed = strength, seed
         self.pipeline = authors_policy(strength)
 
     def __call__(self, image, epoch=0, index=0):
-        pixels = np.asarray(self.resize(image))
+        pixels = np.asarray(self.resize(image, epoch))
         self.pipeline.seed_(_draw_seed(self.seed, epoch, index))
         return self.to_tensor(self.pipeline(image=pixels))
 

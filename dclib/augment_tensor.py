@@ -84,12 +84,14 @@ class TensorTransform(EvalTransform):
     needs, which a loader makes into batches as they are.
     """
 
-    def __init__(self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, strength=1.0, seed=0):
-        super().__init__(size, mean, std)
+    def __init__(
+        self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, strength=1.0, seed=0, sizes=()
+    ):
+        super().__init__(size, mean, std, sizes)
         self.policy = TensorPolicy(strength, seed)
 
     def __call__(self, image, epoch=0, index=0):
-        return pil_to_tensor(self.resize(image)), torch.tensor([epoch, index])
+        return pil_to_tensor(self.resize(image, epoch)), torch.tensor([epoch, index])
 
     def finish(self, batch, device):
         """A loader's batch -> (B, 3, size, size) float32 on `device`, varied and normalised."""

@@ -19,17 +19,27 @@ class TrainConfig:
     std: tuple[float, ...] = IMAGENET_STD
     augment: float = 1.0  # strength of the authors' augmentation; 0 trains without any
     augmenter: str = "imgaug"  # in the loader; "tensor" does the same on the training device
+    train_sizes: tuple[int, ...] = ()  # alternate by epoch while training instead of image_size
     dropout_samples: int = 8
     dropout_loss: str = "logits"  # "loss" is multi-sample dropout as published
-    freeze_backbone: bool = False
+    class_weights: str | None = None  # "balanced", or a number a class, such as "1,2"
+    freeze_backbone: bool = False  # only the head ever learns
+    freeze_epochs: int = 0  # only the head learns in so many epochs at the start
     optimizer: str = "adam"  # "adam" (weight decay as an L2 penalty) or "adamw"
-    lr: float = 1e-4
+    lr: float = 1e-4  # of the head
+    lr_decay: float = 1.0  # rate of each ResNet stage, as a share of the next stage's
     weight_decay: float = 0.1
-    batch_size: int = 48
+    clip: float | None = None  # largest norm of all gradients together
+    batch_size: int = 48  # pictures an update, all processes together
+    accumulate: int = 1  # parts that a batch is worked off in, if it does not fit into memory
     epochs: int = 16
     patience: int = 3  # epochs without a lower validation loss before training stops
     seed: int = 0
+    precision: str = "auto"  # "fp32", "torch", "apex"; "auto" is torch on a GPU, else fp32
+    opt_level: str = "O1"  # of Apex, "O0" to "O3"
     workers: int = 2
+    cache: bool = True  # keep decoded and resized pictures in a hidden folder beside them
+    save_minutes: float = 5.0  # between two saved states within an epoch
     device: str = "auto"
 
     @classmethod

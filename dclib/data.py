@@ -64,7 +64,7 @@ class CoupleFolder(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key):
-        """`key`: index, or (epoch, index) as `EpochSampler` gives it."""
+        """`key`: index, or (epoch, index) as `EpochBatches` gives it."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         _, label = self.samples[index]
         image = self.picture(index)
@@ -126,40 +126,55 @@ def fingerprint(root):
     return {"kind": kind, "name": root.name, "n": n, "sha256": digest.hexdigest()}
 
 
-class EpochSampler(Sampler):
-    """Yields (epoch, index): a new order every epoch, the same for the same seed.
+class EpochBatches(Sampler):
+    """Batches of keys (epoch, index): a new order every epoch, the same for the same seed.
 
-    Call `set_epoch` before each pass, as with torch's DistributedSampler.
+    Call `set_epoch(epoch, start)` before each pass; it begins with batch `start`. Process `rank` of
+    `world` takes the rows rank, rank + world, ... of every batch. A last batch with fewer pictures
+    than processes is left out, and one of a single picture: batch norm cannot train on it.
     """
 
-    def __init__(self, n, seed=0):
-        self.n, self.seed, self.epoch = n, seed, 0
+    def __init__(self, n, batch_size, seed=0, rank=0, world=1):
+        if batch_size < max(world, 1):
+            raise ValueError(f"batch_size must be at least {max(world, 1)}, not {batch_size}.")
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+        self.rank, self.world, self.epoch, self.start = rank, world, 0, 0
 
-    def set_epoch(self, epoch):
-        self.epoch = epoch
+    def set_epoch(self, epoch, start=0):
+        self.epoch, self.start = epoch, start
 
     def __len__(self):
-        return self.n
+        """Batches of a whole epoch."""
+        full, rest = divmod(self.n, self.batch_size)
+        return full + (rest >= max(2, self.world) or full == 0)
 
     def __iter__(self):
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
-        return ((self.epoch, index) for index in order.tolist())
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n).tolist()
+        for batch in range(self.start, len(self)):
+            rows = order[batch * self.batch_size :][: self.size(batch)][self.rank :: self.world]
+            yield [(self.epoch, index) for index in rows]
+
+    def size(self, batch):
+        """Pictures of a batch, all processes together."""
+        return min(self.batch_size, self.n - batch * self.batch_size)
 
 
-def make_loader(dataset, batch_size, shuffle=False, seed=0, workers=0):
+def make_loader(dataset, batch_size, shuffle=False, seed=0, workers=0, rank=0, world=1):
     """Batches of (images, labels), the same for any number of `workers`.
 
-    Shuffled loaders have an `EpochSampler`. A last batch of one is dropped from them, because batch
-    normalisation cannot train on it.
+    Shuffled loaders draw from `EpochBatches` (as their `batch_sampler`). No loader takes from
+    torch's own random numbers, so that a resumed run meets those of an undisturbed one.
     """
+    options = {"batch_size": batch_size}
+    if shuffle:
+        options = {"batch_sampler": EpochBatches(len(dataset), batch_size, seed, rank, world)}
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=EpochSampler(len(dataset), seed) if shuffle else None,
         num_workers=workers,
-        drop_last=shuffle and len(dataset) % batch_size == 1 and len(dataset) > 1,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        generator=torch.Generator(),
+        **options,
     )
 
 

@@ -1,7 +1,9 @@
 """Numbers with their n and interval."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from scipy.stats import binomtest
 
 
@@ -33,3 +35,32 @@ def accuracy(logits, labels):
     """`Accuracy` of logits (N, classes) against labels (N,)."""
     correct, n = int((logits.argmax(1) == labels).sum()), len(labels)
     return Accuracy(correct / n, n, *wilson_interval(correct, n))
+
+
+@torch.inference_mode()
+def predict_logits(model, loader, context=nullcontext):
+    """Logits (N, 2) and labels (N,) of all pictures of a loader, on the CPU, in eval mode.
+
+    `context` makes the context manager of each forward pass, such as autocast.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    logits, labels = [], []
+    for images, targets in loader:
+        with context():
+            logits.append(model(to_device(images, device)).float().cpu())
+        labels.append(targets)
+    model.train(was_training)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def to_device(images, device):
+    """Images (B, 3, H, W) there, in the memory layout that convolutions like."""
+    return images.to(device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def score(logits, labels):
+    """Mean cross-entropy and accuracy."""
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    return loss, (logits.argmax(1) == labels).double().mean().item()

@@ -137,17 +137,20 @@ class MultiSampleDropoutHead(nn.Module):
 
 
 def dropout_loss(sample_logits, labels, mode="logits", class_weights=None):
-    """Cross-entropy over dropout masks: (S, B, 2), (B,) -> a scalar.
+    """Cross-entropy over dropout masks: (S, B, 2), (B,) -> a scalar, the mean over pictures.
 
     "logits": loss of the mean logits (2019 code). "loss": mean of the masks' losses (arXiv
-    1905.09788); never below the former, as cross-entropy is convex. ValueError for other modes.
+    1905.09788); never below the former, as cross-entropy is convex. With `class_weights` (2,) each
+    picture's loss is multiplied by its class's weight; the mean still divides by B, so that the
+    loss of a batch is that of its parts, whatever is in them. ValueError for other modes.
     """
     if mode == "logits":
-        return F.cross_entropy(sample_logits.mean(0), labels, class_weights)
-    if mode == "loss":
-        n_samples = len(sample_logits)
-        return F.cross_entropy(sample_logits.flatten(0, 1), labels.repeat(n_samples), class_weights)
-    raise ValueError(f'dropout_loss must be "logits" or "loss", not {mode!r}.')
+        logits, targets = sample_logits.mean(0), labels
+    elif mode == "loss":
+        logits, targets = sample_logits.flatten(0, 1), labels.repeat(len(sample_logits))
+    else:
+        raise ValueError(f'dropout_loss must be "logits" or "loss", not {mode!r}.')
+    return F.cross_entropy(logits, targets, class_weights, reduction="sum") / len(targets)
 
 
 def _resnet(name, weights):
