@@ -12,9 +12,10 @@ class History:
     """What happened, epoch by epoch and step by step.
 
     `epochs` holds one dict an epoch: epoch, lr (of the head, at its start), size (pixels a side),
-    loss and accuracy of train and val, seconds, images_per_s (training only), waiting (share of
-    the training time in which the model had no pictures to work on), peak_memory (bytes, of the
-    GPU if there is one, else of the process). `steps` one an update: epoch, lr, loss.
+    loss and accuracy of train and val, seconds, val_seconds (of them, for validation), images_per_s
+    and waiting (while training; the share of that time in which the model had no pictures to work
+    on), peak_memory (bytes; of the GPU if there is one, else of the process). `steps` holds one an
+    update: epoch, lr, loss.
     """
 
     epochs: list[dict] = field(default_factory=list)

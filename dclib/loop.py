@@ -119,7 +119,7 @@ class Training:
         logits, labels = predict_logits(self.model, self.val_loader, self.precision.evaluating)
         loss, accuracy = score(self.processes.gather(logits), self.processes.gather(labels))
         first_step = next(row for row in self.history.steps if row["epoch"] == self.epoch)
-        totals = self.totals
+        totals, val_seconds = self.totals, time.perf_counter() - start
         self.history.epochs.append(
             {
                 "epoch": self.epoch,
@@ -129,7 +129,8 @@ class Training:
                 "train_accuracy": totals["right"] / totals["n"],
                 "val_loss": loss,
                 "val_accuracy": accuracy,
-                "seconds": totals["seconds"] + time.perf_counter() - start,
+                "seconds": totals["seconds"] + val_seconds,
+                "val_seconds": val_seconds,
                 "images_per_s": totals["n"] / totals["seconds"],
                 "waiting": totals["waited"] / totals["seconds"],
                 "peak_memory": peak_memory(self.device),
