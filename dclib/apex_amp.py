@@ -48,16 +48,23 @@ class ApexAmp(FullPrecision):
         return network, optimizer
 
     @contextlib.contextmanager
+    def uncast(self):
+        if self.opt_level != "O1":
+            yield
+            return
+        casts = self.amp.disable_casts()  # by itself it leaves them off after an exception
+        casts.__enter__()
+        try:
+            yield
+        finally:
+            casts.__exit__(None, None, None)
+
+    @contextlib.contextmanager
     def evaluating(self):
         """Casts by torch, as Apex's cache of cast weights would mix with the training pass."""
-        with contextlib.ExitStack() as stack:
-            if self.opt_level == "O1":
-                casts = self.amp.disable_casts()  # after an exception it would leave them off
-                casts.__enter__()
-                stack.callback(casts.__exit__, None, None, None)
-            device = next(self.network.parameters()).device.type
-            half = self.opt_level != "O0"
-            stack.enter_context(torch.autocast(device, torch.float16, enabled=half))
+        device = next(self.network.parameters()).device.type
+        half = self.opt_level != "O0"
+        with self.uncast(), torch.autocast(device, torch.float16, enabled=half):
             yield
 
     def backward(self, loss, optimizer):

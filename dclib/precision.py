@@ -2,8 +2,17 @@
 
 python -m dclib.precision O1    # does Apex train on this machine? prints ok, or what is wrong
 
-What a run is asked to use and what it can use are told apart by `choose_precision`: Apex is old, so
-it is tried first, in a process of its own.
+    precision = make_precision("auto", device)
+    try:
+        network, optimizer = precision.prepare(network, optimizer)
+        with precision.forward():
+            loss = criterion(network(images), labels)
+        precision.backward(loss, optimizer)
+        clip_grad_norm_(precision.unscaled(optimizer), 1.0)
+        precision.step(optimizer)
+        precision.zero_grad(optimizer)
+    finally:
+        precision.restore(model)
 """
 
 import contextlib
@@ -39,6 +48,10 @@ class FullPrecision:
 
     def forward(self):
         """Context of the training forward pass and the loss."""
+        return contextlib.nullcontext()
+
+    def uncast(self):
+        """Context of other work on the training device, such as augmentation: nothing is cast."""
         return contextlib.nullcontext()
 
     def evaluating(self):
