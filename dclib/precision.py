@@ -258,7 +258,8 @@ def main():
 
         try_steps(opt_level)
     except Exception as error:  # whatever an old Apex meets in a new torch
-        sys.exit(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        said = str(error).strip().splitlines() or ["no message"]
+        sys.exit(f"{type(error).__name__}: {said[0]}")
     print("ok")
 
 

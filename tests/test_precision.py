@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -551,12 +552,14 @@ def test_the_trial_as_a_program(apex, monkeypatch, capsys):
     dclib.precision.main()
     assert capsys.readouterr().out == "tried O2\nok\n"
 
-    def fail(level):
-        raise RuntimeError("\nno such kernel\nmore")
-
-    monkeypatch.setattr(apex_amp, "try_steps", fail)
-    with pytest.raises(SystemExit, match=r"^RuntimeError: no such kernel$"):
-        dclib.precision.main()
+    for error, said in (
+        (RuntimeError("\nno such kernel\nmore"), "RuntimeError: no such kernel"),
+        (AssertionError(), "AssertionError: no message"),
+    ):
+        failing = Mock(side_effect=error)
+        monkeypatch.setattr(apex_amp, "try_steps", failing)
+        with pytest.raises(SystemExit, match=f"^{said}$"):
+            dclib.precision.main()
     monkeypatch.setattr(sys, "argv", ["precision", "o2"])
     with pytest.raises(SystemExit, match="opt_level must be one of"):
         dclib.precision.main()
