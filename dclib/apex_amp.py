@@ -170,7 +170,7 @@ def _remember_torch():
 def _restore_torch():
     """Undo Apex's patches and nothing else: torch adds names of its own when they are first used.
 
-    Apex's `_deactivate` is wrong for what it wrapped twice, and leaves on torch.Tensor what had
+    Apex's `_deactivate` forgets its RNN shim and leaves a hundred names on torch.Tensor that had
     been inherited.
     """
     while _torch_before:

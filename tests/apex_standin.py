@@ -19,7 +19,7 @@ TO_HALF = {F: ["conv2d", "linear"], torch: ["conv2d", "matmul", "mm"], TENSOR: [
 TO_FLOAT = {
     F: ["softmax", "log_softmax", "cross_entropy"],
     torch: ["exp", "pow", "sum"],
-    TENSOR: ["__pow__", "exp", "pow", "sum", "cpu", "pow"],  # one of them twice
+    TENSOR: ["__pow__", "exp", "pow", "sum", "cpu", "pow"],  # one twice, to be harsh
 }
 PROMOTE = {torch: ["add", "mul", "eq"], TENSOR: ["__add__", "__eq__", "__mul__", "add", "mul"]}
 FORBIDDEN = {torch: ["exp_"], TENSOR: ["exp_", "pow_"]}
