@@ -159,72 +159,79 @@ def _cast_model(model, opt_level):
 
 
 def _patch_optimizer(optimizer, masters):
-    stash = optimizer._amp_stash = types.SimpleNamespace(already_patched=False, started=False)
-    old_step = optimizer.step
-
-    def lazy_init(self):
-        if stash.started:
-            return
-        stash.started, stash.all_fp16_params, stash.all_fp32_from_fp16_params = True, [], []
-        stash.all_fp32_params = []
-        for group in self.param_groups:
-            for i, weight in enumerate(group["params"]):
-                if masters and weight.dtype == torch.float16 and weight.requires_grad:
-                    group["params"][i] = weight.detach().clone().float().requires_grad_()
-                    stash.all_fp16_params.append(weight)
-                    stash.all_fp32_from_fp16_params.append(group["params"][i])
-                elif not masters or weight.requires_grad:
-                    stash.all_fp32_params.append(weight)
-        stash.all_fp32_grad_stash = [None] * len(stash.all_fp32_params)
-        self.load_state_dict(self.state_dict())
-
-    def prepare_backward(self):
-        lazy_init(self)
-        stash.all_fp32_grad_stash = [weight.grad for weight in stash.all_fp32_params]
-        for weight in stash.all_fp16_params + stash.all_fp32_params:
-            weight.grad = None
-
-    def post_backward(self, scale):
-        stashed = [master.grad for master in stash.all_fp32_from_fp16_params]
-        owners = stash.all_fp32_from_fp16_params + stash.all_fp32_params
-        stashed += stash.all_fp32_grad_stash
-        scaled = [weight.grad for weight in stash.all_fp16_params + stash.all_fp32_params]
-        stash.all_fp32_grad_stash = [None] * len(stash.all_fp32_params)
-        overflow = False
-        for owner, new, old in zip(owners, scaled, stashed):
-            owner.grad = old
-            if new is not None:
-                overflow |= not torch.isfinite(new).all()
-                owner.grad = new.float() / scale + (0 if old is None else old)
-        return overflow
-
-    def to_model(self):
-        for weight, master in zip(stash.all_fp16_params, stash.all_fp32_from_fp16_params):
-            weight.data.copy_(master)
-
-    def step(self):
-        old_step()
-        to_model(self)
-        for master in stash.all_fp32_from_fp16_params:
-            master.grad = None
-
-    def zero_grad(self):  # takes no set_to_none, and leaves zeros
-        lazy_init(self)
-        for weight in stash.all_fp16_params + stash.all_fp32_params:
-            if weight.grad is not None:
-                weight.grad.zero_()
-        for master in stash.all_fp32_from_fp16_params:
-            master.grad = None
-
-    methods = {"_prepare_amp_backward": prepare_backward, "_post_amp_backward": post_backward}
+    methods = {"_prepare_amp_backward": _prepare_backward, "_post_amp_backward": _post_backward}
     if masters:
-        methods |= {
-            "step": step,
-            "zero_grad": zero_grad,
-            "_master_params_to_model_params": to_model,
-        }
+        methods |= {"step": _step, "zero_grad": _zero_grad}
+        methods |= {"_master_params_to_model_params": _to_model}
+    stash = optimizer._amp_stash = types.SimpleNamespace(already_patched=False, started=False)
+    stash.masters, stash.old_step = masters, optimizer.step
     for name, method in methods.items():
         setattr(optimizer, name, types.MethodType(method, optimizer))
+
+
+def _lazy_init(optimizer):
+    stash = optimizer._amp_stash
+    if stash.started:
+        return
+    stash.started, stash.all_fp16_params, stash.all_fp32_from_fp16_params = True, [], []
+    stash.all_fp32_params = []
+    for group in optimizer.param_groups:
+        for i, weight in enumerate(group["params"]):
+            if stash.masters and weight.dtype == torch.float16 and weight.requires_grad:
+                group["params"][i] = weight.detach().clone().float().requires_grad_()
+                stash.all_fp16_params.append(weight)
+                stash.all_fp32_from_fp16_params.append(group["params"][i])
+            elif weight.requires_grad or not stash.masters:
+                stash.all_fp32_params.append(weight)
+    stash.all_fp32_grad_stash = [None] * len(stash.all_fp32_params)
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def _prepare_backward(optimizer):
+    _lazy_init(optimizer)
+    stash = optimizer._amp_stash
+    stash.all_fp32_grad_stash = [weight.grad for weight in stash.all_fp32_params]
+    for weight in stash.all_fp16_params + stash.all_fp32_params:
+        weight.grad = None
+
+
+def _post_backward(optimizer, scale):
+    """Divide the new gradients by the scale, add the earlier ones; was there an overflow?"""
+    stash, overflow = optimizer._amp_stash, False
+    owners = stash.all_fp32_from_fp16_params + stash.all_fp32_params
+    earlier = [master.grad for master in stash.all_fp32_from_fp16_params]
+    earlier += stash.all_fp32_grad_stash
+    scaled = [weight.grad for weight in stash.all_fp16_params + stash.all_fp32_params]
+    stash.all_fp32_grad_stash = [None] * len(stash.all_fp32_params)
+    for owner, new, old in zip(owners, scaled, earlier):
+        owner.grad = old
+        if new is not None:
+            overflow |= not torch.isfinite(new).all()
+            owner.grad = new.float() / scale + (0 if old is None else old)
+    return overflow
+
+
+def _to_model(optimizer):
+    stash = optimizer._amp_stash
+    for weight, master in zip(stash.all_fp16_params, stash.all_fp32_from_fp16_params):
+        weight.data.copy_(master)
+
+
+def _step(optimizer):
+    optimizer._amp_stash.old_step()
+    _to_model(optimizer)
+    for master in optimizer._amp_stash.all_fp32_from_fp16_params:
+        master.grad = None
+
+
+def _zero_grad(optimizer):  # takes no set_to_none, and leaves zeros
+    _lazy_init(optimizer)
+    stash = optimizer._amp_stash
+    for weight in stash.all_fp16_params + stash.all_fp32_params:
+        if weight.grad is not None:
+            weight.grad.zero_()
+    for master in stash.all_fp32_from_fp16_params:
+        master.grad = None
 
 
 def _patch_torch(handle):
