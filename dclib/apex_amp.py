@@ -1,0 +1,196 @@
+"""NVIDIA's apex.amp as a `dclib.precision`, and everything it changes put back afterwards.
+
+Meant for release 25.04, the last good one; later ones have no amp. O1 patches torch for the whole
+process, O2 and O3 leave a model in half precision: `ApexAmp.restore` undoes both.
+"""
+
+import contextlib
+import types
+import warnings
+
+import torch
+import torch.nn.functional as F
+
+from dclib.precision import FullPrecision, count_step
+
+
+class ApexAmp(FullPrecision):
+    """apex.amp: O0 float32, O1 casts around functions, O2 half weights with float32 masters, O3 all
+    half (a speed ceiling; with Adam it seldom converges).
+
+    Every backward pass unscales its own gradients, so that under DistributedDataParallel each part
+    of an accumulated step has to synchronise: no `no_sync()`.
+    """
+
+    name = "apex"
+
+    def __init__(self, opt_level="O1"):
+        from apex import amp
+
+        self.amp, self.opt_level, self.network = amp, opt_level, None
+
+    def __str__(self):
+        return f"{'float32' if self.opt_level == 'O0' else 'float16'} by Apex {self.opt_level}"
+
+    def prepare(self, network, optimizer):
+        self.network = network
+        _remember_torch()
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "apex.amp is deprecated", FutureWarning)
+                network, optimizer = self.amp.initialize(
+                    network, optimizer, opt_level=self.opt_level, verbosity=0
+                )
+            optimizer.zero_grad()  # O2 makes its masters here, of what requires grad now
+        except BaseException:
+            self.restore(self.network)
+            raise
+        return network, optimizer
+
+    @contextlib.contextmanager
+    def uncast(self):
+        if self.opt_level != "O1":
+            yield
+            return
+        casts = self.amp.disable_casts()  # by itself it leaves them off after an exception
+        casts.__enter__()
+        try:
+            yield
+        finally:
+            casts.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def evaluating(self):
+        """Casts by torch, as Apex's cache of cast weights would mix with the training pass."""
+        device = next(self.network.parameters()).device.type
+        half = self.opt_level != "O0"
+        with self.uncast(), torch.autocast(device, torch.float16, enabled=half):
+            yield
+
+    def backward(self, loss, optimizer):
+        with self.amp.scale_loss(loss, optimizer) as scaled_loss:
+            scaled_loss.backward()
+
+    def unscaled(self, optimizer):
+        return list(self.amp.master_params(optimizer))
+
+    def step(self, optimizer):
+        optimizer.step()
+        count_step(optimizer)
+
+    def zero_grad(self, optimizer):
+        """To None everywhere: O2's own leaves zeros, and weights frozen then would still decay."""
+        masters = self.amp.master_params(optimizer)
+        for parameter in (*self.network.parameters(), *masters):
+            parameter.grad = None
+
+    def abandon(self, optimizer):
+        self.zero_grad(optimizer)
+        stash = optimizer._amp_stash
+        for name, gradients in vars(stash).items():
+            if name.endswith("grad_stash"):  # those of earlier parts of the step
+                gradients[:] = [None] * len(gradients)
+        if stash.already_patched:  # an earlier part overflowed: this call only takes the skip away
+            optimizer.step()
+        if self.opt_level == "O1":
+            self.amp._amp_state.handle._clear_cache()
+
+    def state_dict(self, optimizer):
+        masters = self.amp.master_params(optimizer) if self.opt_level == "O2" else []
+        return super().state_dict(optimizer) | {
+            "scaler": dict(self.amp.state_dict()),
+            "masters": [master.detach() for master in masters],
+        }
+
+    def _load(self, state, optimizer):
+        self.amp.load_state_dict(state["scaler"])
+        if self.opt_level == "O2":
+            masters = self.amp.master_params(optimizer)
+            for master, saved in zip(masters, state["masters"], strict=True):
+                master.data.copy_(saved)
+            optimizer._master_params_to_model_params()
+
+    def _start_anew(self, optimizer):
+        if self.opt_level == "O2":
+            stash = optimizer._amp_stash
+            for weight, master in zip(stash.all_fp16_params, stash.all_fp32_from_fp16_params):
+                master.data.copy_(weight)
+
+    def restore(self, model):
+        _restore_torch()
+        handle = getattr(self.amp._amp_state, "handle", None)
+        if handle is not None:  # for whoever imported a patched function meanwhile
+            handle._is_active = False
+            handle._clear_cache()
+        for module in model.modules():
+            hooks = module._state_dict_hooks
+            for key in [key for key, hook in hooks.items() if _from_apex(hook)]:
+                del hooks[key]
+            if _from_apex(vars(module).get("forward")):
+                del module.forward
+        model.float()
+        self.network = None
+
+
+def try_steps(opt_level, device="cuda", n=3):
+    """Train and evaluate a small DeepConnection with Apex; raises whatever goes wrong."""
+    from dclib.model import DeepConnection
+
+    torch.manual_seed(0)
+    precision = ApexAmp(opt_level)
+    model = DeepConnection(backbone="resnet18", weights=None).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    images, labels = torch.randn(4, 3, 64, 64, device=device), torch.arange(4, device=device) % 2
+    try:
+        network, optimizer = precision.prepare(torch.nn.Sequential(model), optimizer)
+        for _ in range(n):
+            with precision.forward():
+                loss = F.cross_entropy(network(images), labels)
+            precision.backward(loss, optimizer)
+            precision.step(optimizer)
+            precision.zero_grad(optimizer)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"a loss of {loss.item()}")
+        with precision.evaluating(), torch.inference_mode():
+            model.eval()(images)
+    finally:
+        precision.restore(model)
+
+
+_torch_before = []  # (place, its names before Apex patched it); empty while nothing is patched
+
+
+def _remember_torch():
+    _restore_torch()
+    rnn = torch.nn.modules.rnn
+    for place in (torch, F, torch.Tensor, rnn, rnn._rnn_impls):
+        _torch_before.append((place, dict(_names(place))))
+
+
+def _restore_torch():
+    """Undo Apex's patches and nothing else: torch adds names of its own when they are first used.
+
+    Apex's `_deactivate` forgets its RNN shim and leaves a hundred names on torch.Tensor that had
+    been inherited.
+    """
+    while _torch_before:
+        place, before = _torch_before[-1]
+        for name in [name for name, value in _names(place).items() if _from_apex(value)]:
+            if isinstance(place, dict):
+                place[name] = before[name]
+            elif name in before:
+                setattr(place, name, before[name])
+            else:
+                delattr(place, name)
+        _torch_before.pop()
+
+
+def _names(place):
+    return place if isinstance(place, dict) else vars(place)
+
+
+def _from_apex(value):
+    """Whether a function was defined in Apex (it borrows another's name), or an object's class."""
+    is_function = isinstance(value, types.FunctionType)
+    module = value.__globals__.get("__name__") if is_function else type(value).__module__
+    return str(module).split(".")[0] == "apex"
