@@ -1,0 +1,225 @@
+"""Several processes that train as one: torchrun --nproc-per-node 2 -m dclib.train ...
+
+Every process takes its rows of the same global batch. Gradients are averaged by torch's
+DistributedDataParallel; batch statistics are those of the global batch and dropout masks those that
+one process would draw, so that the loss curve is that of one process but for rounding.
+
+The usual step, in which row i of a batch belongs to process i % world:
+
+    processes, device = join_processes()
+    network = distribute(model, processes, device)
+    with as_one(model, processes):
+        images, labels = processes.share(images), processes.share(labels)
+        loss = F.cross_entropy(network(images), labels, reduction="sum")
+        (loss / batch_size * processes.world).backward()  # averaging divides by world
+"""
+
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(minutes=10)  # how long a process waits for another before it gives up
+
+# What gloo, NCCL and the store behind them say when they lose a process.
+LOST = re.compile(
+    "(closed|reset) by peer|broken pipe|connection was likely closed|timed out waiting|wait timeout"
+    "|waiting for clients|pair closure|collective operation timeout|remote process exit",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process (`rank`, from 0) among all that train together (`world`).
+
+    `gather`, `total` and `wait` must be called by every process, in the same order.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self):
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, batch):
+        """This process's rows of a global batch: a list or (B, ...) -> every world-th row."""
+        return batch[self.rank :: self.world]
+
+    def gather(self, part):
+        """The whole, on every process, of which each has its `share`: (b, ...) -> (B, ...).
+
+        `part` holds numbers and lies on the CPU; an empty one is (0, ...). Raises ValueError for
+        parts that `share` does not make, because their order is not known.
+        """
+        if self.world == 1:
+            return part
+        lengths = self.total(*(len(part) * (rank == self.rank) for rank in range(self.world)))
+        rows = range(int(sum(lengths)))
+        if lengths != [len(rows[rank :: self.world]) for rank in range(self.world)]:
+            raise ValueError(
+                f"The processes have {[int(n) for n in lengths]} rows, which are not the shares of "
+                f"{len(rows)}: share the whole first, then cut it into batches."
+            )
+        whole = part.new_zeros(len(rows), *part.shape[1:])
+        whole[self.rank :: self.world] = part
+        dist.all_reduce(whole)  # all others have zeros in these rows
+        return whole
+
+    def total(self, *numbers):
+        """Sums over all processes, as a list of floats."""
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        if self.world > 1:
+            dist.all_reduce(sums)
+        return sums.tolist()
+
+    def wait(self):
+        """Go on when every process has come here."""
+        self.total(0)
+
+
+def join_processes(device="auto"):
+    """Meet the other processes that torchrun started. Returns (`Processes`, device).
+
+    Started without torchrun, a process is alone. On CUDA each process has the GPU of its local
+    rank. A second call changes nothing. Raises ValueError if there are fewer GPUs than processes.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    processes = Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    if processes.world == 1:
+        return processes, device
+    if device.type == "cuda":
+        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > gpus:
+            raise ValueError(
+                f"torchrun starts {here} processes on this machine, which has {gpus} GPUs: give "
+                f"--nproc-per-node {gpus}, or train with --device cpu."
+            )
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():  # gloo beside NCCL: counts and metrics lie on the CPU
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+    return processes, device
+
+
+def leave_processes():
+    """Part from the other processes, if there are any."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def distribute(network, processes, device):
+    """The network with its gradients averaged over all processes; itself when alone.
+
+    Every process starts with the first one's weights. Buffers need no broadcast: under `as_one`
+    all processes compute the same running statistics from the same sums.
+    """
+    if processes.world == 1:
+        return network
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=device_ids, broadcast_buffers=False)
+
+
+@contextmanager
+def as_one(model, processes):
+    """Inside, batch norms and dropout of `model` act as if one process had the whole batch.
+
+    Only the class of these layers changes, as in torch.nn.utils.parametrize, and it is put back on
+    leaving: parameters, buffers, names and train or eval mode are theirs throughout.
+    """
+    on_cuda = next(model.parameters()).is_cuda
+    shared = {_BatchNorm: BatchNormOnCUDA if on_cuda else BatchNormOnCPU, nn.Dropout: SharedDropout}
+    classes = {}
+    try:
+        for layer in model.modules() if processes.world > 1 else ():
+            for kind, replacement in shared.items():
+                if isinstance(layer, kind):
+                    classes[layer], layer.__class__ = type(layer), replacement
+        yield
+    finally:
+        for layer, kind in classes.items():
+            layer.__class__ = kind
+
+
+class BatchNormOnCUDA(nn.SyncBatchNorm):
+    """torch's own, over all processes."""
+
+    process_group = None
+
+
+class BatchNormOnCPU(_BatchNorm):
+    """Batch norm (arXiv 1502.03167) over all processes for tensors that nn.SyncBatchNorm refuses.
+
+    Shape: (b, C, ...) -> the same; b may differ between processes.
+    """
+
+    _check_input_dim = nn.SyncBatchNorm._check_input_dim
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        # imported here because not every build of torch has it
+        from torch.distributed.nn.functional import all_reduce  # its gradient is summed, too
+
+        self._check_input_dim(x)
+        dims, shape = [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
+        wide = x if x.dtype == torch.float64 else x.float()
+        count = wide.new_tensor([x.numel() / x.shape[1]])
+        sums = all_reduce(torch.cat([wide.sum(dims), count]))  # (C + 1,)
+        n = sums[-1].detach()
+        mean = sums[:-1] / n
+        centred = wide - mean.view(shape)
+        var = all_reduce(centred.square().sum(dims)) / n
+        if self.track_running_stats:
+            self._track(mean.detach(), var.detach() * n / (n - 1))
+        normed = centred * (var + self.eps).rsqrt().view(shape)
+        if self.affine:
+            normed = normed * self.weight.view(shape) + self.bias.view(shape)
+        return normed.to(x.dtype)
+
+    def _track(self, mean, unbiased_var):
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(unbiased_var, momentum)
+
+
+class SharedDropout(nn.Dropout):
+    """This process's rows of the mask that one process would draw for the whole batch.
+
+    Every process draws the whole mask, so that their random states stay equal.
+
+    Shape: (..., b, F) -> the same.
+    """
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        processes = Processes(dist.get_rank(), dist.get_world_size())
+        rows, features = int(*processes.total(x.shape[-2])), x.shape[-1]
+        # laid out in memory as the head's expanded input, on which the order of drawing depends
+        ones = x.new_ones(rows, features).expand(*x.shape[:-2], rows, features)
+        return x * super().forward(ones)[..., processes.rank :: processes.world, :]
+
+
+def explain_lost_process(error):
+    """One sentence if a collective failed because another process died or hangs, else None."""
+    if not isinstance(error, RuntimeError) or not LOST.search(str(error)):
+        return None
+    reason = str(error).strip().splitlines()[0]
+    return (
+        f"Another process of this run died or hangs ({reason}), so this one cannot go on: see what "
+        "that one printed, then start the run again from its last saved state."
+    )
