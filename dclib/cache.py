@@ -3,8 +3,8 @@
     root/.cache/train-256px-<fingerprint>.npy    uint8 (N, 256, 256, 3)
 
 Every transform resizes first, and a picture that has its size already stays as it is: training is
-the same, bit for bit, with a cache and without. The fingerprint is made of all that decides a byte
-of it, so that a changed file is never met by an old cache.
+the same, bit for bit, with a cache and without. The fingerprint is of all that decides its pixels,
+so that a changed file never meets an old cache.
 """
 
 import contextlib
@@ -77,9 +77,10 @@ def build_cache(dataset, sizes, folder=None, progress=True):
         with ThreadPoolExecutor() as pool:
             hashes = list(pool.map(_file_hash, paths))
         names = [path.relative_to(dataset.root / dataset.split).as_posix() for path in paths]
+        fingerprint = _fingerprint(names, hashes)
         for size in sizes:
             start = f"{dataset.split}-{size}px-"
-            file = folder / f"{start}{_fingerprint(names, hashes, size)}.npy"
+            file = folder / f"{start}{fingerprint}.npy"
             cache = PictureCache(file, paths, size)
             _remove_stale(folder, start, file)
             try:
@@ -107,12 +108,11 @@ def _file_hash(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _fingerprint(names, hashes, size):
-    """Files in their order, size, and the code that decodes and resizes, ours and Pillow's."""
+def _fingerprint(names, hashes):
+    """Of the files in their order and the code that decodes and resizes, ours and Pillow's."""
     code = [inspect.getsource(pictures), inspect.getsource(EvalTransform.resize)]
     code += [features.version(name) for name in ("pil", "libjpeg_turbo", "webp")]
-    everything = json.dumps([size, code, names, hashes])
-    return hashlib.sha256(everything.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([code, names, hashes]).encode()).hexdigest()[:16]
 
 
 def _remove_stale(folder, start, file):
