@@ -132,8 +132,8 @@ def _build(cache, hashes, progress):
     free = shutil.disk_usage(folder).free
     if free < n_bytes + RESERVE:
         raise OSError(
-            f"it needs {_amount(n_bytes)} and leaves {_amount(RESERVE)} free, there are "
-            f"{_amount(free)}"
+            f"it takes {_amount(n_bytes)}, {_amount(RESERVE)} must stay free, and only "
+            f"{_amount(free)} is free now"
         )
     jobs = [
         (path, file_hash, cache.size) for path, file_hash in zip(cache.rows, hashes, strict=True)
