@@ -68,8 +68,8 @@ def build_cache(dataset, sizes, folder=None, progress=True):
 
     `sizes`: pixels a side, those that the transform will ask for. `folder`: where caches lie, one
     folder for each data set; default root/.cache. Caches of the same split and size that no longer
-    fit are removed. Where none can be kept, one printed sentence says why, and the data set decodes
-    its pictures every time.
+    fit are removed. Where one cannot be kept, a printed sentence says why, and the data set decodes
+    those pictures every time.
     """
     folder = dataset.root / ".cache" if folder is None else Path(folder)
     paths, dataset.caches = [path for path, _ in dataset.samples], {}
@@ -90,9 +90,10 @@ def build_cache(dataset, sizes, folder=None, progress=True):
                 cache.open()
             dataset.caches[size] = cache
     except (OSError, pictures.PictureError) as error:
+        missing = " and ".join(str(size) for size in sizes if size not in dataset.caches)
         print(
-            f"Pictures of {dataset.split} are decoded every time, because no cache can be kept in "
-            f"{folder} ({error})."
+            f"Pictures of {dataset.split} at {missing} px are decoded every time, because no cache "
+            f"can be kept in {folder} ({error})."
         )
 
 
