@@ -40,6 +40,7 @@ class CoupleFolder(Dataset):
     def __init__(self, root, split="train", transform=None, classes=CLASSES):
         self.root, self.split, self.transform = Path(root), split, transform
         self.classes = tuple(classes)
+        self.caches = {}  # by size; see dclib.cache
         folder = self.root / split
         found = list_pictures(folder, self.classes)
         self.rows = read_metadata(folder)
@@ -67,8 +68,21 @@ class CoupleFolder(Dataset):
         """`key`: index, or (epoch, index) as `EpochBatches` gives it."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         _, label = self.samples[index]
-        image = self.picture(index)
-        return (self.transform(image, epoch, index) if self.transform else image), label
+        if not self.transform:
+            return self.picture(index), label
+        return self.transform(self._cached(index, epoch), epoch, index), label
+
+    def _cached(self, index, epoch):
+        """The picture as the transform takes it: from a cache, where one has its size."""
+        size = self.transform.size_at(epoch) if self.caches else None
+        path, _ = self.samples[index]
+        try:
+            if size in self.caches and path in self.caches[size].rows:
+                return self.caches[size][path]
+        except OSError as error:
+            print(f"From now on pictures are decoded every time: {error}.")
+            self.caches = {}
+        return self.picture(index)
 
     def picture(self, index):
         """The picture itself, an RGB Pillow image."""

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dclib.canvas import SETTINGS
-from dclib.data import CLASSES, DRAWN
+from dclib.data import CLASSES, DRAWN, splits_of
 from dclib.drawing import Person, Scene, draw_scene
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -288,7 +288,7 @@ def main():
         root = render_couples(args.root, args.n, args.seed, args.size, shortcut=args.shortcut)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    counts = {split.name: len(list(split.glob("*/*.jpg"))) for split in sorted(root.glob("*/"))}
+    counts = {split: len(list((root / split).glob("*/*.jpg"))) for split in splits_of(root)}
     print(f"{root}: {', '.join(f'{name} {count}' for name, count in counts.items())} drawn couples")
 
 

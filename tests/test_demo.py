@@ -14,7 +14,7 @@ from scipy.stats import chi2_contingency
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from dclib import drawing
+from dclib import demo, drawing
 from dclib.canvas import Canvas
 from dclib.demo import CUES, render_couples, sample_scene
 from dclib.drawing import draw_scene
@@ -225,6 +225,15 @@ def test_command_line(tmp_path):
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
     assert "holds something else" in again.stderr
+
+
+def test_the_command_counts_splits_only(tmp_path, capsys, monkeypatch):
+    (tmp_path / ".cache").mkdir()  # of a training on it
+    monkeypatch.setattr(demo, "render_couples", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(sys, "argv", ["demo", str(tmp_path)])
+    (tmp_path / "train").mkdir()
+    demo.main()
+    assert capsys.readouterr().out == f"{tmp_path}: train 0 drawn couples\n"
 
 
 def test_killed_while_drawing_leaves_no_half_set(tmp_path):

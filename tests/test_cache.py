@@ -1,0 +1,479 @@
+"""Training with a cache is training without one, whatever happens to files, disks and processes."""
+
+import errno
+import inspect
+import io
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, features
+
+from dclib import cache as cache_module
+from dclib import pictures
+from dclib.augment import EvalTransform, TrainTransform
+from dclib.augment_tensor import TensorTransform
+from dclib.cache import ABANDONED, RESERVE, build_cache
+from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
+
+SIZES = (32, 48)
+TRANSFORMS = [EvalTransform, TrainTransform, TensorTransform]
+N = 24
+
+
+@pytest.fixture
+def folder(couples, tmp_path):
+    """A copy of the drawn couples that a test may spoil: 24 train, 64 px."""
+    return shutil.copytree(couples, tmp_path / "data")
+
+
+def cached(folder, transform=None, sizes=SIZES):
+    train = CoupleFolder(folder, transform=transform or EvalTransform(sizes=SIZES))
+    build_cache(train, sizes, progress=False)
+    return train
+
+
+def items(dataset, epochs=3):
+    """All items of some epochs, as bytes."""
+    keys = [(epoch, index) for epoch in range(epochs) for index in range(len(dataset))]
+    return [(*_bytes(inputs), label) for inputs, label in map(dataset.__getitem__, keys)]
+
+
+def _bytes(inputs):
+    """Of a tensor, or of the pixels and the key that a `TensorTransform` gives."""
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    return [(tensor.shape, tensor.numpy().tobytes()) for tensor in tensors]
+
+
+def same(dataset):
+    """Whether a data set gives what one without caches gives."""
+    plain = CoupleFolder(dataset.root, dataset.split, dataset.transform, dataset.classes)
+    return items(dataset) == items(plain)
+
+
+def files(folder):
+    return sorted((folder / ".cache").iterdir())
+
+
+def forget_pictures(folder):
+    """From here on only a cache can give them."""
+    for path in folder.glob("train/*/*"):
+        path.unlink()
+
+
+# ------------------------------------------------------------ the same pixels
+
+
+@pytest.mark.parametrize("make", TRANSFORMS)
+@pytest.mark.parametrize("sizes", [(32, 48), (100,)])  # smaller and larger than the pictures
+def test_items_are_the_same_bit_for_bit_with_and_without_a_cache(folder, make, sizes):
+    transform = make(sizes=sizes)
+    without = items(CoupleFolder(folder, transform=transform))
+    train = cached(folder, transform, sizes)
+    forget_pictures(folder)
+    assert items(train) == without
+    assert len(set(without)) >= N * len(sizes)
+
+
+@pytest.mark.parametrize("make", TRANSFORMS)
+def test_a_picture_that_has_its_size_stays_as_it_is(make):
+    for size in (1, 2, 7, 64):
+        pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), np.uint8)
+        assert np.array_equal(make(size).resize(Image.fromarray(pixels)), pixels)
+
+
+def odd_picture(kind, width, height, rng):
+    """A file that is not plain 8-bit RGB: (its name's end, bytes)."""
+    rgba = Image.fromarray(rng.integers(0, 256, (height, width, 4), np.uint8))
+    options = {"format": "PNG"}
+    if kind == "turned":
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = int(rng.integers(2, 9))
+        image, options = rgba.convert("RGB"), {"format": "JPEG", "exif": exif}
+    elif kind == "16 bit":
+        image = Image.fromarray(rng.integers(0, 2**16, (height, width), np.uint16))
+    elif kind == "CMYK":
+        image, options = rgba.convert("RGB").convert("CMYK"), {"format": "JPEG"}
+    else:
+        image = rgba.convert({"grey": "L", "palette": "P", "bitmap": "1"}.get(kind, kind))
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return options["format"].lower(), buffer.getvalue()
+
+
+KINDS = ("grey", "LA", "RGBA", "palette", "bitmap", "turned", "16 bit", "CMYK")
+
+
+@settings(max_examples=25)
+@given(
+    side=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    size=st.integers(1, 70),
+    seed=st.integers(0, 2**16),
+)
+def test_odd_pictures_are_the_same_too(side, size, seed):
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as root:
+        for label in ("happy", "unhappy"):
+            (Path(root) / "train" / label).mkdir(parents=True)
+            for kind in KINDS:
+                suffix, data = odd_picture(kind, *side, rng)
+                (Path(root) / "train" / label / f"{kind}.{suffix}").write_bytes(data)
+        train = CoupleFolder(root, transform=EvalTransform(size))
+        without = items(train, 1)
+        build_cache(train, [size], progress=False)
+        forget_pictures(Path(root))
+        assert len(train) == 2 * len(KINDS)
+        assert items(train, 1) == without
+
+
+def test_the_file_is_what_numpy_writes(folder, monkeypatch):
+    monkeypatch.setattr(cache_module, "CHUNK", 5)
+    train = cached(folder)
+    for size in SIZES:
+        (file,) = folder.glob(f".cache/train-{size}px-*.npy")
+        pixels = np.load(file)
+        assert (pixels.shape, pixels.dtype) == ((N, size, size, 3), np.uint8)
+        resize = EvalTransform(size).resize
+        assert all(np.array_equal(pixels[i], resize(train.picture(i))) for i in range(N))
+        buffer = io.BytesIO()
+        np.save(buffer, pixels)
+        assert file.read_bytes() == buffer.getvalue()
+
+
+def test_without_transform_and_from_picture_the_whole_picture_comes(folder):
+    train = cached(folder)
+    assert train.picture(0).size == (64, 64)
+    train.transform = None
+    assert train[0][0].size == (64, 64)
+
+
+def test_a_size_that_has_no_cache_is_decoded(folder):
+    train = cached(folder, EvalTransform(sizes=(32, 40)))
+    assert list(train.caches) == [32, 48]
+    assert same(train)
+
+
+def test_other_samples_meet_their_own_pictures(folder):
+    train = cached(folder)
+    new = folder / "train" / "happy" / "new.png"
+    Image.new("RGB", (9, 9), "red").save(new)
+    reverse = [(new, 0), *train.samples[::-1]]
+    plain = CoupleFolder(folder, transform=train.transform)
+    plain.samples = train.samples = reverse
+    assert items(train) == items(plain)
+
+
+# ------------------------------------------------------------ made once, made anew
+
+
+def test_a_second_run_reads_and_stays_silent(folder, capsys, monkeypatch):
+    cached(folder)
+    first = capsys.readouterr().out.splitlines()
+    assert first == [f"Decoded 24 pictures at {s} px into {folder}/.cache (0 MB)" for s in SIZES]
+    before = [(file, file.stat().st_ino) for file in files(folder)]
+    monkeypatch.setattr(cache_module, "_decode", None)
+    train = cached(folder)
+    assert capsys.readouterr().out == ""
+    assert [(file, file.stat().st_ino) for file in files(folder)] == before
+    assert same(train)
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time(folder):
+    path = folder / "train" / "happy" / "plain.bmp"
+    Image.new("RGB", (20, 20), "red").save(path)
+    old = cached(folder)
+    before, stale, red = path.stat(), files(folder), old[0, N // 2]
+    Image.new("RGB", (20, 20), "blue").save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    train = cached(folder)
+    assert not torch.equal(train[0, N // 2][0], red[0])
+    assert same(train)
+    assert len(files(folder)) == 2
+    assert not set(files(folder)) & set(stale)
+
+
+def add(folder):
+    Image.new("RGB", (9, 9)).save(folder / "train" / "happy" / "a.png")
+
+
+def remove(folder):
+    (folder / "train" / "happy" / "00000.jpg").unlink()
+
+
+def rename(folder):
+    path = folder / "train" / "happy" / "00000.jpg"
+    path.rename(path.with_name("00000a.jpg"))
+
+
+def swap(folder):
+    one, two = sorted((folder / "train" / "happy").iterdir())[:2]
+    data = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(data)
+
+
+@pytest.mark.parametrize("change", [add, remove, rename, swap])
+def test_any_change_of_the_folder_makes_another_cache(folder, change):
+    cached(folder)
+    stale = files(folder)
+    change(folder)
+    assert same(cached(folder))
+    assert len(files(folder)) == 2
+    assert not set(files(folder)) & set(stale)
+
+
+@pytest.mark.parametrize("code", [pictures, EvalTransform.resize, "pil", "libjpeg_turbo"])
+def test_other_code_makes_another_cache(folder, monkeypatch, code):
+    cached(folder)
+    stale = files(folder)
+    source, version = inspect.getsource, features.version
+    monkeypatch.setattr(inspect, "getsource", lambda of: source(of) + "#" * (of == code))
+    monkeypatch.setattr(features, "version", lambda of: "99" if of == code else version(of))
+    assert same(cached(folder))
+    assert len(files(folder)) == 2
+    assert not set(files(folder)) & set(stale)
+
+
+def test_splits_and_sizes_leave_each_other_alone(folder):
+    cached(folder)
+    cached(folder, sizes=[16])
+    val = CoupleFolder(folder, "val", EvalTransform(32))
+    build_cache(val, [32], progress=False)
+    assert same(val)
+    names = [file.name.rsplit("-", 1)[0] for file in files(folder)]
+    assert names == ["train-16px", "train-32px", "train-48px", "val-32px"]
+
+
+def test_nobody_takes_the_cache_for_pictures(folder):
+    before = fingerprint(folder), splits_of(folder), len(CoupleFolder(folder))
+    cached(folder)
+    (folder / ".cache" / "happy").mkdir()
+    shutil.copy(folder / "train" / "happy" / "00000.jpg", folder / ".cache" / "happy" / "x.jpg")
+    assert (fingerprint(folder), splits_of(folder), len(CoupleFolder(folder))) == before
+    assert len(torchvision.datasets.ImageFolder(folder / "train")) == N
+
+
+def test_a_file_gets_its_name_when_it_is_whole_and_on_disk(folder, monkeypatch):
+    written = []
+
+    def fsync(file):
+        written.append(os.fstat(file))
+        assert not list(folder.glob(".cache/train-32px-*.npy"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    cached(folder, sizes=[32])
+    (file,) = files(folder)
+    (stat,) = written
+    assert (file.stat().st_ino, file.stat().st_size) == (stat.st_ino, stat.st_size)
+
+
+# ------------------------------------------------------------ damage
+
+
+def other_shape(file):
+    np.save(file, np.zeros((N, 8, 8, 3), np.uint8))
+
+
+def other_type(file):
+    np.save(file, np.zeros((N, 32, 32, 3), np.int8))
+
+
+def cut(n):
+    return lambda file: os.truncate(file, n)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(cut(0), cut(5), cut(127), cut(128), cut(128 + N * 32 * 32 * 3 - 1)),
+        *(other_shape, other_type),
+        lambda file: file.write_bytes(pickle.dumps([1])),
+        lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+        lambda file: file.write_bytes(b"\x93NUMPY\1\0\xff\xff" + file.read_bytes()[10:]),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_made_anew(folder, capsys, damage):
+    cached(folder)
+    file = files(folder)[0]
+    whole = file.read_bytes()
+    damage(file)
+    capsys.readouterr()
+    train = cached(folder)
+    assert file.read_bytes() == whole
+    assert "Decoded 24 pictures at 32 px" in capsys.readouterr().out
+    assert same(train)
+
+
+def refused(folder, capsys):
+    """Nothing is cached, one sentence says so, and the data set works as ever."""
+    capsys.readouterr()
+    train = cached(folder)
+    out = capsys.readouterr().out
+    assert train.caches == {}
+    assert out.count("\n") == 1
+    assert out.startswith("Pictures of train at 32 and 48 px are decoded every time, because")
+    assert same(train)
+    return out
+
+
+def test_a_folder_that_cannot_be_written(folder, capsys):
+    (folder / ".cache").write_text("a file")
+    assert "File exists" in refused(folder, capsys)
+
+
+def test_a_disk_without_room(folder, capsys, monkeypatch):
+    free = RESERVE + N * 32 * 32 * 3 - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9**12, 0, free))
+    assert "it takes 0 MB, 1.0 GB must stay free, and only 1.0 GB" in refused(folder, capsys)
+    assert files(folder) == []
+    free += 1
+    assert list(cached(folder).caches) == [32]  # the larger one does not fit
+    built, refusal = capsys.readouterr().out.splitlines()
+    assert built.startswith("Decoded 24 pictures at 32 px")
+    assert refusal.startswith("Pictures of train at 48 px are decoded every time")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_disk_that_fails_in_the_middle(folder, capsys, monkeypatch, code):
+    def fail(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert os.strerror(code) in refused(folder, capsys)
+    assert files(folder) == []
+
+
+def test_a_picture_that_changes_while_the_cache_is_made(folder, capsys, monkeypatch):
+    monkeypatch.setattr(cache_module, "_file_hash", lambda path: "0" * 64)
+    assert "was changed in the meantime" in refused(folder, capsys)
+    assert files(folder) == []
+
+
+def test_a_full_or_read_only_disk_does_not_matter_where_the_cache_is_there(folder, monkeypatch):
+    cached(folder)
+    (folder / ".cache" / "train-32px-stale.npy").touch()
+
+    def fail(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for owner, name in ((os, "replace"), (Path, "unlink"), (Path, "mkdir")):
+        monkeypatch.setattr(owner, name, fail)
+    assert list(cached(folder).caches) == [32, 48]
+
+
+def test_a_cache_that_disappears_during_training(folder, capsys):
+    train = cached(folder)
+    open_map = train[0]
+    elsewhere = pickle.loads(pickle.dumps(train))  # as in a worker that starts later
+    for file in files(folder):
+        file.unlink()
+    assert torch.equal(train[0][0], open_map[0])
+    capsys.readouterr()
+    assert items(elsewhere) == items(train)
+    out = capsys.readouterr().out
+    assert out.startswith("From now on pictures are decoded every time: ")
+    assert out.count("\n") == 1
+
+
+# ------------------------------------------------------------ processes
+
+
+def in_a_process(target, *args):
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def build_until(train, row):
+    """Build up to a picture, or to the last step before the file gets its name."""
+    decode, path = cache_module._decode, dict(enumerate(train.samples)).get(row, (None,))[0]
+    cache_module._decode = lambda job: time.sleep(60) if job[0] == path else decode(job)
+    os.fsync = lambda _: time.sleep(60)
+    build_cache(train, [32], progress=False)
+
+
+def test_killed_while_it_builds(folder):
+    train = CoupleFolder(folder, transform=EvalTransform(32))
+    for kills, row in enumerate((0, 1, 7, 23, N), 1):
+        process = in_a_process(build_until, train, row)
+        while len(list(folder.glob(".cache/*.unfinished"))) < kills:
+            assert process.is_alive()
+        time.sleep(0.1)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not list(folder.glob(".cache/*.npy"))
+    build_cache(train, [32], progress=False)
+    assert list(train.caches) == [32]
+    assert same(train)
+    unfinished = list(folder.glob(".cache/*.unfinished"))
+    assert len(unfinished) == 5  # who knows whether somebody still writes them
+    for file in unfinished:
+        os.utime(file, (0, time.time() - ABANDONED - 5))
+    build_cache(train, [32], progress=False)
+    assert [file.suffix for file in files(folder)] == [".npy"]
+
+
+def build_beside(train, barrier):
+    """Build; the file gets its name when the other process has come as far."""
+    os.fsync = lambda _: barrier.wait(30)
+    build_cache(train, [32], progress=False)
+    os._exit(0 if same(train) and train.caches else 1)
+
+
+def test_two_processes_build_at_once(folder):
+    train = CoupleFolder(folder, transform=EvalTransform(32))
+    for _ in range(3):
+        barrier = multiprocessing.get_context("fork").Barrier(2)
+        processes = [in_a_process(build_beside, train, barrier) for _ in range(2)]
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+        (file,) = files(folder)
+        build_cache(train, [32], progress=False)
+        assert same(train)
+        file.unlink()
+
+
+def test_a_pickle_holds_no_pixels(folder):
+    plain = CoupleFolder(folder, transform=EvalTransform(32))
+    train = cached(folder)
+    train[0]
+    assert len(pickle.dumps(train)) < len(pickle.dumps(plain)) + 1000
+    assert isinstance(train.caches[32].pixels, np.memmap)
+    again = pickle.loads(pickle.dumps(train))
+    forget_pictures(folder)
+    assert items(again) == items(train)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_same_batches_from_worker_processes(folder, method):
+    transform = TensorTransform(sizes=SIZES)
+    alone = make_loader(CoupleFolder(folder, transform=transform), 5, shuffle=True)
+    loader = make_loader(cached(folder, transform), 5, shuffle=True, workers=1)
+    loader.multiprocessing_context = method
+    expected = [batch for epoch in range(3) for batch in epoch_of(alone, epoch)]
+    forget_pictures(folder)
+    got = [batch for epoch in range(3) for batch in epoch_of(loader, epoch)]
+    assert len(got) == len(expected) == 15
+    for ((pixels, keys), labels), ((pixels2, keys2), labels2) in zip(got, expected, strict=True):
+        assert torch.equal(pixels, pixels2)
+        assert torch.equal(keys, keys2)
+        assert torch.equal(labels, labels2)
+
+
+def epoch_of(loader, epoch):
+    loader.batch_sampler.set_epoch(epoch)
+    yield from loader
