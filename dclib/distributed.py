@@ -139,17 +139,15 @@ def as_one(model, processes):
     Only the class of these layers changes, as in torch.nn.utils.parametrize, and it is put back on
     leaving: parameters, buffers, names and train or eval mode are theirs throughout.
     """
-    on_cuda = next(model.parameters()).is_cuda
-    shared = {_BatchNorm: BatchNormOnCUDA if on_cuda else BatchNormOnCPU, nn.Dropout: SharedDropout}
-    classes = {}
+    batch_norm = BatchNormOnCUDA if next(model.parameters()).is_cuda else BatchNormOnCPU
+    layers = [(m, type(m)) for m in model.modules() if isinstance(m, (_BatchNorm, nn.Dropout))]
     try:
-        for layer in model.modules() if processes.world > 1 else ():
-            for kind, replacement in shared.items():
-                if isinstance(layer, kind):
-                    classes[layer], layer.__class__ = type(layer), replacement
+        if processes.world > 1:
+            for layer, kind in layers:
+                layer.__class__ = SharedDropout if issubclass(kind, nn.Dropout) else batch_norm
         yield
     finally:
-        for layer, kind in classes.items():
+        for layer, kind in layers:
             layer.__class__ = kind
 
 
@@ -199,9 +197,7 @@ class BatchNormOnCPU(_BatchNorm):
 class SharedDropout(nn.Dropout):
     """This process's rows of the mask that one process would draw for the whole batch.
 
-    Every process draws the whole mask, so that their random states stay equal.
-
-    Shape: (..., b, F) -> the same.
+    Shape: (..., b, F) -> the same. The random states of the processes stay equal.
     """
 
     def forward(self, x):
