@@ -87,15 +87,20 @@ class Processes:
         self.total(0)
 
 
+def pick_device(name="auto"):
+    """The device of this name; "auto" is the GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 def join_processes(device="auto"):
     """Meet the other processes that torchrun started. Returns (`Processes`, device).
 
     Started without torchrun, a process is alone. On CUDA each process has the GPU of its local
     rank. A second call changes nothing. Raises ValueError if there are fewer GPUs than processes.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    device = pick_device(device)
     processes = Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if processes.world == 1:
         return processes, device

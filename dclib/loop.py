@@ -97,8 +97,9 @@ class Training:
         if not self.pending:
             return
         rates, sums = zip(*self.pending)
-        first, self.pending = self.batch - len(sums), []
-        for step, (loss, right) in enumerate(self.processes.total(torch.stack(sums)).tolist()):
+        first, self.pending = self.batch - len(self.pending), []
+        sums = iter(self.processes.total(*torch.stack(sums).flatten().tolist()))
+        for step, (loss, right) in enumerate(zip(sums, sums)):
             if not math.isfinite(loss):
                 raise RuntimeError(f"The loss became {loss}; lower lr (it is {self.config.lr}).")
             n = self.loader.batch_sampler.size(first + step)
@@ -168,7 +169,7 @@ class Training:
     def load(self):
         """Go on from the state in the folder, if there is one. Returns whether there was."""
         state = load_state(self.folder)
-        if self.processes.total(torch.tensor(float(state is not None))) % self.processes.world:
+        if self.processes.total(state is not None)[0] % self.processes.world:
             raise ValueError(f"All processes must see the same folder {self.folder}.")
         if state is None:
             return False

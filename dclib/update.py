@@ -48,7 +48,7 @@ class Updater:
             SampleLogits(model), make_optimizer(model, config)
         )
         self.network, self.frozen = None, None  # the bare network for all processes; see `begin`
-        self.parts = config.accumulate
+        self.parts, self.apex = config.accumulate, precision.name == "apex"
 
     def begin(self, epoch):
         """Freeze or thaw the backbone as this epoch wants it."""
@@ -81,7 +81,6 @@ class Updater:
 
     def halve(self, n):
         self.precision.abandon(self.optimizer)
-        self.precision.zero_grad(self.optimizer)
         torch.cuda.empty_cache()
         self.parts *= 2
         tqdm.write(
@@ -95,11 +94,12 @@ class Updater:
         sums = []
         self.precision.zero_grad(self.optimizer)
         for part in range(parts):
-            # processes exchange gradients once, with the last part
-            waits = self.network is not self.bare and part < parts - 1
-            with self.network.no_sync() if waits else nullcontext():
-                targets = labels.tensor_split(parts)[part].to(self.device, non_blocking=True)
+            targets = labels.tensor_split(parts)[part].to(self.device, non_blocking=True)
+            with self.precision.uncast():
                 images = self.finish(part_of(batch, part, parts), self.device)
+            # processes exchange gradients once, with the last part; Apex unscales after every part
+            waits = self.network is not self.bare and part < parts - 1
+            with self.network.no_sync() if waits and not self.apex else nullcontext():
                 sums.append(self.backward(images, targets, rows))
         if self.config.clip:
             gradients = self.precision.unscaled(self.optimizer)
@@ -108,7 +108,7 @@ class Updater:
         return torch.stack(sums).sum(0)
 
     def backward(self, images, labels, rows):
-        """Add the gradients of some pictures. Returns the sums of their losses and right guesses."""
+        """Add the gradients of some pictures. Returns sums: of their losses, of right answers."""
         images = images.contiguous(memory_format=torch.channels_last)
         with self.precision.forward():
             sample_logits = self.network(images).float()  # (S, B, 2)
@@ -128,14 +128,11 @@ class Updater:
         }
 
     def load(self, state):
-        """Go on from a `state`; one of another precision keeps its loss scale to itself."""
+        """Go on from a `state`."""
         self.parts = state["parts"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["precision"]["name"] == self.precision.name:
-            self.precision.load_state_dict(state["precision"], self.optimizer)
-        else:
-            print(f"The run began in another precision; it goes on in {self.precision}.")
+        self.precision.load_state_dict(state["precision"], self.optimizer)
 
 
 def part_of(batch, part, parts):

@@ -1,4 +1,4 @@
-"""Real processes that meet over loopback, each with its checks; their results come back as files."""
+"""Real processes that meet over loopback; what each of them found comes back as a file."""
 
 import copy
 import multiprocessing
@@ -7,7 +7,6 @@ import signal
 import time
 import traceback
 import warnings
-from datetime import timedelta
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from dclib import distributed
 from dclib.distributed import (
     Processes,
     as_one,
