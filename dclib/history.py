@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -119,10 +120,13 @@ class TensorBoard:
             raise ModuleNotFoundError(
                 "TensorBoard is not installed: pip install tensorboard, or train without it."
             ) from error
-        # a resumed run brings its whole history: what an earlier part wrote is replaced
-        self.writer, self.steps, self.epochs = SummaryWriter(folder, purge_step=0), 0, 0
+        self.open_writer, self.writer = partial(SummaryWriter, folder, purge_step=0), None
+        self.steps, self.epochs = 0, 0
 
     def __call__(self, history):
+        if self.writer is None:  # here, because of several processes only one comes here
+            # a resumed run brings its whole history: what an earlier part wrote is replaced
+            self.writer = self.open_writer()
         for step in range(self.steps, len(history.steps)):
             for name in ("loss", "lr"):
                 self.writer.add_scalar(f"step/{name}", history.steps[step][name], step)

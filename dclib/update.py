@@ -90,7 +90,8 @@ class Updater:
 
     def accumulate(self, batch, labels, rows):
         """Gradients of a batch, part by part, then one step of the optimizer."""
-        parts = max(1, min(self.parts, len(labels) // 2))  # batch norm needs two pictures
+        # batch norm needs two pictures, and all processes must have equally many parts
+        parts = max(1, min(self.parts, rows // (2 * self.processes.world)))
         sums = []
         self.precision.zero_grad(self.optimizer)
         for part in range(parts):

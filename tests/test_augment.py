@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from dclib.augment import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, TrainTransform, authors_policy
+from dclib.augment_tensor import TensorTransform
 from dclib.demo import sample_scene
 from dclib.drawing import draw_scene
 
@@ -75,6 +76,17 @@ def test_strength_grows(image):
 def test_bad_strength(strength):
     with pytest.raises(ValueError, match="between 0 and 1"):
         authors_policy(strength)
+
+
+@pytest.mark.parametrize("kind", [EvalTransform, TrainTransform, TensorTransform])
+def test_sizes_alternate_by_epoch(image, kind):
+    transform = kind(64, sizes=(32, 48))
+    assert [transform.size_at(epoch) for epoch in range(3)] == [32, 48, 32]
+    for epoch in range(3):
+        item = transform(image, epoch, 0)
+        pixels = item[0] if isinstance(item, tuple) else item
+        assert pixels.shape[1:] == (transform.size_at(epoch),) * 2
+    assert kind(64).size_at(5) == 64
 
 
 def test_bad_size():

@@ -1,14 +1,24 @@
 import csv
 import shutil
+from itertools import zip_longest
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dclib.augment import EvalTransform, TrainTransform
-from dclib.data import CoupleFolder, check_groups, fingerprint, make_loader, splits_of
+from dclib.data import (
+    CoupleFolder,
+    EpochBatches,
+    check_groups,
+    fingerprint,
+    make_loader,
+    splits_of,
+)
 
 
 @pytest.fixture
@@ -152,7 +162,7 @@ def test_fingerprint_tells_drawings_and_changes(folder):
 def batches(dataset, workers, epochs=2, seed=0):
     loader = make_loader(dataset, batch_size=5, shuffle=True, seed=seed, workers=workers)
     for epoch in range(epochs):
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.set_epoch(epoch)
         yield from loader
 
 
@@ -176,7 +186,8 @@ def test_epochs_and_seeds_differ_in_order(couples):
 def test_every_picture_once_an_epoch(couples):
     train = CoupleFolder(couples)
     loader = make_loader(train, 5, shuffle=True)
-    assert sorted(index for _, index in loader.sampler) == list(range(24))
+    keys = [key for batch in loader.batch_sampler for key in batch]
+    assert sorted(index for _, index in keys) == list(range(24))
 
 
 def test_a_last_batch_of_one_is_dropped_in_training_only(couples):
@@ -191,3 +202,50 @@ def test_real_couples(real_couples):
     assert (len(train), len(val)) == (800, 200)
     assert fingerprint(real_couples)["kind"] == "photographs"
     assert np.asarray(train[0][0]).shape == (256, 256, 3)
+
+
+@given(
+    n=st.integers(1, 60),
+    batch_size=st.integers(4, 20),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 3),
+)
+def test_processes_share_the_batches_of_one(n, batch_size, world, seed):
+    """Interleaved, the shares of all processes are the batches of one, but for a tiny last one."""
+    alone = EpochBatches(n, batch_size, seed)
+    shares = [EpochBatches(n, batch_size, seed, rank, world) for rank in range(world)]
+    alone.set_epoch(3)
+    for share in shares:
+        share.set_epoch(3)
+    wholes = list(alone)[: len(shares[0])]
+    for batch, parts in zip(wholes, zip(*shares, strict=True), strict=True):
+        assert [key for row in zip_longest(*parts) for key in row if key] == batch
+        assert n < batch_size or all(parts)
+    assert len(list(alone)) == len(alone)
+    sizes = [alone.size(batch) for batch in range(len(alone))]
+    assert sizes == [len(batch) for batch in alone]
+    assert sum(sizes) >= n - 1
+
+
+def test_an_epoch_goes_on_where_it_was_left():
+    batches = EpochBatches(23, 5, seed=1)
+    batches.set_epoch(2)
+    whole = list(batches)
+    batches.set_epoch(2, start=3)
+    assert list(batches) == whole[3:]
+    assert len(batches) == 5
+
+
+def test_a_batch_must_reach_all_processes():
+    with pytest.raises(ValueError, match="batch_size must be at least 2, not 1"):
+        EpochBatches(10, 1, world=2)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        EpochBatches(10, 0)
+
+
+def test_loaders_leave_torchs_random_numbers_alone(couples):
+    train = CoupleFolder(couples, transform=EvalTransform(8))
+    before = torch.get_rng_state()
+    for shuffle in (True, False):
+        list(make_loader(train, 8, shuffle))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -92,7 +92,6 @@ def test_peak_memory_is_bytes_of_this_process():
 
 
 def test_tensorboard_gets_every_step_once(tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     history, board = History(), TensorBoard(tmp_path)

@@ -1,6 +1,11 @@
 import math
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -9,18 +14,14 @@ import torch.nn.functional as F
 from dclib.checkpoint import load_checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CoupleFolder, make_loader
+from dclib.evaluate import predict_logits, score
 from dclib.model import DeepConnection
 from dclib.train import (
     build_model,
-    cosine,
     describe_run,
     fit,
     load_or_train,
     load_splits,
-    make_optimizer,
-    optimise,
-    predict_logits,
-    score,
     train_checkpoint,
 )
 
@@ -30,12 +31,20 @@ def splits(couples, tiny_config):
     return load_splits(couples, tiny_config)
 
 
+def trained(splits, config, **options):
+    """A fresh model after `fit`, and its history."""
+    model = build_model(config)
+    history = fit(model, splits["train"], splits["val"], config, progress=False, **options)
+    return model, history
+
+
 def test_presets():
     paper, colab, demo = TrainConfig.paper(), TrainConfig.colab(), TrainConfig.demo()
     assert (paper.backbone, paper.image_size, paper.batch_size) == ("resnet34", 512, 48)
     assert (paper.optimizer, paper.lr, paper.weight_decay) == ("adam", 1e-4, 0.1)
     assert (paper.epochs, paper.patience, paper.dropout_loss) == (16, 3, "logits")
-    assert paper.augment == colab.augment == 1.0
+    assert (paper.freeze_epochs, paper.lr_decay, paper.clip, paper.augment) == (0, 1, None, 1)
+    assert colab.freeze_epochs > 0
     assert demo.weights is None
     assert TrainConfig.demo(epochs=1).epochs == 1
     with pytest.raises(AttributeError):
@@ -49,30 +58,32 @@ def test_learns_a_planted_mark(tmp_path):
     root = render_couples(tmp_path / "marked", n=96, size=48, shortcut="mark")
     config = TrainConfig.demo(image_size=48, epochs=6, batch_size=8, workers=0, augment=0)
     data = load_splits(root, config)
-    model = build_model(config)
-    fit(model, data["train"], data["val"], config, progress=False)
+    model, _ = trained(data, config)
     logits, labels = predict_logits(model, make_loader(data["test"], 8))
     assert score(logits, labels)[1] >= 0.9
 
 
 def test_same_seed_same_weights(splits, tiny_config):
-    def train(config):
-        model = build_model(config)
-        history = fit(model, splits["train"], splits["val"], config, progress=False)
-        return history.column("train_loss"), model.state_dict()
-
-    (losses, state), (again, state_again) = train(tiny_config), train(tiny_config)
-    assert losses == again
+    (model, history), (again, history_again) = (trained(splits, tiny_config) for _ in range(2))
+    assert history.steps == history_again.steps
+    state, state_again = model.state_dict(), again.state_dict()
     assert all(torch.equal(state[key], state_again[key]) for key in state)
-    other, _ = train(TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, seed=1))
-    assert other != losses
+    _, other = trained(splits, replace(tiny_config, seed=1))
+    assert other.steps != history.steps
 
 
 def test_history_and_best_epoch(splits, tiny_config):
-    model = build_model(tiny_config)
-    history = fit(model, splits["train"], splits["val"], tiny_config, progress=False)
+    model, history = trained(splits, tiny_config)
     assert history.column("epoch") == [0, 1]
     assert history.column("lr")[0] == tiny_config.lr  # the first step has the full rate
+    assert [row["epoch"] for row in history.steps] == [0] * 3 + [1] * 3
+    for row in history.epochs:
+        losses = [step["loss"] for step in history.steps if step["epoch"] == row["epoch"]]
+        assert row["train_loss"] == pytest.approx(sum(losses) / 3)  # three batches of eight
+        assert 0 <= row["waiting"] <= 1
+        assert 0 < row["val_seconds"] < row["seconds"]
+        assert row["images_per_s"] == pytest.approx(24 / (row["seconds"] - row["val_seconds"]))
+        assert row["peak_memory"] > 2**26
     best = max(history.epochs, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     assert history.best == best
     logits, labels = predict_logits(model, make_loader(splits["val"], 4))
@@ -82,65 +93,135 @@ def test_history_and_best_epoch(splits, tiny_config):
     assert not model.training
 
 
-def scripted(monkeypatch, val):
-    """Let `fit` see these (loss, accuracy) after each epoch instead of training."""
-    steps = iter(val)
-
-    def one_epoch(model, *args):
-        with torch.no_grad():
-            model.weight += 1
-        return 0.0, 0.0
-
-    monkeypatch.setattr("dclib.train.train_one_epoch", one_epoch)
-    monkeypatch.setattr("dclib.train.predict_logits", lambda model, loader: (None, None))
-    monkeypatch.setattr("dclib.train.score", lambda *args: next(steps))
-
-
-class Counter(torch.nn.Module):
-    """A weight that counts epochs, with the interface that `fit` uses."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1, 1, 1, 1))
-
-    def freeze_backbone(self, frozen):
-        return self
-
-
 @pytest.mark.parametrize(
     ("val", "epochs_run", "kept"),
     [
         ([(0.5, 0.7), (0.6, 0.7), (0.7, 0.7), (0.8, 0.9), (0.1, 1.0)], 4, 3),  # patience 3
-        (
-            [(0.5, 0.7), (0.5, 0.7), (0.5, 0.7), (0.5, 0.7), (0.5, 0.7)],
-            4,
-            0,
-        ),  # equal is no progress
+        ([(0.5, 0.7)] * 5, 4, 0),  # equal is no progress
         ([(0.9, 0.6), (0.8, 0.8), (0.7, 0.8), (0.6, 0.7), (0.65, 0.7)], 5, 2),  # tie: lower loss
         ([(math.nan, 0.9), (0.5, 0.6), (0.4, 0.7), (0.3, 0.8), (0.2, 0.8)], 5, 0),
     ],
 )
-def test_early_stopping_restores_the_best(monkeypatch, couples, val, epochs_run, kept):
-    scripted(monkeypatch, val)
-    model, train = Counter(), CoupleFolder(couples)
-    config = TrainConfig.demo(epochs=5, patience=3, workers=0)
-    history = fit(model, train, train, config, progress=False)
+def test_early_stopping_restores_the_best(monkeypatch, splits, val, epochs_run, kept):
+    config = TrainConfig.demo(
+        image_size=32, batch_size=24, epochs=5, patience=3, workers=0, augment=0
+    )
+    scores, seen = iter(val), []
+    monkeypatch.setattr("dclib.loop.score", lambda *_: next(scores))
+    model = build_model(config)
+
+    def keep(history):
+        if len(history.epochs) > len(seen):
+            seen.append(model.head.lin2.weight.detach().clone())
+
+    history = fit(model, splits["train"], splits["val"], config, watchers=[keep], progress=False)
     assert len(history.epochs) == epochs_run
     assert history.stopped_early == (epochs_run < 5)
     assert history.best_epoch == kept
-    assert model.weight.item() == kept + 1
+    for epoch, weight in enumerate(seen):
+        assert torch.equal(model.head.lin2.weight, weight) == (epoch == kept)
 
 
 def test_frozen_backbone_stays(splits, tiny_config):
-    config = TrainConfig.demo(
-        image_size=32, epochs=1, batch_size=8, workers=0, freeze_backbone=True
-    )
-    model = build_model(config)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    fit(model, splits["train"], splits["val"], config, progress=False)
+    config = replace(tiny_config, freeze_backbone=True)
+    before = build_model(config).state_dict()
+    model, _ = trained(splits, config)
     for name, value in model.state_dict().items():
         moved = not torch.equal(value, before[name])
         assert moved == name.startswith("head."), name
+
+
+def test_freeze_then_thaw(splits, tiny_config):
+    """First the head alone learns, batch statistics of the backbone included; then everything."""
+    config = replace(tiny_config, freeze_epochs=1)
+    model, states = build_model(config), []
+    states.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    def keep(history):
+        if len(history.epochs) == len(states):
+            states.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    fit(model, splits["train"], splits["val"], config, watchers=[keep], progress=False)
+    for name in states[0]:
+        first, second = (not torch.equal(states[i][name], states[i + 1][name]) for i in (0, 1))
+        assert first == name.startswith("head."), name
+        assert second, name
+
+
+def test_sizes_alternate(couples, tiny_config):
+    config = replace(tiny_config, epochs=3, train_sizes=(32, 48))
+    splits = load_splits(couples, config)
+    _, history = trained(splits, config)
+    assert history.column("size") == [32, 48, 32]
+    assert splits["val"][0][0].shape == (3, 32, 32)
+    assert "pictures at 32 and 48 px" in describe_run(config, splits["train"])
+
+
+def test_the_cache_changes_nothing(couples, tmp_path, tiny_config):
+    import shutil
+
+    root = shutil.copytree(couples, tmp_path / "data")
+    runs = []
+    for cache in (False, True):
+        config = replace(tiny_config, augment=0.5, cache=cache)
+        splits = load_splits(root, config)
+        assert bool(splits["train"].caches) == cache
+        runs.append(trained(splits, config)[1].steps)
+    assert runs[0] == runs[1]
+
+
+def test_resuming_a_finished_run_returns_it(splits, tiny_config, tmp_path, capsys):
+    model, history = trained(splits, tiny_config, folder=tmp_path)
+    again, told = trained(splits, tiny_config, folder=tmp_path, resume=True)
+    assert "Going on with the run in" in capsys.readouterr().out
+    assert asdict(told) == asdict(history)
+    state, state_again = model.state_dict(), again.state_dict()
+    assert all(torch.equal(state[key], state_again[key]) for key in state)
+
+
+def test_a_state_is_never_overwritten_by_another_run(splits, tiny_config, tmp_path):
+    trained(splits, tiny_config, folder=tmp_path)
+    with pytest.raises(ValueError, match="holds the state of an earlier run: go on from it with"):
+        trained(splits, tiny_config, folder=tmp_path)
+    with pytest.raises(ValueError, match="has epochs = 2, not 3"):
+        trained(splits, replace(tiny_config, epochs=3), folder=tmp_path, resume=True)
+    other = {**splits, "train": splits["test"]}
+    with pytest.raises(ValueError, match="has data = "):
+        trained(other, tiny_config, folder=tmp_path, resume=True)
+
+
+def test_a_run_may_go_on_elsewhere(splits, tiny_config, tmp_path, capsys):
+    """On another device, in another precision, with other workers; what changed is said."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(history):
+        if len(history.epochs) == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trained(splits, tiny_config, folder=tmp_path, watchers=[stop])
+    config = replace(tiny_config, precision="torch", workers=1)
+    _, history = trained(splits, config, folder=tmp_path, resume=True)
+    said = capsys.readouterr().out
+    assert "1 of 2 epochs and 0 batches done" in said
+    assert "it goes on in bfloat16 by torch AMP" in said
+    assert len(history.epochs) == 2
+
+
+def test_bfloat16_follows_float32(splits, tiny_config):
+    _, exact = trained(splits, tiny_config)
+    model, rounded = trained(splits, replace(tiny_config, precision="torch"))
+    assert rounded.steps != exact.steps
+    first = [history.steps[0]["loss"] for history in (exact, rounded)]
+    assert first[0] == pytest.approx(first[1], rel=0.2)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_apex_without_a_gpu_is_an_error(splits, tiny_config):
+    with pytest.raises(ValueError, match='precision="apex" needs an NVIDIA GPU'):
+        trained(splits, replace(tiny_config, precision="apex", device="cpu"))
 
 
 def test_accuracy_is_weighted_by_pictures(splits, tiny_config):
@@ -165,31 +246,6 @@ def test_predicting_leaves_the_mode(splits, tiny_config):
     assert first.shape == (6, 2)
 
 
-def test_one_update_is_adams():
-    """`optimise` changes the weights once, by torch's own rule."""
-    layer, twin = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
-    twin.load_state_dict(layer.state_dict())
-    x, labels = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
-    config = TrainConfig(lr=0.01, weight_decay=0.1)
-    optimise(F.cross_entropy(layer(x), labels), make_optimizer(layer, config))
-    reference = torch.optim.Adam(twin.parameters(), lr=0.01, weight_decay=0.1)
-    F.cross_entropy(twin(x), labels).backward()
-    reference.step()
-    assert torch.equal(layer.weight, twin.weight)
-
-
-def test_optimizers():
-    layer = torch.nn.Linear(3, 2)
-    assert type(make_optimizer(layer, TrainConfig())) is torch.optim.Adam
-    assert type(make_optimizer(layer, TrainConfig.colab())) is torch.optim.AdamW
-    with pytest.raises(ValueError, match="optimizer must be one of"):
-        make_optimizer(layer, TrainConfig(optimizer="sgd"))
-
-
-def test_cosine():
-    assert [cosine(share) for share in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0], abs=1e-12)
-
-
 def test_a_loss_that_is_no_number_stops_with_advice(splits, tiny_config):
     model = build_model(tiny_config)
     with torch.no_grad():
@@ -199,11 +255,8 @@ def test_a_loss_that_is_no_number_stops_with_advice(splits, tiny_config):
 
 
 @pytest.mark.parametrize("mode", ["logits", "loss"])
-def test_both_dropout_losses_train(splits, mode):
-    config = TrainConfig.demo(
-        image_size=32, epochs=1, batch_size=8, workers=0, augment=0, dropout_loss=mode
-    )
-    history = fit(build_model(config), splits["train"], splits["val"], config, progress=False)
+def test_both_dropout_losses_train(splits, mode, tiny_config):
+    _, history = trained(splits, replace(tiny_config, epochs=1, dropout_loss=mode))
     assert math.isfinite(history.best["train_loss"])
 
 
@@ -214,12 +267,10 @@ def test_both_dropout_losses_train(splits, mode):
         ("tensor", "augmented by tensor operations on the training device (strength 0.5)"),
     ],
 )
-def test_both_augmenters_train(couples, augmenter, said):
-    config = TrainConfig.demo(
-        image_size=32, epochs=1, batch_size=8, workers=0, augment=0.5, augmenter=augmenter
-    )
+def test_both_augmenters_train(couples, augmenter, said, tiny_config):
+    config = replace(tiny_config, epochs=1, augment=0.5, augmenter=augmenter)
     splits = load_splits(couples, config)
-    history = fit(build_model(config), splits["train"], splits["val"], config, progress=False)
+    _, history = trained(splits, config)
     assert math.isfinite(history.best["train_loss"])
     assert said in describe_run(config, splits["train"])
 
@@ -233,7 +284,7 @@ def test_train_checkpoint_measures_and_remembers(couples, tiny_config, tmp_path,
     checkpoint = train_checkpoint(couples, tmp_path / "c", tiny_config, progress=False)
     said = capsys.readouterr().out
     assert "resnet18 (stage spp+pmt) from a random start on 24 pictures at 32 px" in said
-    assert "not augmented, on cpu" in said
+    assert "not augmented, on cpu in float32" in said
     again = load_checkpoint(tmp_path / "c")
     assert again.config["training_data"]["kind"] == "demo drawings"
     test = CoupleFolder(couples, "test", again.transform)
@@ -242,6 +293,7 @@ def test_train_checkpoint_measures_and_remembers(couples, tiny_config, tmp_path,
     assert again.config["metrics"]["test"]["accuracy"] == pytest.approx(accuracy)
     assert again.config["metrics"]["test"]["n"] == 6
     assert isinstance(checkpoint.model, DeepConnection)
+    assert not (tmp_path / "c.run").exists()  # a checkpoint needs no state
 
 
 def test_without_val(couples, tiny_config, tmp_path):
@@ -260,17 +312,88 @@ def test_load_or_train_says_which(tmp_path, tiny_config, capsys):
     assert "Found the checkpoint" in capsys.readouterr().out
 
 
+SMALL = ["--preset", "demo", "--image-size", "32", "--workers", "0", "--augment", "0"]
+
+
+def run(*command):
+    command = [sys.executable, "-m", "dclib.train", *map(str, command)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def test_command_line(couples, tmp_path):
-    command = [sys.executable, "-m", "dclib.train", couples, tmp_path / "c", "--preset", "demo"]
-    command += ["--stage", "spp", "--epochs", "1", "--image-size", "32", "--workers", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    options = ["--stage", "spp", "--epochs", "1", "--no-cache", "--train-sizes", "32", "40"]
+    done = run(couples, tmp_path / "c", *SMALL, *options, "--class-weights", "1,2")
+    assert done.returncode == 0, done.stderr
     assert "n = 6" in done.stdout
+    assert "at 32 and 40 px" in done.stdout
     assert load_checkpoint(tmp_path / "c").config["stage"] == "spp"
 
 
 def test_command_line_error_is_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "dclib.train", tmp_path / "none", tmp_path / "c"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run(tmp_path / "none", tmp_path / "c")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "There is no folder" in done.stderr
+
+
+def torchrun(couples, folder, *options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    command += ["-m", "dclib.train", couples, folder, *SMALL, "--device", "cpu", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        list(map(str, command)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_are_one(couples, tmp_path):
+    """torchrun gives the losses of one process, through thawing and an uneven last batch."""
+    options = ["--epochs", "2", "--freeze-epochs", "1", "--batch-size", "7"]
+    options += ["--clip", "1", "--class-weights", "1,2", "--resume"]
+    job = torchrun(couples, tmp_path / "two", *options, "--tensorboard", tmp_path / "curves-two")
+    said, errors = job.communicate(timeout=200)
+    assert job.returncode == 0, errors
+    assert said.count("Training resnet18") == 1
+    assert "in 2 processes in float32" in said
+    curves = ["--tensorboard", tmp_path / "curves-one"]
+    assert run(couples, tmp_path / "one", *SMALL, *options, *curves).returncode == 0
+    one, two = (read_curves(tmp_path / f"curves-{name}") for name in ("one", "two"))
+    assert len(one["step/loss"]) == 8
+    for name, values in one.items():
+        assert two[name] == pytest.approx(values, rel=1e-3), name
+
+
+def read_curves(folder):
+    """Loss by step, and losses and accuracies by epoch, as TensorBoard has them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    names = [name for name in events.Tags()["scalars"] if "loss" in name or "accuracy" in name]
+    return {name: [event.value for event in events.Scalars(name)] for name in names}
+
+
+def test_a_dead_process_ends_the_run_with_a_state(couples, tmp_path):
+    options = ["--epochs", "500", "--patience", "500", "--batch-size", "24"]
+    job = torchrun(couples, tmp_path / "c", *options)
+    state = tmp_path / "c.run" / "state.pt"
+    deadline = time.monotonic() + 100
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
+    victim = max(map(int, children.stdout.split()))
+    os.kill(victim, signal.SIGKILL)
+    _, errors = job.communicate(timeout=100)
+    assert job.returncode != 0
+    assert "Another process of this run died" in errors
+    assert "start again with --resume" in errors
+    assert state.exists()
