@@ -139,7 +139,8 @@ def as_one(model, processes):
     Only the class of these layers changes, as in torch.nn.utils.parametrize, and it is put back on
     leaving: parameters, buffers, names and train or eval mode are theirs throughout.
     """
-    batch_norm = BatchNormOnCUDA if next(model.parameters()).is_cuda else BatchNormOnCPU
+    on_cuda = any(parameter.is_cuda for parameter in model.parameters())
+    batch_norm = BatchNormOnCUDA if on_cuda else BatchNormOnCPU
     layers = [(m, type(m)) for m in model.modules() if isinstance(m, (_BatchNorm, nn.Dropout))]
     try:
         if processes.world > 1:
