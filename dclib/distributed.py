@@ -31,7 +31,8 @@ PATIENCE = timedelta(minutes=10)  # how long a process waits for another before 
 # What gloo, NCCL and the store behind them say when they lose a process.
 LOST = re.compile(
     "(closed|reset) by peer|broken pipe|connection was likely closed|timed out waiting|wait timeout"
-    "|waiting for clients|pair closure|collective operation timeout|remote process exit",
+    "|waiting for clients|pair closure|collective operation timeout|remote process exit"
+    "|socket .*timed out|operations have failed or timed out",
     re.IGNORECASE,
 )
 
@@ -93,9 +94,8 @@ def join_processes(device="auto"):
     Started without torchrun, a process is alone. On CUDA each process has the GPU of its local
     rank. A second call changes nothing. Raises ValueError if there are fewer GPUs than processes.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(best if device == "auto" else device)
     processes = Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if processes.world == 1:
         return processes, device
@@ -123,8 +123,8 @@ def leave_processes():
 def distribute(network, processes, device):
     """The network with its gradients averaged over all processes; itself when alone.
 
-    Every process starts with the first one's weights. Buffers need no broadcast: under `as_one`
-    all processes compute the same running statistics from the same sums.
+    All start with the first one's weights. Buffers need no broadcast: under `as_one` all compute
+    the same running statistics. Distribute anew when parameters are frozen or unfrozen.
     """
     if processes.world == 1:
         return network
@@ -136,7 +136,7 @@ def distribute(network, processes, device):
 def as_one(model, processes):
     """Inside, batch norms and dropout of `model` act as if one process had the whole batch.
 
-    Only the class of these layers changes, as in torch.nn.utils.parametrize, and it is put back on
+    Only the class of these layers changes, as in torch.nn.utils.parametrize, and comes back on
     leaving: parameters, buffers, names and train or eval mode are theirs throughout.
     """
     on_cuda = any(parameter.is_cuda for parameter in model.parameters())
@@ -153,7 +153,7 @@ def as_one(model, processes):
 
 
 class BatchNormOnCUDA(nn.SyncBatchNorm):
-    """torch's own, over all processes."""
+    """torch's own; no group means all processes."""
 
     process_group = None
 
@@ -169,8 +169,8 @@ class BatchNormOnCPU(_BatchNorm):
     def forward(self, x):
         if not self.training:
             return super().forward(x)
-        # imported here because not every build of torch has it
-        from torch.distributed.nn.functional import all_reduce  # its gradient is summed, too
+        # differentiable; imported here because not every build of torch has it
+        from torch.distributed.nn.functional import all_reduce
 
         self._check_input_dim(x)
         dims, shape = [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
@@ -215,8 +215,7 @@ def explain_lost_process(error):
     """One sentence if a collective failed because another process died or hangs, else None."""
     if not isinstance(error, RuntimeError) or not LOST.search(str(error)):
         return None
-    reason = str(error).strip().splitlines()[0]
     return (
-        f"Another process of this run died or hangs ({reason}), so this one cannot go on: see what "
-        "that one printed, then start the run again from its last saved state."
+        f"Another process of this run died or hangs ({str(error).strip().splitlines()[0]}): see "
+        "what it printed, then start the run again from its last saved state."
     )

@@ -88,12 +88,13 @@ class Samples(nn.Module):
         return self.model.sample_logits(images)
 
 
-def train(processes, device, dtype=torch.float64):
+def train(processes, device, dtype=torch.float64, frozen=False, lr=1e-3):
     """Steps with Adam on batches of several sizes. Everything that must not depend on `world`."""
     torch.manual_seed(processes.rank)  # only the first process's weights count
     model = DeepConnection("spp+pmt", "resnet18", weights=None, levels=(2, 1)).to(dtype)
+    model.freeze_backbone(frozen)
     network = distribute(Samples(model), processes, device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     report = {"losses": [], "gradients": [], "logits": [], "random": []}
@@ -106,7 +107,9 @@ def train(processes, device, dtype=torch.float64):
             loss = F.cross_entropy(logits.flatten(0, 1), wrong, reduction="sum") / len(logits) / n
             optimizer.zero_grad()
             (loss * processes.world).backward()
-            report["gradients"].append(digest(p.grad for p in model.parameters()))
+            report["gradients"].append(
+                digest(p.grad for p in model.parameters() if p.requires_grad)
+            )
             report["losses"] += processes.total(loss.item())
             report["logits"].append(processes.gather(logits.detach().transpose(0, 1).contiguous()))
             report["random"].append(torch.get_rng_state())
@@ -229,7 +232,8 @@ def all_checks(processes, device):
         "left": left_as_they_were(processes),
         "evaluated": evaluated_apart(processes),
         "exact": train(processes, device),
-        "single": train(processes, device, torch.float32)["losses"],
+        "single": train(processes, device, torch.float32)["losses"][0],
+        "head": train(processes, device, torch.float32, frozen=True, lr=1e-4)["losses"],
     }
 
 
@@ -272,7 +276,9 @@ def reports(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one():
-    return train(*ALONE) | {"single": train(*ALONE, torch.float32)["losses"]}
+    single = train(*ALONE, torch.float32)["losses"][0]
+    head = train(*ALONE, torch.float32, frozen=True, lr=1e-4)["losses"]
+    return train(*ALONE) | {"single": single, "head": head}
 
 
 def test_processes_know_their_rank_and_joining_twice_is_joining_once(reports):
@@ -337,9 +343,16 @@ def assert_close_digests(found, wanted):
     assert ((found - wanted).abs() <= 1e-6 * norms + 1e-12).all()
 
 
-def test_the_loss_curve_in_float32_is_that_of_one_process(reports, one):
+def test_in_float32_the_curves_agree_as_far_as_rounding_lets_them(reports, one):
+    """The first loss of the whole network, and a head's curve on a frozen backbone.
+
+    Later losses of the whole network say nothing: in one process alone, two threads instead of one
+    change the fourth by up to a quarter, because a few steps from a random start with batches of
+    this size magnify every rounding. The test in float64 covers those steps.
+    """
     for report in reports:
         assert report["single"] == pytest.approx(one["single"], rel=1e-4)
+        assert report["head"] == pytest.approx(one["head"], rel=1e-4)
 
 
 @pytest.mark.parametrize("work, world, patience", [(die_in_step_two, 3, 60), (hang, 2, 1)])
