@@ -26,7 +26,7 @@ from dclib.distributed import (
 )
 from dclib.model import DeepConnection
 
-BATCHES = (6, 5, 7, 4)  # rows of the steps; none but 6 and 4 can be shared evenly
+BATCHES = (6, 5, 7, 4)  # rows of the steps; 5 and 7 cannot be shared evenly
 ALONE = Processes(), torch.device("cpu")
 
 
@@ -103,8 +103,8 @@ def train(processes, device, dtype=torch.float64, frozen=False, lr=1e-3):
             images = torch.randn(n, 3, 32, 32, dtype=dtype, generator=generator)
             labels = torch.randint(2, (n,), generator=generator)
             logits = network(processes.share(images))
-            wrong = processes.share(labels).repeat(len(logits))
-            loss = F.cross_entropy(logits.flatten(0, 1), wrong, reduction="sum") / len(logits) / n
+            targets = processes.share(labels).repeat(len(logits))
+            loss = F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum") / len(logits) / n
             optimizer.zero_grad()
             (loss * processes.world).backward()
             report["gradients"].append(
@@ -222,10 +222,11 @@ def all_checks(processes, device):
     if processes.first:
         time.sleep(0.5)
     processes.wait()
+    waited = time.monotonic() - started
     return {
         "processes": (processes.rank, processes.world, again == processes, str(device)),
         "total": processes.total(1, 0.25 * processes.rank),
-        "waited": time.monotonic() - started,
+        "waited": waited,
         "gathered": pairs,
         "refusal": refusal,
         "batch_norm": largest_batch_norm_error(processes),
