@@ -1,8 +1,8 @@
 """Several processes that train as one: torchrun --nproc-per-node 2 -m dclib.train ...
 
-Every process takes its rows of the same global batch. Gradients are averaged by torch's
-DistributedDataParallel; batch statistics are those of the global batch and dropout masks those that
-one process would draw, so that the loss curve is that of one process but for rounding.
+Every process takes its rows of the same global batch. DistributedDataParallel averages gradients;
+batch statistics are the global batch's and dropout masks those that one process would draw, so that
+the loss curve is that of one process but for rounding.
 
 The usual step, in which row i of a batch belongs to process i % world:
 
@@ -27,11 +27,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = timedelta(minutes=10)  # how long a process waits for another before it gives up
-
 # What gloo, NCCL and the store behind them say when they lose a process.
 LOST = re.compile(
     "(closed|reset) by peer|broken pipe|connection was likely closed|timed out waiting|wait timeout"
-    "|waiting for clients|pair closure|collective operation timeout|remote process exit",
+    "|waiting for clients|pair closure|collective operation timeout|remote process exit"
+    "|socket .*timed out|operations have failed or timed out",
     re.IGNORECASE,
 )
 
@@ -58,8 +58,8 @@ class Processes:
     def gather(self, part):
         """The whole, on every process, of which each has its `share`: (b, ...) -> (B, ...).
 
-        `part` holds numbers and lies on the CPU; an empty one is (0, ...). Raises ValueError for
-        parts that `share` does not make, because their order is not known.
+        `part` holds numbers on the CPU; an empty one is (0, ...). Raises ValueError for parts that
+        `share` does not make, because their order is not known.
         """
         if self.world == 1:
             return part
@@ -97,8 +97,8 @@ def pick_device(name="auto"):
 def join_processes(device="auto"):
     """Meet the other processes that torchrun started. Returns (`Processes`, device).
 
-    Started without torchrun, a process is alone. On CUDA each process has the GPU of its local
-    rank. A second call changes nothing. Raises ValueError if there are fewer GPUs than processes.
+    Started without torchrun, a process is alone. On CUDA each has the GPU of its local rank. A
+    second call changes nothing. Raises ValueError if there are fewer GPUs than processes.
     """
     device = pick_device(device)
     processes = Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
@@ -108,8 +108,8 @@ def join_processes(device="auto"):
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > gpus:
             raise ValueError(
-                f"torchrun starts {here} processes on this machine, which has {gpus} GPUs: give "
-                f"--nproc-per-node {gpus}, or train with --device cpu."
+                f"torchrun starts {here} processes on this machine, which has {gpus} GPUs: "
+                "give --nproc-per-node no more than that, or train with --device cpu."
             )
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
@@ -128,23 +128,24 @@ def leave_processes():
 def distribute(network, processes, device):
     """The network with its gradients averaged over all processes; itself when alone.
 
-    Every process starts with the first one's weights. Buffers need no broadcast: under `as_one`
-    all processes compute the same running statistics from the same sums.
+    All start with the first one's weights. Buffers need no broadcast: under `as_one` all compute
+    the same running statistics. Distribute anew when parameters are frozen or unfrozen.
     """
     if processes.world == 1:
         return network
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=device_ids, broadcast_buffers=False)
+    gpu = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=gpu, broadcast_buffers=False)
 
 
 @contextmanager
 def as_one(model, processes):
     """Inside, batch norms and dropout of `model` act as if one process had the whole batch.
 
-    Only the class of these layers changes, as in torch.nn.utils.parametrize, and it is put back on
+    Only the class of these layers changes, as in torch.nn.utils.parametrize, and comes back on
     leaving: parameters, buffers, names and train or eval mode are theirs throughout.
     """
-    batch_norm = BatchNormOnCUDA if next(model.parameters()).is_cuda else BatchNormOnCPU
+    on_cuda = any(parameter.is_cuda for parameter in model.parameters())
+    batch_norm = BatchNormOnCUDA if on_cuda else BatchNormOnCPU
     layers = [(m, type(m)) for m in model.modules() if isinstance(m, (_BatchNorm, nn.Dropout))]
     try:
         if processes.world > 1:
@@ -157,7 +158,7 @@ def as_one(model, processes):
 
 
 class BatchNormOnCUDA(nn.SyncBatchNorm):
-    """torch's own, over all processes."""
+    """torch's own; no group means all processes."""
 
     process_group = None
 
@@ -173,11 +174,11 @@ class BatchNormOnCPU(_BatchNorm):
     def forward(self, x):
         if not self.training:
             return super().forward(x)
-        # imported here because not every build of torch has it
-        from torch.distributed.nn.functional import all_reduce  # its gradient is summed, too
+        # differentiable; imported here because not every build of torch has it
+        from torch.distributed.nn.functional import all_reduce
 
         self._check_input_dim(x)
-        dims, shape = [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
+        dims, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
         wide = x if x.dtype == torch.float64 else x.float()
         count = wide.new_tensor([x.numel() / x.shape[1]])
         sums = all_reduce(torch.cat([wide.sum(dims), count]))  # (C + 1,)
@@ -186,7 +187,7 @@ class BatchNormOnCPU(_BatchNorm):
         centred = wide - mean.view(shape)
         var = all_reduce(centred.square().sum(dims)) / n
         if self.track_running_stats:
-            self._track(mean.detach(), var.detach() * n / (n - 1))
+            self._track(mean.detach(), (var * n / (n - 1)).detach())
         normed = centred * (var + self.eps).rsqrt().view(shape)
         if self.affine:
             normed = normed * self.weight.view(shape) + self.bias.view(shape)
@@ -200,16 +201,16 @@ class BatchNormOnCPU(_BatchNorm):
 
 
 class SharedDropout(nn.Dropout):
-    """This process's rows of the mask that one process would draw for the whole batch.
+    """This process's rows of the mask that one would draw for the whole batch: (..., b, F).
 
-    Shape: (..., b, F) -> the same. The random states of the processes stay equal.
+    Every process draws all of it, so that their random states stay equal.
     """
 
     def forward(self, x):
         if not self.training:
             return x
-        processes = Processes(dist.get_rank(), dist.get_world_size())
-        rows, features = int(*processes.total(x.shape[-2])), x.shape[-1]
+        processes, features = Processes(dist.get_rank(), dist.get_world_size()), x.shape[-1]
+        rows = int(*processes.total(x.shape[-2]))
         # laid out in memory as the head's expanded input, on which the order of drawing depends
         ones = x.new_ones(rows, features).expand(*x.shape[:-2], rows, features)
         return x * super().forward(ones)[..., processes.rank :: processes.world, :]
@@ -219,8 +220,7 @@ def explain_lost_process(error):
     """One sentence if a collective failed because another process died or hangs, else None."""
     if not isinstance(error, RuntimeError) or not LOST.search(str(error)):
         return None
-    reason = str(error).strip().splitlines()[0]
     return (
-        f"Another process of this run died or hangs ({reason}), so this one cannot go on: see what "
-        "that one printed, then start the run again from its last saved state."
+        f"Another process of this run died or hangs ({str(error).strip().splitlines()[0]}): see "
+        "what it printed, then start the run again from its last saved state."
     )

@@ -6,6 +6,7 @@ torchrun --nproc-per-node 2 -m dclib.train data/couples checkpoints/mine
 
 import argparse
 import io
+import signal
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
@@ -220,6 +221,11 @@ def run_command(config, data, checkpoint, resume, ablate, tensorboard):
     return train_checkpoint(data, checkpoint, config, resume, watchers)
 
 
+def _told_to_stop(*_):
+    """torchrun ends the other processes when one has died: say what to do, in time or not."""
+    sys.exit("Another process of this run died: start again with --resume to go on from its state.")
+
+
 def main():
     args = vars(make_parser().parse_args())
     changes = {setting.name: args.pop(setting.name) for setting in fields(TrainConfig)}
@@ -233,6 +239,8 @@ def main():
     config = getattr(TrainConfig, args.pop("preset"))(**changes)
     try:
         processes, _ = join_processes(config.device)
+        if processes.world > 1:
+            signal.signal(signal.SIGTERM, _told_to_stop)
         with nullcontext() if processes.first else redirect_stdout(io.StringIO()):
             print(run_command(config, **args))
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
