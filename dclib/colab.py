@@ -1,11 +1,15 @@
 """What is special about Google Colab, and what any notebook should say about its machine."""
 
+import importlib.util
 import os
 import platform
+import subprocess
 import sys
 
 import torch
 import torchvision
+
+APEX = "https://github.com/NVIDIA/apex/archive/refs/tags/25.04.tar.gz"
 
 
 def in_colab():
@@ -21,6 +25,25 @@ def describe_machine():
         device = f"{torch.cuda.get_device_name()}, {device}"
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     return f"{where}, Python {platform.python_version()}, {versions}, {device}"
+
+
+def install_apex():
+    """Install the last Apex with mixed precision, where that can work. Returns what happened.
+
+    Only in Colab with a GPU: its Python-only build takes a quarter of a minute, but needs the CUDA
+    toolkit that is there. `dclib.precision.why_no_apex` tells afterwards whether Apex trains.
+    """
+    if importlib.util.find_spec("apex"):
+        return "There is an apex already: nothing installed."
+    if not in_colab() or not torch.cuda.is_available():
+        return "Apex is only installed in Colab with a GPU: nothing installed."
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps", APEX]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    importlib.invalidate_caches()
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no message"]
+        return f"Apex could not be installed: {said[-1]}"
+    return f"Installed Apex from {APEX}."
 
 
 def upload_photos():

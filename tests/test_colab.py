@@ -1,0 +1,46 @@
+import subprocess
+import types
+
+import pytest
+import torch
+
+from dclib import colab
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Colab with a GPU and no apex; pip's calls are noted and answered with `calls.code`."""
+    seen = types.SimpleNamespace(code=0, commands=[])
+
+    def run(command, **_):
+        seen.commands.append(command)
+        return types.SimpleNamespace(returncode=seen.code, stderr="building\nno CUDA toolkit\n")
+
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(colab.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", run)
+    return seen
+
+
+def test_apex_is_installed_in_colab_with_a_gpu(calls):
+    assert colab.install_apex() == f"Installed Apex from {colab.APEX}."
+    (command,) = calls.commands
+    assert command[-1] == colab.APEX
+    assert {"--no-build-isolation", "--no-deps"} <= set(command)
+
+
+def test_a_failed_installation_says_why(calls):
+    calls.code = 1
+    assert colab.install_apex() == "Apex could not be installed: no CUDA toolkit"
+
+
+def test_nothing_is_installed_elsewhere(calls, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "only installed in Colab with a GPU" in colab.install_apex()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("COLAB_RELEASE_TAG")
+    assert "only installed in Colab with a GPU" in colab.install_apex()
+    monkeypatch.setattr(colab.importlib.util, "find_spec", lambda name: object())
+    assert "There is an apex already" in colab.install_apex()
+    assert not calls.commands

@@ -1,0 +1,55 @@
+import matplotlib
+import pytest
+
+from dclib.history import History
+from dclib.plots_training import LivePlot, plot_pace, plot_progress
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def history():
+    steps = [{"epoch": i // 3, "lr": 0.1 / (i + 1), "loss": 1 / (i + 1)} for i in range(6)]
+    row = {"val_loss": 0.5, "train_accuracy": 0.6, "val_accuracy": 0.7}
+    row |= {"seconds": 10.0, "val_seconds": 2.0, "waiting": 0.25}
+    return History([row | {"epoch": 0}, row | {"epoch": 1, "val_loss": 0.4}], steps)
+
+
+def test_progress_shows_every_step_and_epoch(history):
+    left, right = plot_progress(history).axes
+    batches, val = left.lines
+    assert batches.get_ydata().tolist() == [row["loss"] for row in history.steps]
+    assert val.get_xdata().tolist() == [3, 6]  # after the last step of each epoch
+    assert val.get_ydata().tolist() == [0.5, 0.4]
+    assert right.lines[1].get_ydata().tolist() == [0.7, 0.7]
+
+
+def test_progress_before_the_first_epoch():
+    assert len(plot_progress(History()).axes) == 2
+
+
+def test_pace_divides_the_seconds(history):
+    left, right = plot_pace(history).axes
+    assert left.lines[0].get_ydata().tolist() == [row["lr"] for row in history.steps]
+    heights = [[bar.get_height() for bar in bars] for bars in right.containers]
+    assert heights == [[6.0, 6.0], [2.0, 2.0], [2.0, 2.0]]  # at work, waiting, validating
+
+
+def test_the_live_plot_redraws_one_output(history, monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, fig):
+            shown.append("again")
+
+    def display(fig, display_id):
+        assert display_id is True
+        shown.append("first")
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    live = LivePlot()
+    for _ in range(3):
+        live(history)
+    assert shown == ["first", "again", "again"]
+    assert not matplotlib.pyplot.get_fignums()
