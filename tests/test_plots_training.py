@@ -36,7 +36,7 @@ def test_pace_divides_the_seconds(history):
 
 
 def test_the_live_plot_redraws_one_output(history, monkeypatch):
-    shown = []
+    shown, open_before = [], matplotlib.pyplot.get_fignums()
 
     class Handle:
         def update(self, fig):
@@ -52,4 +52,4 @@ def test_the_live_plot_redraws_one_output(history, monkeypatch):
     for _ in range(3):
         live(history)
     assert shown == ["first", "again", "again"]
-    assert not matplotlib.pyplot.get_fignums()
+    assert matplotlib.pyplot.get_fignums() == open_before
