@@ -14,6 +14,7 @@ help: ## list the targets
 setup: .venv/ready ## install everything into .venv (done by the other targets too)
 
 notebooks: setup ## run the series; results and HTML in build/notebooks, pictures in figures
+	rm -rf build/runs
 	$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/notebooks $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to html --output-dir build/notebooks build/notebooks/*.ipynb
 

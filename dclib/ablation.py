@@ -1,0 +1,234 @@
+"""What do the parts of the network do? The stages, and both kinds of multi-sample dropout, compared.
+
+Every arm is trained with the same seeds on the same pictures, and compared pairwise on the same
+held-out pictures. Two things vary by chance then: the training, from seed to seed, and which
+pictures were held out. The intervals hold both (see `estimate`).
+"""
+
+import json
+import os
+from collections import namedtuple
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+
+from dclib.data import DRAWN, CoupleFolder, fingerprint, make_loader, splits_of
+from dclib.distributed import join_processes
+from dclib.evaluate import predict_logits
+from dclib.resume import check_same_run
+from dclib.train import build_model, fit, load_splits
+
+FILE = "ablation.json"
+Estimate = namedtuple("Estimate", "mean low high k n groups")
+
+
+def estimate(values, groups, lowest=-1.0, confidence=0.95):
+    """Mean of values (k repetitions, n pictures) with an interval for new seeds and new pictures.
+
+    Seeds and groups of pictures are crossed: SE^2 = s_seed^2 / k + s_group^2 / G, which counts
+    their interaction twice and so errs to the wide side (Owen 2007, arXiv 0712.1111). s_seed^2 is
+    the variance of the k means; s_group^2 that of the G group sums of seed-averaged values, each
+    less its size times the mean, in units of a mean group (the ratio estimator). Student's t with
+    the degrees of freedom of Satterthwaite (1946). As if two more pictures spoke one for each side
+    (after Agresti and Min 2005), few or no disagreements do not make an interval of no width. With
+    k = 1 the term of the seeds is missing.
+
+    Values lie within `lowest` and 1. Returns an `Estimate`; raises ValueError for a single group.
+    """
+    values = np.asarray(values, dtype=float)
+    (k, n), mean = values.shape, values.mean()
+    _, group = np.unique(groups, return_inverse=True)
+    residuals = np.bincount(group, values.mean(axis=0) - mean)  # (n,) -> (G,)
+    g = len(residuals)
+    if g < 2:
+        raise ValueError("All held-out pictures are one group; an interval needs two or more.")
+    of_groups = (np.square(residuals).sum() + 2) / n**2 * g / (g - 1)
+    of_seeds = values.mean(axis=1).var(ddof=1) / k if k > 1 else 0.0
+    freedom = (of_seeds + of_groups) ** 2 / (of_seeds**2 / max(k - 1, 1) + of_groups**2 / (g - 1))
+    half = student.ppf((1 + confidence) / 2, freedom) * np.sqrt(of_seeds + of_groups)
+    low, high = max(mean - half, lowest), min(mean + half, 1.0)
+    return Estimate(float(mean), float(low), float(high), k, n, g)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Who was right about which picture, and what follows from it.
+
+    `correct[(arm, seed)]` holds one 0 or 1 for each picture of `split`, `groups` the group of each.
+    `kind` is that of the data (see `dclib.data.fingerprint`), `settings` those that all arms share.
+    """
+
+    correct: dict
+    groups: list
+    split: str
+    kind: str
+    settings: dict
+
+    @property
+    def arms(self):
+        return list(dict.fromkeys(arm for arm, _ in self.correct))
+
+    def answers(self, arm):
+        """Array (k, n): 1 where the arm was right, by repetition and picture."""
+        seeds = sorted(seed for name, seed in self.correct if name == arm)
+        return np.array([self.correct[arm, seed] for seed in seeds], dtype=float)
+
+    @property
+    def pairs(self):
+        """{name of a difference: (arm, the arm that is subtracted)}."""
+        stages = [("spp", "resnet34"), ("spp+pmt", "spp"), ("spp+pmt", "resnet34")]
+        other = other_loss(self.settings["dropout_loss"])
+        averaged = {other: other_arm(other), other_loss(other): "spp+pmt"}
+        return {f"{a} - {b}": (a, b) for a, b in stages} | {
+            "loss-averaged - logits-averaged": (averaged["loss"], averaged["logits"])
+        }
+
+    def table(self):
+        """Accuracy of each arm, mean over its repetitions: dicts of arm and an `Estimate`."""
+        return [
+            {"arm": arm, **estimate(self.answers(arm), self.groups, lowest=0.0)._asdict()}
+            for arm in self.arms
+        ]
+
+    def differences(self):
+        """Differences of accuracy, paired by picture and seed: dicts of name, `Estimate`, verdict.
+
+        Each interval is for its comparison alone.
+        """
+        rows = []
+        for name, (a, b) in self.pairs.items():
+            found = estimate(self.answers(a) - self.answers(b), self.groups)
+            verdict = "within noise"
+            if found.low > 0 or found.high < 0:
+                verdict = f"{name.split(' - ')[found.high < 0]} is better"
+            rows.append({"name": name, **found._asdict(), "verdict": verdict})
+        return rows
+
+    @property
+    def caution(self):
+        """Sentences on what these numbers do not say."""
+        said = ["Each interval is for its comparison alone, not for all of them together."]
+        if len(self.correct) == len(self.arms):
+            said.append("With one repetition, how training varies by chance is not in them.")
+        if self.split == "val":
+            said.append(
+                "There is no test split: val, which also chose the epoch, stands in for it."
+            )
+        if self.kind == DRAWN:
+            said.append("Drawn couples: the order on photographs may be another.")
+        return said
+
+    def __str__(self):
+        rows = self.table()
+        first, width = rows[0], max(len(arm) for arm in self.arms)
+        k = f"{first['k']} repetition{'s' * (first['k'] > 1)}"
+        lines = [
+            f"Accuracy on {self.split} ({self.kind}): {k}, n = {first['n']} pictures in "
+            f"{first['groups']} groups",
+            f"{'arm':{width}}  accuracy  95 % interval",
+        ]
+        for row in rows:
+            lines.append(
+                f"{row['arm']:{width}}  {row['mean']:8.3f}  {row['low']:.3f} to {row['high']:.3f}"
+            )
+        lines += ["", "Differences, paired by picture and seed (95 % interval)"]
+        for row in self.differences():
+            lines.append(
+                f"{row['name']}: {row['mean']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), "
+                f"{k}, n = {row['n']}: {row['verdict']}"
+            )
+        return "\n".join([*lines, "", *self.caution])
+
+
+def other_loss(dropout_loss):
+    return "loss" if dropout_loss == "logits" else "logits"
+
+
+def other_arm(dropout_loss):
+    return f"spp+pmt, {dropout_loss}-averaged"
+
+
+def arms_of(config):
+    """{arm: its config}: the three stages, and spp+pmt with the other kind of dropout."""
+    arms = {stage: replace(config, stage=stage) for stage in ("resnet34", "spp", "spp+pmt")}
+    other = other_loss(config.dropout_loss)
+    return arms | {other_arm(other): replace(arms["spp+pmt"], dropout_loss=other)}
+
+
+def ablate(root, config, repetitions=3, folder=None, progress=True):
+    """Train four arms with the seeds config.seed, config.seed + 1, ... and compare them.
+
+    Held out is test, or val where there is no test. Every finished training is saved at once in
+    `folder`/ablation.json, and the next call goes on from there. Returns an `Ablation`. Raises
+    ValueError if that file is of other settings or data, or cannot be read, or if an interval
+    would be impossible (no repetition, a single group).
+    """
+    if repetitions < 1:
+        raise ValueError(f"repetitions must be at least 1, not {repetitions}.")
+    data, split = fingerprint(root), "test" if "test" in splits_of(root) else "val"
+    held_out = CoupleFolder(root, split)
+    groups = groups_of(held_out)
+    estimate(np.zeros((1, len(groups))), groups)  # says now what cannot be compared later
+    settings = json.loads(json.dumps(asdict(config)))  # as they are read again
+    del settings["stage"]
+    told = {"settings": settings, "data": data, "split": split, "n": len(held_out)}
+    saved, correct = load_runs(folder, told), {}
+    arms, first = arms_of(config), join_processes(config.device)[0].first
+    for seed in range(config.seed, config.seed + repetitions):
+        for arm, changed in arms.items():
+            if (arm, seed) not in saved:
+                saved[arm, seed] = train_arm(root, replace(changed, seed=seed), split, progress)
+                if folder is not None and first:
+                    save_runs(folder, told, saved)
+            right = correct[arm, seed] = saved[arm, seed]
+            done = f"{len(correct)} of {len(arms) * repetitions}"
+            print(f"{done}: {arm}, seed {seed}: {sum(right)} of {len(right)} in {split} right")
+    return Ablation(correct, groups, split, data["kind"], settings)
+
+
+def train_arm(root, config, split, progress):
+    """Train one network; returns a 0 or 1 for each picture of `split`."""
+    splits, model = load_splits(root, config), build_model(config)
+    fit(model, splits["train"], splits["val"], config, progress=progress)
+    logits, labels = predict_logits(model, make_loader(splits[split], 32))
+    return (logits.argmax(1) == labels).int().tolist()
+
+
+def groups_of(dataset):
+    """The group of each picture; one that nobody told a group is a group of its own."""
+    paths = [str(path) for path, _ in dataset.samples]
+    return [group or path for group, path in zip(dataset.column("group"), paths, strict=True)]
+
+
+def save_runs(folder, told, runs):
+    """Write ablation.json whole or not at all."""
+    path = Path(folder) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"arm": arm, "seed": seed, "correct": right} for (arm, seed), right in runs.items()]
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w") as file:
+        json.dump(told | {"runs": rows}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def load_runs(folder, told):
+    """{(arm, seed): correct} of the trainings that were finished before; empty if there are none."""
+    if folder is None or not (Path(folder) / FILE).exists():
+        return {}
+    path = Path(folder) / FILE
+    try:
+        saved = json.loads(path.read_text())
+        runs = {(run["arm"], run["seed"]): run["correct"] for run in saved.pop("runs")}
+        if any(len(right) != saved["n"] or set(right) - {0, 1} for right in runs.values()):
+            raise ValueError("a training in it does not have one 0 or 1 for each picture")
+        before, now = ({**all_of, **all_of.pop("settings")} for all_of in (saved, dict(told)))
+        before["data"], now["data"] = before["data"]["sha256"], now["data"]["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it to begin again.") from error
+    check_same_run(folder, before, now)
+    print(f"Going on with the comparison in {folder}: {len(runs)} trainings were done before.")
+    return runs
