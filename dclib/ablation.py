@@ -30,10 +30,11 @@ def estimate(values, groups, lowest=-1.0, confidence=0.95):
     Seeds and groups of pictures are crossed: SE^2 = s_seed^2 / k + s_group^2 / G, which counts
     their interaction twice and so errs to the wide side (Owen 2007, arXiv 0712.1111). s_seed^2 is
     the variance of the k means; s_group^2 that of the G group sums of seed-averaged values, each
-    less its size times the mean, in units of a mean group (the ratio estimator). Student's t with
-    the degrees of freedom of Satterthwaite (1946). As if two more pictures spoke one for each side
-    (after Agresti and Min 2005), few or no disagreements do not make an interval of no width. With
-    k = 1 the term of the seeds is missing.
+    less its size times the mean, in units of a mean group (the ratio estimator). Each term has its
+    own quantile of Student's t (Howe 1974, JASA 69, 789): of three seeds, one common number of
+    degrees of freedom would make too much. As if two more pictures spoke one for each side (after
+    Agresti and Min 2005), few disagreements make no interval of no width. With k = 1 the seeds'
+    term is missing.
 
     Values lie within `lowest` and 1. Returns an `Estimate`; raises ValueError for a single group.
     """
@@ -44,10 +45,10 @@ def estimate(values, groups, lowest=-1.0, confidence=0.95):
     g = len(residuals)
     if g < 2:
         raise ValueError("All held-out pictures are one group; an interval needs two or more.")
-    of_groups = (np.square(residuals).sum() + 2) / n**2 * g / (g - 1)
-    of_seeds = values.mean(axis=1).var(ddof=1) / k if k > 1 else 0.0
-    freedom = (of_seeds + of_groups) ** 2 / (of_seeds**2 / max(k - 1, 1) + of_groups**2 / (g - 1))
-    half = student.ppf((1 + confidence) / 2, freedom) * np.sqrt(of_seeds + of_groups)
+    terms = [(g - 1, (np.square(residuals).sum() + 2) / n**2 * g / (g - 1))]
+    if k > 1:
+        terms.append((k - 1, values.mean(axis=1).var(ddof=1) / k))
+    half = sum(student.ppf((1 + confidence) / 2, free) ** 2 * term for free, term in terms) ** 0.5
     low, high = max(mean - half, lowest), min(mean + half, 1.0)
     return Estimate(float(mean), float(low), float(high), k, n, g)
 
@@ -100,9 +101,9 @@ class Ablation:
         rows = []
         for name, (a, b) in self.pairs.items():
             found = estimate(self.answers(a) - self.answers(b), self.groups)
-            verdict = "within noise"
-            if found.low > 0 or found.high < 0:
-                verdict = f"{name.split(' - ')[found.high < 0]} is better"
+            clear = found.low > 0 or found.high < 0
+            better = f"{name.split(' - ')[found.mean < 0]} is better"
+            verdict = better if clear else "within noise"
             rows.append({"name": name, **found._asdict(), "verdict": verdict})
         return rows
 
@@ -113,30 +114,26 @@ class Ablation:
         if len(self.correct) == len(self.arms):
             said.append("With one repetition, how training varies by chance is not in them.")
         if self.split == "val":
-            said.append("There is no test split: val, which also chose the epoch, stands in for it.")
+            said.append(
+                "There is no test split: val, which also chose the epoch, stands in for it."
+            )
         if self.kind == DRAWN:
             said.append("Drawn couples: the order on photographs may be another.")
         return said
 
     def __str__(self):
-        rows = self.table()
-        first, width = rows[0], max(len(arm) for arm in self.arms)
-        k = f"{first['k']} repetition{'s' * (first['k'] > 1)}"
+        k, n = self.answers("spp").shape
+        times, width = f"{k} repetition{'s' * (k > 1)}", max(map(len, self.arms))
         lines = [
-            f"Accuracy on {self.split} ({self.kind}): {k}, n = {first['n']} pictures in "
-            f"{first['groups']} groups",
+            f"Accuracy on {self.split} ({self.kind}), {times}, n = {n} pictures in "
+            f"{len(set(self.groups))} groups",
             f"{'arm':{width}}  accuracy  95 % interval",
         ]
-        for row in rows:
-            lines.append(
-                f"{row['arm']:{width}}  {row['mean']:8.3f}  {row['low']:.3f} to {row['high']:.3f}"
-            )
+        for row in self.table():
+            lines.append("{arm:{0}}  {mean:8.3f}  {low:.3f} to {high:.3f}".format(width, **row))
         lines += ["", "Differences, paired by picture and seed (95 % interval)"]
-        for row in self.differences():
-            lines.append(
-                f"{row['name']}: {row['mean']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), "
-                f"{k}, n = {row['n']}: {row['verdict']}"
-            )
+        told = "{name}: {mean:+.3f} ({low:+.3f} to {high:+.3f}), {0}, n = {n}: {verdict}"
+        lines += [told.format(times, **row) for row in self.differences()]
         return "\n".join([*lines, "", *self.caution])
 
 
@@ -223,8 +220,10 @@ def load_runs(folder, told):
         runs = {(run["arm"], run["seed"]): run["correct"] for run in saved.pop("runs")}
         if any(len(right) != saved["n"] or set(right) - {0, 1} for right in runs.values()):
             raise ValueError("a training in it does not have one 0 or 1 for each picture")
-        before, now = ({**all_of, **all_of.pop("settings")} for all_of in (saved, dict(told)))
-        before["data"], now["data"] = before["data"]["sha256"], now["data"]["sha256"]
+        before, now = (
+            {**all_of["settings"], "data": all_of["data"]["sha256"], "n": all_of["n"]}
+            for all_of in (saved, told)
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it to begin again.") from error
     check_same_run(folder, before, now)
