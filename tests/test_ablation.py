@@ -1,10 +1,12 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from statistics import mean, variance
 
 import matplotlib.pyplot as plt
@@ -18,6 +20,7 @@ from dclib import ablation as module
 from dclib.ablation import FILE, Ablation, ablate, arms_of, estimate, train_arm
 from dclib.config import TrainConfig
 from dclib.data import DRAWN
+from dclib.demo import render_couples
 from dclib.plots_training import plot_ablation
 
 ARMS = ("resnet34", "spp", "spp+pmt", "spp+pmt, logits-averaged")
@@ -214,9 +217,9 @@ def test_every_arm_has_the_same_seeds_and_more_repetitions_keep_the_old(
 def test_other_settings_and_other_data_are_refused(couples, tmp_path, no_training):
     ablate(couples, CONFIG, 1, tmp_path)
     with pytest.raises(ValueError, match=r"has lr = 0.001, not 0.5: use its settings"):
-        ablate(couples, TrainConfig.demo(**vars(CONFIG) | {"lr": 0.5}), 1, tmp_path)
+        ablate(couples, replace(CONFIG, lr=0.5), 1, tmp_path)
     saved = json.loads((tmp_path / FILE).read_text())
-    saved["data"]["sha256"] = "0"
+    saved["settings"]["data"] = "0"
     (tmp_path / FILE).write_text(json.dumps(saved))
     with pytest.raises(ValueError, match="has data = '0', not "):
         ablate(couples, CONFIG, 1, tmp_path)
@@ -239,16 +242,32 @@ def test_answers_to_other_pictures_are_refused(couples, tmp_path, no_training):
         ablate(couples, CONFIG, 1, tmp_path)
 
 
-def test_no_repetition_is_refused(couples):
+def test_impossible_comparisons_are_refused_before_any_training(couples, tmp_path, no_training):
     with pytest.raises(ValueError, match="repetitions must be at least 1, not 0"):
         ablate(couples, CONFIG, 0)
+    with pytest.raises(ValueError, match=r"dropout_loss must be one of .*, not 'both'"):
+        ablate(couples, replace(CONFIG, dropout_loss="both"))
+    one_group = render_couples(tmp_path / "drawn", 6, 32, splits={"train": 1, "val": 1, "test": 1})
+    with pytest.raises(ValueError, match="All held-out pictures are one group"):
+        ablate(one_group, CONFIG)
+    assert not no_training
 
 
-SCRIPT = """
+def test_without_test_val_is_held_out_and_pictures_without_a_group_stand_alone(
+    couples, tmp_path, no_training
+):
+    shutil.copytree(couples, tmp_path / "couples")
+    shutil.rmtree(tmp_path / "couples" / "test")
+    (tmp_path / "couples" / "val" / "metadata.csv").unlink()
+    made = ablate(tmp_path / "couples", CONFIG, 1)
+    assert (made.split, len(set(made.groups))) == ("val", 6)
+
+
+SCRIPT = f"""
 import sys
 from dclib.ablation import ablate
-from tests.test_ablation import CONFIG
-print(ablate(sys.argv[1], CONFIG, 1, sys.argv[2], progress=False))
+from dclib.config import TrainConfig
+ablate(sys.argv[1], {CONFIG}, 1, sys.argv[2], progress=False)
 """
 
 
