@@ -1,4 +1,4 @@
-"""What do the parts of the network do? The stages, and both kinds of multi-sample dropout, compared.
+"""What do the parts of the network do? Its stages and both kinds of dropout averaging, compared.
 
 Every arm is trained with the same seeds on the same pictures, and compared pairwise on the same
 held-out pictures. Two things vary by chance then: the training, from seed to seed, and which
@@ -17,10 +17,12 @@ from scipy.stats import t as student
 from dclib.data import DRAWN, CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.distributed import join_processes
 from dclib.evaluate import predict_logits
+from dclib.model import STAGES
 from dclib.resume import check_same_run
 from dclib.train import build_model, fit, load_splits
 
 FILE = "ablation.json"
+OTHER = {"logits": "loss", "loss": "logits"}  # of `dropout_loss`
 Estimate = namedtuple("Estimate", "mean low high k n groups")
 
 
@@ -30,26 +32,26 @@ def estimate(values, groups, lowest=-1.0, confidence=0.95):
     Seeds and groups of pictures are crossed: SE^2 = s_seed^2 / k + s_group^2 / G, which counts
     their interaction twice and so errs to the wide side (Owen 2007, arXiv 0712.1111). s_seed^2 is
     the variance of the k means; s_group^2 that of the G group sums of seed-averaged values, each
-    less its size times the mean, in units of a mean group (the ratio estimator). Student's t with
-    the degrees of freedom of Satterthwaite (1946). As if two more pictures spoke one for each side
-    (after Agresti and Min 2005), few or no disagreements do not make an interval of no width. With
-    k = 1 the term of the seeds is missing.
+    less its size times the mean, in units of a mean group (the ratio estimator). Each term has its
+    own quantile of Student's t (Howe 1974, JASA 69, 789), because common degrees of freedom
+    (Satterthwaite) trust three seeds too much. Two pictures are added that speak one for each side
+    (after Agresti and Min 2005), as few disagreements would make too narrow an interval. With k = 1
+    the term of the seeds is missing.
 
     Values lie within `lowest` and 1. Returns an `Estimate`; raises ValueError for a single group.
     """
     values = np.asarray(values, dtype=float)
     (k, n), mean = values.shape, values.mean()
     _, group = np.unique(groups, return_inverse=True)
-    residuals = np.bincount(group, values.mean(axis=0) - mean)  # (n,) -> (G,)
-    g = len(residuals)
+    residuals, g = np.bincount(group, values.mean(axis=0) - mean), group.max() + 1  # (G,)
     if g < 2:
         raise ValueError("All held-out pictures are one group; an interval needs two or more.")
-    of_groups = (np.square(residuals).sum() + 2) / n**2 * g / (g - 1)
-    of_seeds = values.mean(axis=1).var(ddof=1) / k if k > 1 else 0.0
-    freedom = (of_seeds + of_groups) ** 2 / (of_seeds**2 / max(k - 1, 1) + of_groups**2 / (g - 1))
-    half = student.ppf((1 + confidence) / 2, freedom) * np.sqrt(of_seeds + of_groups)
+    terms = [(g - 1, (np.square(residuals).sum() + 2) / n**2 * g / (g - 1))]
+    if k > 1:
+        terms.append((k - 1, values.mean(axis=1).var(ddof=1) / k))
+    half = sum(student.ppf((1 + confidence) / 2, free) ** 2 * term for free, term in terms) ** 0.5
     low, high = max(mean - half, lowest), min(mean + half, 1.0)
-    return Estimate(float(mean), float(low), float(high), k, n, g)
+    return Estimate(float(mean), float(low), float(high), k, n, int(g))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Ablation:
     """Who was right about which picture, and what follows from it.
 
     `correct[(arm, seed)]` holds one 0 or 1 for each picture of `split`, `groups` the group of each.
-    `kind` is that of the data (see `dclib.data.fingerprint`), `settings` those that all arms share.
+    `kind` is that of the data (see `dclib.data.fingerprint`), `settings` those of spp+pmt.
     """
 
     correct: dict
@@ -79,11 +81,10 @@ class Ablation:
     def pairs(self):
         """{name of a difference: (arm, the arm that is subtracted)}."""
         stages = [("spp", "resnet34"), ("spp+pmt", "spp"), ("spp+pmt", "resnet34")]
-        other = other_loss(self.settings["dropout_loss"])
-        averaged = {other: other_arm(other), other_loss(other): "spp+pmt"}
-        return {f"{a} - {b}": (a, b) for a, b in stages} | {
-            "loss-averaged - logits-averaged": (averaged["loss"], averaged["logits"])
-        }
+        other = OTHER[self.settings["dropout_loss"]]
+        averaged = {OTHER[other]: "spp+pmt", other: f"spp+pmt, {other}-averaged"}
+        pairs = {f"{a} - {b}": (a, b) for a, b in stages}
+        return pairs | {"loss-averaged - logits-averaged": (averaged["loss"], averaged["logits"])}
 
     def table(self):
         """Accuracy of each arm, mean over its repetitions: dicts of arm and an `Estimate`."""
@@ -100,9 +101,9 @@ class Ablation:
         rows = []
         for name, (a, b) in self.pairs.items():
             found = estimate(self.answers(a) - self.answers(b), self.groups)
-            verdict = "within noise"
-            if found.low > 0 or found.high < 0:
-                verdict = f"{name.split(' - ')[found.high < 0]} is better"
+            clear = found.low > 0 or found.high < 0
+            better = f"{name.split(' - ')[found.mean < 0]} is better"
+            verdict = better if clear else "within noise"
             rows.append({"name": name, **found._asdict(), "verdict": verdict})
         return rows
 
@@ -121,40 +122,25 @@ class Ablation:
         return said
 
     def __str__(self):
-        rows = self.table()
-        first, width = rows[0], max(len(arm) for arm in self.arms)
-        k = f"{first['k']} repetition{'s' * (first['k'] > 1)}"
-        lines = [
-            f"Accuracy on {self.split} ({self.kind}): {k}, n = {first['n']} pictures in "
-            f"{first['groups']} groups",
-            f"{'arm':{width}}  accuracy  95 % interval",
-        ]
-        for row in rows:
-            lines.append(
-                f"{row['arm']:{width}}  {row['mean']:8.3f}  {row['low']:.3f} to {row['high']:.3f}"
-            )
+        k, n, groups = *self.answers("spp").shape, len(set(self.groups))
+        times, width = f"{k} repetition{'s' * (k > 1)}", max(map(len, self.arms))
+        where = f"{self.split} ({self.kind}), {times}, n = {n} pictures in {groups} groups"
+        lines = [f"Accuracy on {where}", f"{'arm':{width}}  accuracy  95 % interval"]
+        for row in self.table():
+            lines.append("{arm:{0}}  {mean:8.3f}  {low:.3f} to {high:.3f}".format(width, **row))
         lines += ["", "Differences, paired by picture and seed (95 % interval)"]
-        for row in self.differences():
-            lines.append(
-                f"{row['name']}: {row['mean']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), "
-                f"{k}, n = {row['n']}: {row['verdict']}"
-            )
+        told = "{name}: {mean:+.3f} ({low:+.3f} to {high:+.3f}), {0}, n = {n}: {verdict}"
+        lines += [told.format(times, **row) for row in self.differences()]
         return "\n".join([*lines, "", *self.caution])
-
-
-def other_loss(dropout_loss):
-    return "loss" if dropout_loss == "logits" else "logits"
-
-
-def other_arm(dropout_loss):
-    return f"spp+pmt, {dropout_loss}-averaged"
 
 
 def arms_of(config):
     """{arm: its config}: the three stages, and spp+pmt with the other kind of dropout."""
-    arms = {stage: replace(config, stage=stage) for stage in ("resnet34", "spp", "spp+pmt")}
-    other = other_loss(config.dropout_loss)
-    return arms | {other_arm(other): replace(arms["spp+pmt"], dropout_loss=other)}
+    if config.dropout_loss not in OTHER:
+        raise ValueError(f"dropout_loss must be one of {(*OTHER,)}, not {config.dropout_loss!r}.")
+    arms = {stage: replace(config, stage=stage) for stage in STAGES}
+    other = OTHER[config.dropout_loss]
+    return arms | {f"spp+pmt, {other}-averaged": replace(arms["spp+pmt"], dropout_loss=other)}
 
 
 def ablate(root, config, repetitions=3, folder=None, progress=True):
@@ -167,15 +153,16 @@ def ablate(root, config, repetitions=3, folder=None, progress=True):
     """
     if repetitions < 1:
         raise ValueError(f"repetitions must be at least 1, not {repetitions}.")
+    arms = arms_of(config)
     data, split = fingerprint(root), "test" if "test" in splits_of(root) else "val"
-    held_out = CoupleFolder(root, split)
-    groups = groups_of(held_out)
+    groups = groups_of(CoupleFolder(root, split))
     estimate(np.zeros((1, len(groups))), groups)  # says now what cannot be compared later
     settings = json.loads(json.dumps(asdict(config)))  # as they are read again
     del settings["stage"]
-    told = {"settings": settings, "data": data, "split": split, "n": len(held_out)}
+    settings |= {"data": data["sha256"], "n": len(groups)}
+    told = {"settings": settings, "data": data, "split": split}
     saved, correct = load_runs(folder, told), {}
-    arms, first = arms_of(config), join_processes(config.device)[0].first
+    first = join_processes(config.device)[0].first
     for seed in range(config.seed, config.seed + repetitions):
         for arm, changed in arms.items():
             if (arm, seed) not in saved:
@@ -216,19 +203,18 @@ def save_runs(folder, told, runs):
 
 
 def load_runs(folder, told):
-    """{(arm, seed): correct} of the trainings that were finished before; empty if there are none."""
+    """{(arm, seed): correct} of all trainings that are saved; empty if there are none."""
     if folder is None or not (Path(folder) / FILE).exists():
         return {}
     path = Path(folder) / FILE
     try:
         saved = json.loads(path.read_text())
         runs = {(run["arm"], run["seed"]): run["correct"] for run in saved.pop("runs")}
-        if any(len(right) != saved["n"] or set(right) - {0, 1} for right in runs.values()):
+        before = dict(saved["settings"])
+        if any(len(right) != before["n"] or set(right) - {0, 1} for right in runs.values()):
             raise ValueError("a training in it does not have one 0 or 1 for each picture")
-        before, now = ({**all_of, **all_of.pop("settings")} for all_of in (saved, dict(told)))
-        before["data"], now["data"] = before["data"]["sha256"], now["data"]["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it to begin again.") from error
-    check_same_run(folder, before, now)
+    check_same_run(folder, before, told["settings"])
     print(f"Going on with the comparison in {folder}: {len(runs)} trainings were done before.")
     return runs

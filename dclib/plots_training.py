@@ -90,11 +90,11 @@ def plot_ablation(ablation):
     right.set_xlabel(f"difference of accuracy (k = {k}, n = {n}); grey: within noise")
     for axis in (left, right):
         axis.invert_yaxis()
-        axis.tick_params(axis="y", labelsize=8)
+        axis.tick_params(labelsize=8)
         axis.xaxis.label.set_fontsize(8)
     kind = "drawn couples" if ablation.kind == DRAWN else ablation.kind
     fig.suptitle(
-        f"Stages on {kind}; small dots: k = {k} repetitions; lines: 95 % intervals", fontsize=9
+        f"Stages on {kind}; small dots: repetitions (k = {k}); lines: 95 % intervals", fontsize=9
     )
     sns.despine(fig)
     fig.tight_layout()

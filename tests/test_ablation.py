@@ -1,10 +1,12 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from statistics import mean, variance
 
 import matplotlib.pyplot as plt
@@ -18,6 +20,7 @@ from dclib import ablation as module
 from dclib.ablation import FILE, Ablation, ablate, arms_of, estimate, train_arm
 from dclib.config import TrainConfig
 from dclib.data import DRAWN
+from dclib.demo import render_couples
 from dclib.plots_training import plot_ablation
 
 ARMS = ("resnet34", "spp", "spp+pmt", "spp+pmt, logits-averaged")
@@ -39,9 +42,10 @@ def by_hand(values, groups, confidence=0.95):
     one_each_way = 2 / size**2 / (len(names) - 1)
     of_groups = (variance(sums, 0.0) + one_each_way) / len(names)
     of_seeds = variance([mean(row) for row in values]) / k if k > 1 else 0.0
-    parts = of_groups**2 / (len(names) - 1) + (of_seeds**2 / (k - 1) if k > 1 else 0)
-    error, freedom = math.sqrt(of_seeds + of_groups), (of_seeds + of_groups) ** 2 / parts
-    return whole, stats.t.interval(confidence, freedom, whole, error)
+    halves = [stats.t.interval(confidence, len(names) - 1, 0, math.sqrt(of_groups))[1]]
+    if of_seeds:
+        halves.append(stats.t.interval(confidence, k - 1, 0, math.sqrt(of_seeds))[1])
+    return whole, (whole - math.hypot(*halves), whole + math.hypot(*halves))
 
 
 def make_ablation(rights, groups=None, split="test", kind="photographs", dropout_loss="loss"):
@@ -64,10 +68,10 @@ def draw_arms(shift, k=3, n=300, seed=0):
 
 def test_one_repetition_of_four_pictures_by_hand():
     """Residuals 1/2, -1/2, 1/2, -1/2: SE^2 = (1 + 2) / 16 * 4 / 3 = 1/4, t of 3 is 3.182."""
-    found = estimate([[1, 0, 1, 0]], "abcd", lowest=-9)
+    found = estimate([[1, 0, 1, 0]], list("abcd"), lowest=-9)
     assert found[:3] == pytest.approx((0.5, 0.5 - 3.1824 / 2, 1.0), abs=1e-4)
     assert found[3:] == (1, 4, 4)
-    assert estimate([[1, 0, 1, 0]], "abcd", lowest=0.0).low == 0
+    assert estimate([[1, 0, 1, 0]], list("abcd"), lowest=0.0).low == 0
 
 
 def test_two_repetitions_by_hand():
@@ -75,7 +79,7 @@ def test_two_repetitions_by_hand():
     values, groups = [[1] * 4, [0] * 4], [0, 0, 1, 1]
     found = estimate(values, groups, lowest=-99, confidence=0.1)
     assert found.mean == 0.5
-    assert found.mean - found.low == pytest.approx(stats.t.ppf(0.55, 2) * math.sqrt(0.5))
+    assert found.mean - found.low == pytest.approx(stats.t.ppf(0.55, 1) * math.sqrt(0.5))
 
 
 @given(
@@ -163,7 +167,7 @@ def test_95_percent_intervals_hold_the_truth_in_at_least_93(k):
 
 def test_what_is_printed():
     text = str(make_ablation(draw_arms(0.8), kind=DRAWN, split="val"))
-    assert "Accuracy on val (demo drawings): 3 repetitions, n = 300 pictures in 300 groups" in text
+    assert "Accuracy on val (demo drawings), 3 repetitions, n = 300 pictures in 300 groups" in text
     [line] = [line for line in text.splitlines() if line.startswith("spp+pmt - spp:")]
     assert line.endswith("), 3 repetitions, n = 300: spp+pmt is better")
     for said in ("its comparison alone", "val, which also chose the epoch", "Drawn couples"):
@@ -171,7 +175,7 @@ def test_what_is_printed():
     assert "one repetition" not in text
     text = str(make_ablation(draw_arms(0, k=1)))
     assert "With one repetition, how training varies by chance is not in them." in text
-    assert not any(said in text for said in ("val", "Drawn", "1 repetitions"))
+    assert not any(said in text for said in ("chose the epoch", "Drawn", "1 repetitions"))
 
 
 def test_the_arms_differ_in_nothing_but_their_part():
@@ -213,9 +217,9 @@ def test_every_arm_has_the_same_seeds_and_more_repetitions_keep_the_old(
 def test_other_settings_and_other_data_are_refused(couples, tmp_path, no_training):
     ablate(couples, CONFIG, 1, tmp_path)
     with pytest.raises(ValueError, match=r"has lr = 0.001, not 0.5: use its settings"):
-        ablate(couples, TrainConfig.demo(**vars(CONFIG) | {"lr": 0.5}), 1, tmp_path)
+        ablate(couples, replace(CONFIG, lr=0.5), 1, tmp_path)
     saved = json.loads((tmp_path / FILE).read_text())
-    saved["data"]["sha256"] = "0"
+    saved["settings"]["data"] = "0"
     (tmp_path / FILE).write_text(json.dumps(saved))
     with pytest.raises(ValueError, match="has data = '0', not "):
         ablate(couples, CONFIG, 1, tmp_path)
@@ -238,16 +242,32 @@ def test_answers_to_other_pictures_are_refused(couples, tmp_path, no_training):
         ablate(couples, CONFIG, 1, tmp_path)
 
 
-def test_no_repetition_is_refused(couples):
+def test_impossible_comparisons_are_refused_before_any_training(couples, tmp_path, no_training):
     with pytest.raises(ValueError, match="repetitions must be at least 1, not 0"):
         ablate(couples, CONFIG, 0)
+    with pytest.raises(ValueError, match=r"dropout_loss must be one of .*, not 'both'"):
+        ablate(couples, replace(CONFIG, dropout_loss="both"))
+    one_group = render_couples(tmp_path / "drawn", 6, 32, splits={"train": 1, "val": 1, "test": 1})
+    with pytest.raises(ValueError, match="All held-out pictures are one group"):
+        ablate(one_group, CONFIG)
+    assert not no_training
 
 
-SCRIPT = """
+def test_without_test_val_is_held_out_and_pictures_without_a_group_stand_alone(
+    couples, tmp_path, no_training
+):
+    shutil.copytree(couples, tmp_path / "couples")
+    shutil.rmtree(tmp_path / "couples" / "test")
+    (tmp_path / "couples" / "val" / "metadata.csv").unlink()
+    made = ablate(tmp_path / "couples", CONFIG, 1)
+    assert (made.split, len(set(made.groups))) == ("val", 6)
+
+
+SCRIPT = f"""
 import sys
 from dclib.ablation import ablate
-from tests.test_ablation import CONFIG
-print(ablate(sys.argv[1], CONFIG, 1, sys.argv[2], progress=False))
+from dclib.config import TrainConfig
+ablate(sys.argv[1], {CONFIG}, 1, sys.argv[2], progress=False)
 """
 
 
