@@ -206,7 +206,8 @@ def test_every_arm_has_the_same_seeds_and_more_repetitions_keep_the_old(
     assert [seed for _, seed in first.correct] == [4] * 4
     second = ablate(couples, TrainConfig.demo(seed=4), 2, tmp_path)
     assert list(second.correct) == [(arm, seed) for seed in (4, 5) for arm in ARMS]
-    assert len(no_training) == 8
+    kinds = [("resnet34", "loss"), ("spp", "loss"), ("spp+pmt", "loss"), ("spp+pmt", "logits")]
+    assert no_training == [(*kind, seed) for seed in (4, 5) for kind in kinds]
     again = ablate(couples, TrainConfig.demo(seed=4), 1, tmp_path)
     assert (again.correct, len(no_training)) == (first.correct, 8)
     assert (first.split, first.kind, len(first.groups)) == ("test", DRAWN, 6)
