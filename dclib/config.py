@@ -46,14 +46,13 @@ class TrainConfig:
     def paper(cls, **changes):
         """The authors' numbers, with faults of the 2019 notebook repaired.
 
-        Repaired: the learning rate starts at its full value and falls smoothly with every update
-        (it was stepped before the optimiser, once an epoch, and its last epoch but one had a rate
-        of exactly zero); early stopping compares strictly with the lowest loss so far (it began at
-        zero and counted ties as progress) and starts anew in every run; a tie in accuracy goes to
-        the lower loss; the weights of the best epoch are kept (saving was commented out); running
-        averages count pictures, not batches. Kept: the whole ResNet trains, as it did there (the
-        freezing had a typo), Adam with an L2 penalty of 0.1, the mean of 8 logits, augmentation at
-        full strength. Apex O1 was used there: precision="apex".
+        Repaired: the learning rate starts at its full value and falls with every update (it was
+        stepped once an epoch, before the optimiser, so that the first epoch missed the full rate
+        and the last but one had a rate of exactly zero); early stopping counts a tie as no progress
+        and starts anew in every run (its object outlived the cell); a tie in accuracy goes to the
+        lower loss (the later epoch won). Kept: the whole ResNet trains, as it did there, because
+        `require_grad` was a typo; Adam with an L2 penalty of 0.1; the mean of 8 logits;
+        augmentation at full strength. There it ran under Apex O1: precision="apex".
         """
         return replace(cls(), **changes)
 

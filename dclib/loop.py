@@ -155,7 +155,10 @@ class Training:
         self.history.stopped_early = self.idle >= self.config.patience
 
     def save(self):
-        """Write the state; a finished run keeps only what its result needs."""
+        """Write the state; a finished run keeps only what its result needs.
+
+        A full disk or a lost drive costs the state, not the run.
+        """
         self.saved = time.monotonic()
         if self.folder is None or not self.processes.first:
             return
@@ -164,7 +167,11 @@ class Training:
         if not self.finished:
             state["totals"] = self.totals
             state["update"], state["random"] = self.update.state(), random_state()
-        save_state(self.folder, state)
+        try:
+            save_state(self.folder, state)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+            said = str(error).splitlines()[0]
+            tqdm.write(f"The state could not be saved in {self.folder} ({said}); training goes on.")
 
     def load(self):
         """Go on from the state in the folder, if there is one. Returns whether there was."""

@@ -51,6 +51,10 @@ def load_state(folder):
     return None
 
 
+def has_state(folder):
+    return any((Path(folder) / name).exists() for name in (STATE, PREVIOUS))
+
+
 def forget_state(folder):
     """Remove a run's state, for example once its checkpoint is saved; no error if there is none."""
     for name in (STATE, PREVIOUS, STATE + ".unfinished"):

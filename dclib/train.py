@@ -33,7 +33,7 @@ from dclib.history import TensorBoard
 from dclib.loop import Training
 from dclib.model import DeepConnection
 from dclib.precision import make_precision
-from dclib.resume import STATE, forget_state
+from dclib.resume import forget_state, has_state
 
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
 ARGUMENTS = {  # how the command line reads settings that are not one plain value
@@ -88,7 +88,7 @@ def begin(training, resume):
     """Load the state that there may be, and say so."""
     if training.folder is None:
         return
-    if not resume and (Path(training.folder) / STATE).exists():
+    if not resume and has_state(training.folder):
         raise ValueError(
             f"{training.folder} holds the state of an earlier run: go on from it with resume=True "
             "(--resume), or delete that folder."

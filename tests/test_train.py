@@ -190,6 +190,13 @@ def test_a_state_is_never_overwritten_by_another_run(splits, tiny_config, tmp_pa
         trained(other, tiny_config, folder=tmp_path, resume=True)
 
 
+def test_a_full_disk_costs_the_state_not_the_run(splits, tiny_config, tmp_path, capsys):
+    (tmp_path / "file").write_text("where a folder should be")
+    _, history = trained(splits, tiny_config, folder=tmp_path / "file" / "run")
+    assert len(history.epochs) == 2
+    assert "The state could not be saved in" in capsys.readouterr().out
+
+
 def test_a_run_may_go_on_elsewhere(splits, tiny_config, tmp_path, capsys):
     """On another device, in another precision, with other workers; what changed is said."""
 
