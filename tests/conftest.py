@@ -1,5 +1,6 @@
 """Small things that many tests need: a folder of drawn couples, a checkpoint, pictures."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from dclib.model import DeepConnection
 settings.register_profile("series", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("series")
 
+
+# One process forks the children of all tests. It imports once what they need, and has no threads.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["pytest", "dclib.train", "dclib.scrape.__main__"])
 
 SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 
@@ -55,3 +60,25 @@ def real_couples():
     if not root.is_dir():
         pytest.skip("there are no photographs beside the project")
     return root
+
+
+def begin(begun, function, args):
+    begun.set()
+    function(*args)
+
+
+@pytest.fixture(scope="session")
+def start_child():
+    """start_child(function, *args) calls it in a process of its own.
+
+    Returns the process once its imports are done: a kill is to meet the work, not the imports.
+    """
+
+    def start(function, *args):
+        begun = FORKSERVER.Event()
+        child = FORKSERVER.Process(target=begin, args=(begun, function, args))
+        child.start()
+        assert begun.wait(120)
+        return child
+
+    return start

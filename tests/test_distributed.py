@@ -1,7 +1,6 @@
 """Real processes that meet over loopback; what each of them finds comes back as a file."""
 
 import copy
-import multiprocessing
 import os
 import signal
 import time
@@ -13,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from conftest import FORKSERVER
 from torch import nn
 
 from dclib import distributed
@@ -35,8 +35,6 @@ def start(world, work, folder, patience=60):
 
     Returns the processes and the store where they meet, which must live as long as they do.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchvision", "dclib.model", "dclib.distributed"])
     # the store that torchrun hosts; its port is free because nobody else chose it
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
@@ -44,9 +42,8 @@ def start(world, work, folder, patience=60):
     jobs = []
     for rank in range(world):
         place = places | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        jobs.append(
-            context.Process(target=child, args=(place, work, folder / f"{rank}.pt", patience))
-        )
+        args = place, work, folder / f"{rank}.pt", patience
+        jobs.append(FORKSERVER.Process(target=child, args=args))
         jobs[-1].start()
     return jobs, store
 

@@ -2,7 +2,6 @@ import os
 import pickle
 import random
 import time
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -132,32 +131,33 @@ def train(root, folder, out):
     (out.parent / (out.name + ".txt")).write_text(repr((rows, history.steps)))
 
 
-def test_kills(couples, tmp_path):
+def outcome(path):
+    """Weights and history that `train` left."""
+    return load_file(path), path.with_name(path.name + ".txt").read_text()
+
+
+def test_kills(couples, start_child, tmp_path):
     """However often and whenever a run is killed, its weights come out bit by bit the same."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["dclib.train"])
-    undisturbed, killed = tmp_path / "undisturbed.safetensors", tmp_path / "killed.safetensors"
-    warm = context.Process(target=time.monotonic)  # imports take longer than the run
-    warm.start()
-    warm.join()
-    start = time.monotonic()
-    reference = context.Process(target=train, args=(couples, tmp_path / "a", undisturbed))
-    reference.start()
-    reference.join()
-    seconds, kills, rng = time.monotonic() - start, 0, random.Random(0)
-    assert reference.exitcode == 0
-    while True:
-        process = context.Process(target=train, args=(couples, tmp_path / "b", killed))
-        process.start()
-        process.join(rng.uniform(0.05, 0.6) * seconds if kills < KILLS else None)
-        if process.exitcode is not None:
-            break
-        process.kill()  # SIGKILL
-        process.join()
-        kills += 1
-    assert process.exitcode == 0
-    assert kills >= min(KILLS, 2)
-    expected, found = load_file(undisturbed), load_file(killed)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-    told = [path.with_name(path.name + ".txt").read_text() for path in (undisturbed, killed)]
-    assert told[0] == told[1]
+
+    def start(run):
+        return start_child(train, couples, run, run / "out.safetensors")
+
+    reference = tmp_path / "undisturbed"
+    process, begun = start(reference), time.monotonic()
+    process.join()
+    seconds, kills, rng = time.monotonic() - begun, 0, random.Random(0)
+    expected, told = outcome(reference / "out.safetensors")
+    while kills < KILLS:
+        run = tmp_path / f"killed-{kills}"
+        while not (run / "out.safetensors.txt").exists():
+            process = start(run)
+            process.join(rng.uniform(0.05, 0.6) * seconds if kills < KILLS else None)
+            if process.exitcode is None:
+                process.kill()  # SIGKILL
+                process.join()
+                kills += 1
+            else:
+                assert process.exitcode == 0
+        found, told_again = outcome(run / "out.safetensors")
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert told_again == told

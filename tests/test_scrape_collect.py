@@ -1,7 +1,5 @@
 """Collections: what is kept and why not, going on after any end, forgetting."""
 
-import multiprocessing
-import multiprocessing.forkserver
 import os
 import random
 import signal
@@ -192,37 +190,18 @@ def run_in_child(address, folder):
         os._exit(3)
 
 
-@pytest.fixture(scope="module")
-def start_child(large_site):
-    """Start a process that collects into a folder. Forked from a process without threads that has
-    imported everything, so that a kill meets the collection and not the imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with pytest.MonkeyPatch.context() as patch:  # so that it finds this file
-        patch.setenv("PYTHONPATH", os.path.dirname(__file__))
-        multiprocessing.forkserver.ensure_running()
-
-    def start(folder):
-        child = context.Process(target=run_in_child, args=(Address(large_site), folder))
-        child.start()
-        return child
-
-    return start
-
-
 def test_killed_50_times_the_end_is_the_same(large_site, start_child, tmp_path):
     run(large_site, tmp_path / "undisturbed")
     expected = timeless(collect_rows(tmp_path / "undisturbed"))
     alone = large_site.asked.copy()
     folder, rng, kills = tmp_path / "killed", random.Random(5), 0
     while kills < 50:
-        child = start_child(folder)
+        child = start_child(run_in_child, Address(large_site), folder)
         time.sleep(rng.uniform(0.0, 0.4))
         child.kill()
         child.join()
         kills += child.exitcode == -signal.SIGKILL
-    unfinished = [row["state"] for row in collect_rows(folder)] if folder.exists() else []
-    assert len(unfinished) > 100
+    assert len(collect_rows(folder)) > 100  # the kills let it get somewhere
     run(large_site, folder)
     assert timeless(collect_rows(folder)) == expected
     assert tree(folder) == tree(tmp_path / "undisturbed")
@@ -235,7 +214,7 @@ def test_killed_50_times_the_end_is_the_same(large_site, start_child, tmp_path):
 def test_stopped_by_hand_nothing_is_lost(large_site, start_child, tmp_path):
     """Ctrl-C: what is under way is still recorded."""
     before = large_site.asked.copy()
-    child = start_child(tmp_path)
+    child = start_child(run_in_child, Address(large_site), tmp_path)
     while sum((large_site.asked - before).values()) < 120:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGINT)
