@@ -101,9 +101,13 @@ class Ablation:
         rows = []
         for name, (a, b) in self.pairs.items():
             found = estimate(self.answers(a) - self.answers(b), self.groups)
-            clear = found.low > 0 or found.high < 0
-            better = f"{name.split(' - ')[found.mean < 0]} is better"
-            verdict = better if clear else "within noise"
+            verdict = "within noise"
+            if found.low > 0 or found.high < 0:
+                verdict = f"{name.split(' - ')[found.mean < 0]} is better"
+            if (
+                found.k == 1
+            ):  # two trainings differ by chance as well, and it cannot be seen how much
+                verdict = "open with one repetition"
             rows.append({"name": name, **found._asdict(), "verdict": verdict})
         return rows
 

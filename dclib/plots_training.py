@@ -81,13 +81,12 @@ def plot_ablation(ablation):
     left.set_xlabel(f"accuracy on {ablation.split} (n = {n} in {groups} groups)")
     for place, row in enumerate(ablation.differences()):
         a, b = (ablation.answers(arm) for arm in pairs[row["name"]])
-        colour = (
-            "0.5" if row["verdict"] == "within noise" else UNHAPPY if row["high"] < 0 else HAPPY
-        )
+        clear = row["verdict"].endswith("is better")
+        colour = (HAPPY if row["mean"] > 0 else UNHAPPY) if clear else "0.5"
         draw_interval(right, place, row, a - b, colour)
     right.set_yticks(range(len(pairs)), [name.replace(" - ", "\n- ") for name in pairs])
     right.axvline(0, color="0.7", lw=1, zorder=0)
-    right.set_xlabel(f"difference of accuracy (k = {k}, n = {n}); grey: within noise")
+    right.set_xlabel(f"difference of accuracy (k = {k}, n = {n}); grey: not clear")
     for axis in (left, right):
         axis.invert_yaxis()
         axis.tick_params(labelsize=8)

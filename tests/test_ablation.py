@@ -121,6 +121,13 @@ def test_identical_arms_differ_by_exactly_zero():
     assert all(row["low"] == -row["high"] < 0 for row in rows)
 
 
+def test_one_repetition_decides_nothing():
+    right = {arm: answers[:1] for arm, answers in draw_arms(3.0).items()}
+    rows = make_ablation(right).differences()
+    assert any(row["low"] > 0 for row in rows)
+    assert {row["verdict"] for row in rows} == {"open with one repetition"}
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_planted_difference_is_found_with_its_direction(sign):
     made = make_ablation(draw_arms(sign * 0.8))
