@@ -1,4 +1,4 @@
-"""Epochs of dclib beside a port of the 2019 loop: writes results/train.json.
+"""Epochs of dclib beside a port of the 2019 loop: writes results/train.json and .png.
 
     python benchmarks/train.py [--size 512] [--pictures 600] [--batch 48] [--epochs 3] [--repeats 3]
 
@@ -16,7 +16,9 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
+import matplotlib.pyplot as plt
 import torch
 from loop2019 import train as train_2019
 from machine import machine, versions
@@ -40,7 +42,8 @@ WAYS = {  # name: (what it is, changes of paper(); None for the 2019 loop)
     "2019": ("port of the 2019 loop: imgaug in the loader, every picture decoded each epoch", None),
     "imgaug": ("dclib, imgaug in the loader, cached pictures", {"precision": "fp32"}),
     "tensor": ("dclib, tensor twin on the training device, cached", TWIN | {"precision": "fp32"}),
-    "torch": ("the same, torch AMP", TWIN | {"precision": "torch"}),
+    "fp16": ("the same, torch AMP in float16", TWIN | {"precision": "torch"}),
+    "bf16": ("the same, torch AMP in bfloat16", TWIN | {"precision": "torch"}),
     "O1": ("the same, Apex O1", TWIN | {"precision": "apex", "opt_level": "O1"}),
     "O2": ("the same, Apex O2", TWIN | {"precision": "apex", "opt_level": "O2"}),
 }
@@ -48,11 +51,13 @@ WAYS = {  # name: (what it is, changes of paper(); None for the 2019 loop)
 
 def reason_against(name):
     """Why a way cannot run here, or None."""
-    if name not in ("torch", "O1", "O2"):
+    if name not in ("fp16", "bf16", "O1", "O2"):
         return None
     if not torch.cuda.is_available():
         return "this machine has no CUDA device"
-    return None if name == "torch" else why_no_apex(name)
+    if name == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "this GPU has no bfloat16"
+    return why_no_apex(name) if name in ("O1", "O2") else None
 
 
 def run_way(name, args):
@@ -121,6 +126,7 @@ def summarise(runs, peer):
         "all_seconds": [round(value, 2) for value in seconds],
         "waiting": round(statistics.median(run["waiting"] for run in runs), 3),
         "peak_memory_mib": round(statistics.median(run["peak_memory"] for run in runs) / 2**20),
+        "steps_an_epoch": len(runs[0]["losses"][0]),
         "loss_by_step": [round(loss, 4) for epoch in runs[0]["losses"] for loss in epoch],
     }
     if peer is not None:
@@ -131,6 +137,22 @@ def summarise(runs, peer):
         alone = statistics.median(run["compute_alone"] for run in runs)
         result["compute_alone_s"] = round(alone, 2)
     return result
+
+
+def plot_losses(results, path):
+    """Training losses of all ways over each other: every step thin, means of epochs as dots."""
+    fig, axis = plt.subplots(figsize=(7, 3.5))
+    for name, result in results.items():
+        if losses := result.get("loss_by_step"):
+            steps = result["steps_an_epoch"]
+            line = axis.plot(range(1, len(losses) + 1), losses, lw=0.8, alpha=0.5)[0]
+            starts = range(0, len(losses), steps)
+            means = [statistics.mean(losses[start : start + steps]) for start in starts]
+            middles = [start + (steps + 1) / 2 for start in starts]
+            axis.plot(middles, means, "o-", color=line.get_color(), label=name)
+    axis.set(xlabel="step", ylabel="training loss", yscale="log")
+    axis.legend(frameon=False)
+    fig.savefig(path, dpi=85, bbox_inches="tight")
 
 
 def main():
@@ -146,7 +168,9 @@ def main():
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
-        print(json.dumps(run_way(args.way, args)))
+        # what a GPU can do decides between the two; here both are wanted
+        with patch("torch.cuda.is_bf16_supported", return_value=args.way == "bf16"):
+            print(json.dumps(run_way(args.way, args)))
         return
     with tempfile.TemporaryDirectory() as folder:
         args.data = render_couples(Path(folder) / "couples", args.pictures, size=512)
@@ -168,6 +192,7 @@ def main():
     report |= {name: getattr(args, name) for name in options} | {"results": results}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
+    plot_losses(results, args.out.with_suffix(".png"))
     for name, result in results.items():
         print(f"{name:8} {result.get('speed_in_2019_loops') or result.get('reason') or 1.0}")
 
