@@ -11,7 +11,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 
-from dclib.precision import FullPrecision, count_step
+from dclib.precision import FullPrecision
 
 
 class ApexAmp(FullPrecision):
@@ -73,10 +73,6 @@ class ApexAmp(FullPrecision):
 
     def unscaled(self, optimizer):
         return list(self.amp.master_params(optimizer))
-
-    def step(self, optimizer):
-        optimizer.step()
-        count_step(optimizer)
 
     def zero_grad(self, optimizer):
         """To None everywhere: O2's own leaves zeros, and weights frozen then would still decay."""

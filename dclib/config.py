@@ -5,6 +5,22 @@ from dataclasses import dataclass, replace
 from dclib.augment import IMAGENET_MEAN, IMAGENET_STD
 from dclib.spp import LEVELS
 
+LEAST = {  # smallest values that mean something
+    "image_size": 1,
+    "augment": 0,
+    "dropout_samples": 1,
+    "freeze_epochs": 0,
+    "lr": 0,
+    "weight_decay": 0,
+    "clip": 0,
+    "batch_size": 1,
+    "accumulate": 1,
+    "epochs": 1,
+    "patience": 1,
+    "workers": 0,
+    "save_minutes": 0,
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -29,7 +45,7 @@ class TrainConfig:
     lr: float = 1e-4  # of the head
     lr_decay: float = 1.0  # rate of each ResNet stage, as a share of the next stage's
     weight_decay: float = 0.1
-    clip: float | None = None  # largest norm of all gradients together
+    clip: float | None = None  # largest norm of all gradients together; 0 is none
     batch_size: int = 48  # pictures an update, all processes together
     accumulate: int = 1  # parts that a batch is worked off in, if it does not fit into memory
     epochs: int = 16
@@ -41,6 +57,11 @@ class TrainConfig:
     cache: bool = True  # keep decoded and resized pictures in a hidden folder beside them
     save_minutes: float = 5.0  # between two saved states within an epoch
     device: str = "auto"
+
+    def __post_init__(self):
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}.")
 
     @classmethod
     def paper(cls, **changes):

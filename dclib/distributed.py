@@ -27,6 +27,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = timedelta(minutes=10)  # how long a process waits for another before it gives up
+PREPARING = timedelta(
+    hours=6
+)  # the same while the first one prepares data, perhaps on a slow drive
 # What gloo, NCCL and the store behind them say when they lose a process.
 LOST = re.compile(
     "(closed|reset) by peer|broken pipe|connection was likely closed|timed out waiting|wait timeout"
@@ -83,8 +86,11 @@ class Processes:
         return sums.tolist()
 
     def wait(self):
-        """Go on when every process has come here."""
-        self.total(0)
+        """Go on when every process has come here, even if one has prepared data for hours."""
+        if self.world > 1:
+            patient = dist.new_group(backend="gloo", timeout=PREPARING)
+            dist.barrier(patient)
+            dist.destroy_process_group(patient)
 
 
 def pick_device(name="auto"):
@@ -97,12 +103,15 @@ def pick_device(name="auto"):
 def join_processes(device="auto"):
     """Meet the other processes that torchrun started. Returns (`Processes`, device).
 
-    Started without torchrun, a process is alone. On CUDA each has the GPU of its local rank. A
-    second call changes nothing. Raises ValueError if there are fewer GPUs than processes.
+    Started without torchrun, a process is alone. On CUDA each has the GPU of its local rank, which
+    becomes torch's current one, as does a GPU that is named ("cuda:1"). A second call changes
+    nothing. Raises ValueError if there are fewer GPUs than processes.
     """
     device = pick_device(device)
     processes = Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if processes.world == 1:
+        if device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)
         return processes, device
     if device.type == "cuda":
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -141,7 +150,8 @@ def distribute(network, processes, device):
 def as_one(model, processes):
     """Inside, batch norms and dropout of `model` act as if one process had the whole batch.
 
-    Only the class of these layers changes, as in torch.nn.utils.parametrize, and comes back on
+    The model must be on its device, which decides between two kinds of batch norm. Only the class
+    of these layers changes, as in torch.nn.utils.parametrize, and comes back on
     leaving: parameters, buffers, names and train or eval mode are theirs throughout.
     """
     on_cuda = any(parameter.is_cuda for parameter in model.parameters())
@@ -222,5 +232,5 @@ def explain_lost_process(error):
         return None
     return (
         f"Another process of this run died or hangs ({str(error).strip().splitlines()[0]}): see "
-        "what it printed, then start the run again from its last saved state."
+        "what it printed."
     )

@@ -17,7 +17,14 @@ from dclib.data import make_loader
 from dclib.evaluate import predict_logits, score
 from dclib.history import History, Stopwatch, peak_memory, reset_peak_memory
 from dclib.recipe import cosine
-from dclib.resume import check_same_run, load_state, random_state, save_state, set_random_state
+from dclib.resume import (
+    check_same_run,
+    drop_damaged,
+    load_state,
+    random_state,
+    save_state,
+    set_random_state,
+)
 from dclib.update import Updater
 
 LOOK_EVERY = 10  # steps on a GPU between two readings of the loss: each makes it wait for Python
@@ -41,7 +48,7 @@ class Training:
         self.loader = make_loader(
             train_set, config.batch_size, True, config.seed, workers, rank, world
         )
-        mine = Subset(val_set, range(rank, len(val_set), world))
+        mine = Subset(val_set, processes.share(range(len(val_set))))
         self.val_loader = make_loader(mine, -(-config.batch_size // world), workers=workers)
         self.identity = asdict(config) | {"data": describe_data(train_set, val_set)}
         torch.manual_seed(config.seed)  # dropout masks
@@ -180,6 +187,8 @@ class Training:
             raise ValueError(f"All processes must see the same folder {self.folder}.")
         if state is None:
             return False
+        if self.processes.first:
+            drop_damaged(self.folder)
         check_same_run(self.folder, state["identity"], self.identity)
         self.history, self.best = History(**state["history"]), state["best"]
         for name in PROGRESS:

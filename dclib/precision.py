@@ -41,8 +41,8 @@ class FullPrecision:
     def prepare(self, network, optimizer):
         """Both, ready to train.
 
-        Call it while every weight that will ever train requires grad; wrap the network in
-        DistributedDataParallel and build the learning rate schedule afterwards.
+        Call it while every weight that will ever train requires grad, and wrap the network in
+        DistributedDataParallel afterwards.
         """
         return network, optimizer
 
@@ -129,7 +129,6 @@ class TorchAmp(FullPrecision):
     def step(self, optimizer):
         self.scaler.step(optimizer)
         self.scaler.update()
-        count_step(optimizer)
 
     def abandon(self, optimizer):
         super().abandon(optimizer)
@@ -145,11 +144,6 @@ class TorchAmp(FullPrecision):
 
     def _new_scaler(self):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-
-
-def count_step(optimizer):
-    """A first step that was skipped for overflow is no reason for a schedule to warn."""
-    optimizer._opt_called = True
 
 
 def make_precision(name, device, opt_level="O1"):

@@ -39,16 +39,31 @@ def load_state(folder):
     """
     paths = [path for path in (Path(folder) / STATE, Path(folder) / PREVIOUS) if path.exists()]
     for path in paths:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip():
-                    raise ValueError("a checksum is wrong")
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # zipfile and torch raise types of their own
-            print(f"{path} is damaged and not used ({str(error).splitlines()[0]}).")
+        state, complaint = _read(path)
+        if not complaint:
+            return state
+        print(f"{path} is damaged and not used ({complaint}).")
     if paths:
         raise ValueError(f"No state in {folder} can be read: delete the folder and begin again.")
     return None
+
+
+def _read(path):
+    """(state, None), or (None, what is wrong with the file)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():
+                return None, "a checksum is wrong"
+        return torch.load(path, map_location="cpu", weights_only=True), None
+    except Exception as error:  # zipfile and torch raise types of their own
+        return None, (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def drop_damaged(folder):
+    """Remove a damaged newest state, before saving puts it in the place of the whole one before."""
+    path = Path(folder) / STATE
+    if path.exists() and _read(path)[1]:
+        path.unlink()
 
 
 def has_state(folder):
@@ -74,21 +89,21 @@ def check_same_run(folder, told, identity):
 
 
 def random_state():
-    """State of the random numbers of Python, NumPy and torch (CPU and all GPUs)."""
+    """State of the random numbers of Python, NumPy and torch (CPU and the current GPU)."""
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
 def set_random_state(state):
-    """Go on where `random_state` was taken. On other or fewer GPUs than then, theirs stay as is."""
+    """Go on where `random_state` was taken, on the GPU that is the current one now."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

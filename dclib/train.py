@@ -9,7 +9,7 @@ import io
 import signal
 import sys
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -32,9 +32,10 @@ from dclib.evaluate import accuracy, predict_logits
 from dclib.history import TensorBoard
 from dclib.loop import Training
 from dclib.model import DeepConnection
-from dclib.precision import make_precision
+from dclib.precision import PRECISIONS, make_precision
 from dclib.resume import forget_state, has_state
 
+FIGURE = "figures/03_ablation.png"
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
 ARGUMENTS = {  # how the command line reads settings that are not one plain value
     bool: {"action": argparse.BooleanOptionalAction},
@@ -60,13 +61,14 @@ def fit(model, train_set, val_set, config, folder=None, resume=False, watchers=(
 
     Returns a `History`. Raises ValueError if `folder` holds the state of a run with other settings
     or data, or of any run if `resume` is False, and RuntimeError when the loss is no longer a
-    number, when memory does not suffice even for two pictures, or when another process of a
-    distributed run has died.
+    number, when memory does not suffice (for two pictures; with several processes, for `accumulate`
+    parts), or when another process of a distributed run has died.
     """
     processes, device = join_processes(config.device)
     precision = make_precision(config.precision, device, config.opt_level)
     try:
-        with as_one(model, processes):
+        check_agreement(precision, processes)
+        with as_one(model.to(device), processes):
             training = Training(
                 model, train_set, val_set, config, precision, processes, device, folder
             )
@@ -82,6 +84,15 @@ def fit(model, train_set, val_set, config, folder=None, resume=False, watchers=(
     model.load_state_dict(training.best)
     model.eval()
     return training.history
+
+
+def check_agreement(precision, processes):
+    """Raise RuntimeError if Apex works for some of the processes only."""
+    counts = processes.total(*(precision.name == name for name in PRECISIONS))
+    if max(counts) < processes.world:
+        raise RuntimeError(
+            "Apex works in some of the processes only: train with --precision torch."
+        )
 
 
 def begin(training, resume):
@@ -101,9 +112,9 @@ def begin(training, resume):
 
 
 def _where_to_go_on(folder):
-    if folder is None:
-        return "No state was kept."
-    return f"The state in {folder} is whole: start again with --resume to go on from it."
+    if folder is None or not has_state(folder):
+        return "No state was saved yet: start again."
+    return f"Start again with --resume to go on from the state in {folder}."
 
 
 def measure(model, splits, batch_size=32):
@@ -153,6 +164,8 @@ def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=T
         if processes.first == turn:
             splits = load_splits(root, config)
         processes.wait()
+    precision = make_precision(config.precision, device, config.opt_level)
+    config = replace(config, precision=precision.name)  # what it comes to is said once, and kept
     model, run = build_model(config), Path(folder).with_name(Path(folder).name + ".run")
     if processes.first:
         print(describe_run(config, splits["train"], processes.world))
@@ -165,13 +178,16 @@ def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=T
 
 
 def load_or_train(folder, config, n=3000, root="data/demo"):
-    """The checkpoint in `folder`, or one trained on `n` drawn couples now; prints which."""
+    """The checkpoint in `folder`, or one trained on `n` drawn couples now; prints which.
+
+    A training that was cut off goes on.
+    """
     if Path(folder).exists():
         checkpoint = load_checkpoint(folder, pick_device(config.device))
         print(f"Found the checkpoint {checkpoint}")
         return checkpoint
     print(f"There is no checkpoint at {folder}: training one on {n} drawn couples.")
-    checkpoint = train_checkpoint(render_couples(root, n), folder, config)
+    checkpoint = train_checkpoint(render_couples(root, n), folder, config, resume=True)
     print(f"Trained the checkpoint {checkpoint}")
     return checkpoint
 
@@ -201,7 +217,12 @@ def make_parser():
     parser.add_argument("--preset", choices=("paper", "colab", "demo"), default="colab")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     parser.add_argument(
-        "--ablate", type=int, metavar="K", help="compare the stages instead, with K repetitions"
+        "--ablate",
+        type=int,
+        nargs="?",
+        const=3,
+        metavar="K",
+        help=f"compare the stages instead, with K repetitions (3), and draw {FIGURE}",
     )
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write curves there")
     settings = parser.add_argument_group("settings, instead of the preset's (see TrainConfig)")
@@ -213,17 +234,36 @@ def make_parser():
 
 def run_command(config, data, checkpoint, resume, ablate, tensorboard):
     """What the command line asks for; returns what to print."""
-    if ablate:
-        from dclib.ablation import ablate as compare  # it trains with what stands here
-
-        return compare(data, config, ablate, checkpoint)
+    if ablate is not None:
+        if resume or tensorboard:
+            raise ValueError(
+                "--ablate goes on by itself and has no curves: leave out --resume "
+                "and --tensorboard."
+            )
+        return run_ablation(config, data, checkpoint, ablate)
     watchers = [TensorBoard(tensorboard)] if tensorboard else []
     return train_checkpoint(data, checkpoint, config, resume, watchers)
 
 
+def run_ablation(config, data, folder, repetitions):
+    """The comparison as text; the first process draws it."""
+    from dclib.ablation import ablate  # it trains with what stands here
+
+    ablation = ablate(data, config, repetitions, folder)
+    if not join_processes(config.device)[0].first:
+        return None
+    from dclib.plots import save_figure
+    from dclib.plots_training import plot_ablation
+
+    return f"{ablation}\n\nDrawn in {save_figure(plot_ablation(ablation), FIGURE)}."
+
+
 def _told_to_stop(*_):
     """torchrun ends the other processes when one has died: say what to do, in time or not."""
-    sys.exit("Another process of this run died: start again with --resume to go on from its state.")
+    sys.exit(
+        "This process was told to stop, as when another process of its run has died: start again "
+        "with --resume to go on from the run's state."
+    )
 
 
 def main():
@@ -236,8 +276,8 @@ def main():
     }
     if changes.get("weights") == "none":
         changes["weights"] = None
-    config = getattr(TrainConfig, args.pop("preset"))(**changes)
     try:
+        config = getattr(TrainConfig, args.pop("preset"))(**changes)
         processes, _ = join_processes(config.device)
         if processes.world > 1:
             signal.signal(signal.SIGTERM, _told_to_stop)

@@ -65,7 +65,8 @@ class Updater:
         `rows` are the pictures of the batch in all processes; loss and number right are sums over
         those of this one. Out of memory, the batch is tried again in twice as many parts; what the
         failed attempt did to the running statistics of batch norm stays, one more step of a moving
-        average. Raises RuntimeError when no smaller parts are possible.
+        average. Raises RuntimeError when no smaller parts are possible, and when one of several
+        processes runs out of memory, because the others cannot know.
         """
         set_learning_rate(self.optimizer, factor)
         while True:
@@ -130,7 +131,7 @@ class Updater:
 
     def load(self, state):
         """Go on from a `state`."""
-        self.parts = state["parts"]
+        self.parts = max(self.config.accumulate, state["parts"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"], self.optimizer)

@@ -235,6 +235,13 @@ def all_checks(processes, device):
     }
 
 
+def prepare_longer_than_patience(processes, device):
+    if processes.first:
+        time.sleep(4)
+    processes.wait()
+    return {"total": processes.total(1)}
+
+
 def die_in_step_two(processes, device):
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     network = distribute(model, processes, device)
@@ -249,7 +256,7 @@ def hang(processes, device):
     if processes.rank == 1:
         time.sleep(4)
         return {}
-    return lost(processes.wait)
+    return lost(lambda: processes.total(0))
 
 
 def lost(act):
@@ -351,6 +358,11 @@ def test_in_float32_the_curves_agree_as_far_as_rounding_lets_them(reports, one):
     for report in reports:
         assert report["single"] == pytest.approx(one["single"], rel=1e-4)
         assert report["head"] == pytest.approx(one["head"], rel=1e-4)
+
+
+def test_the_first_may_prepare_for_longer_than_the_others_wait(tmp_path):
+    jobs, _store = start(2, prepare_longer_than_patience, tmp_path, patience=2)
+    assert results(jobs, tmp_path) == [{"total": [2.0]}] * 2
 
 
 @pytest.mark.parametrize("work, world, patience", [(die_in_step_two, 3, 60), (hang, 2, 1)])

@@ -180,11 +180,9 @@ def test_a_fused_optimiser_and_clipping_and_parts_together():
 
 def test_an_overflow_skips_the_step_and_halves_the_scale(scaled_kind, capsys):
     run = Run(make(scaled_kind))
-    schedule = torch.optim.lr_scheduler.LambdaLR(run.optimizer, lambda step: 1.0)
     before = run.weights()
     run.add(spoil=1e36)
     run.finish()
-    schedule.step()  # would warn, were the skipped step none
     assert torch.equal(run.weights(), before)
     assert run.scale() == 2**15
     run.steps()

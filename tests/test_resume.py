@@ -13,6 +13,7 @@ from dclib.resume import (
     PREVIOUS,
     STATE,
     check_same_run,
+    drop_damaged,
     forget_state,
     load_state,
     random_state,
@@ -63,6 +64,22 @@ def test_a_damaged_state_is_named_and_the_one_before_is_taken(states, harm, caps
 def test_a_kill_between_the_two_renames_leaves_the_one_before(states):
     (states / STATE).rename(states / PREVIOUS)
     assert load_state(states)["epoch"] == 2
+
+
+def test_after_a_damaged_state_saving_keeps_the_whole_one(states):
+    """Killed between its two renames, it would otherwise leave the damaged one only."""
+    flip_a_bit(states / STATE)
+    drop_damaged(states)
+    with pytest.raises(RuntimeError, match="killed"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        save_state(states, {"epoch": 3})
+    assert load_state(states)["epoch"] == 1
+    drop_damaged(states)
+    assert load_state(states)["epoch"] == 1
+
+
+def kill(*_):
+    raise RuntimeError("killed")
 
 
 def test_a_half_written_state_is_never_read(states):
@@ -119,8 +136,10 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
 
 def train(root, folder, out):
     """A run of seconds that saves after every step; one process of several in `test_kills`."""
-    config = TrainConfig.demo(image_size=32, epochs=4, batch_size=8, workers=0, cache=False)
-    config = TrainConfig.demo(**vars(config) | {"save_minutes": 0, "clip": 1.0})
+    small = {"image_size": 32, "epochs": 4, "batch_size": 8, "workers": 0, "cache": False}
+    recipe = {"freeze_epochs": 1, "train_sizes": (32, 48), "augmenter": "tensor", "accumulate": 2}
+    recipe |= {"class_weights": "balanced", "lr_decay": 0.5, "clip": 1.0, "save_minutes": 0}
+    config = TrainConfig.demo(**small | recipe)
     splits = load_splits(root, config)
     model = build_model(config)
     history = fit(

@@ -16,12 +16,16 @@ from dclib.config import TrainConfig
 from dclib.data import CoupleFolder, make_loader
 from dclib.evaluate import predict_logits, score
 from dclib.model import DeepConnection
+from dclib.precision import FullPrecision
+from dclib.resume import load_state
 from dclib.train import (
     build_model,
+    check_agreement,
     describe_run,
     fit,
     load_or_train,
     load_splits,
+    main,
     train_checkpoint,
 )
 
@@ -200,15 +204,8 @@ def test_a_full_disk_costs_the_state_not_the_run(splits, tiny_config, tmp_path, 
 def test_a_run_may_go_on_elsewhere(splits, tiny_config, tmp_path, capsys):
     """On another device, in another precision, with other workers; what changed is said."""
 
-    class Stop(Exception):
-        pass
-
-    def stop(history):
-        if len(history.epochs) == 1:
-            raise Stop
-
-    with pytest.raises(Stop):
-        trained(splits, tiny_config, folder=tmp_path, watchers=[stop])
+    with pytest.raises(KeyboardInterrupt):
+        trained(splits, tiny_config, folder=tmp_path, watchers=[stop_after(1)])
     config = replace(tiny_config, precision="torch", workers=1)
     _, history = trained(splits, config, folder=tmp_path, resume=True)
     said = capsys.readouterr().out
@@ -311,6 +308,25 @@ def test_without_val(couples, tiny_config, tmp_path):
         train_checkpoint(root, tmp_path / "c", tiny_config)
 
 
+def stop_after(epochs):
+    """A watcher that ends a run like Ctrl-C once so many epochs are done."""
+
+    def watcher(history):
+        if len(history.epochs) >= epochs:
+            raise KeyboardInterrupt
+
+    return watcher
+
+
+def test_load_or_train_goes_on_where_it_was_cut_off(tmp_path, tiny_config, couples, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint(couples, tmp_path / "c", tiny_config, watchers=[stop_after(1)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dclib.train.render_couples", lambda root, n: couples)
+        load_or_train(tmp_path / "c", tiny_config)
+    assert "1 of 2 epochs and 0 batches done" in capsys.readouterr().out
+
+
 def test_load_or_train_says_which(tmp_path, tiny_config, capsys):
     folder = tmp_path / "checkpoint"
     load_or_train(folder, tiny_config, n=24, root=tmp_path / "data")
@@ -334,6 +350,61 @@ def test_command_line(couples, tmp_path):
     assert "n = 6" in done.stdout
     assert "at 32 and 40 px" in done.stdout
     assert load_checkpoint(tmp_path / "c").config["stage"] == "spp"
+
+
+def test_batch_norm_is_chosen_for_the_device_of_the_run(splits, tiny_config, monkeypatch):
+    seen = []
+
+    def as_one(model, processes):
+        seen.append(next(model.parameters()).device.type)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dclib.train.as_one", as_one)
+    with pytest.raises(KeyboardInterrupt):
+        trained(splits, replace(tiny_config, device="meta"))
+    assert seen == ["meta"]
+
+
+def test_processes_must_agree_on_apex():
+    class Two:
+        world = 2
+
+        def total(self, *mine):
+            return [a + b for a, b in zip(mine, theirs)]
+
+    theirs = [0, 1, 0, 0]  # auto, fp32, torch, apex
+    check_agreement(FullPrecision(), Two())
+    theirs = [0, 0, 0, 1]
+    with pytest.raises(RuntimeError, match="Apex works in some of the processes only: train with"):
+        check_agreement(FullPrecision(), Two())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--epochs", "0"], "epochs must be at least 1, not 0."),
+        (["--clip", "-1"], "clip must be at least 0, not -1.0."),
+        (["--accumulate", "0"], "accumulate must be at least 1, not 0."),
+        (["--ablate", "0"], "repetitions must be at least 1, not 0."),
+        (["--ablate", "--resume"], "--ablate goes on by itself and has no curves: leave out"),
+    ],
+)
+def test_settings_that_mean_nothing(couples, tmp_path, monkeypatch, options, said):
+    monkeypatch.setattr(sys, "argv", ["train", str(couples), str(tmp_path / "c"), *options])
+    with pytest.raises(SystemExit, match=said):
+        main()
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_comparison_is_drawn(couples, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dclib.ablation.train_arm", lambda *_: [1, 0, 1, 1, 0, 1])
+    monkeypatch.setattr(sys, "argv", ["train", str(couples), "out", *SMALL, "--ablate", "2"])
+    main()
+    assert (tmp_path / "figures" / "03_ablation.png").stat().st_size > 5000
+    said = capsys.readouterr().out
+    assert "Accuracy on test (demo drawings), 2 repetitions, n = 6" in said
+    assert "Drawn in figures/03_ablation.png." in said
 
 
 def test_command_line_error_is_one_sentence(tmp_path):
@@ -403,6 +474,17 @@ def test_a_dead_process_ends_the_run_with_a_state(couples, tmp_path):
     os.kill(victim, signal.SIGKILL)
     _, errors = job.communicate(timeout=100)
     assert job.returncode != 0
-    assert "Another process of this run died" in errors
-    assert "start again with --resume" in errors
-    assert state.exists()
+    assert "nother process of " in errors
+    assert "tart again with --resume" in errors
+    config = TrainConfig.demo(image_size=32, workers=0, augment=0, batch_size=24, device="cpu")
+    config = replace(config, epochs=500, patience=500)
+    epoch = load_state(state.parent)["epoch"]
+    with pytest.raises(KeyboardInterrupt):
+        trained(
+            load_splits(couples, config),
+            config,
+            folder=state.parent,
+            resume=True,
+            watchers=[stop_after(epoch + 1)],
+        )
+    assert load_state(state.parent)["epoch"] == epoch + 1

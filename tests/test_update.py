@@ -133,9 +133,10 @@ def test_out_of_memory_with_two_pictures_is_the_end(monkeypatch, splits, config)
 def test_parts_are_resumed(splits, config):
     update = updater(splits, config)
     update.parts = 4
-    again = updater(splits, config)
-    again.load(update.state())
-    assert again.parts == 4
+    for accumulate, parts in ((1, 4), (8, 8)):  # more parts may be what the run needs to go on
+        again = updater(splits, replace(config, accumulate=accumulate))
+        again.load(update.state())
+        assert again.parts == parts
 
 
 def test_parts_of_tuples():
