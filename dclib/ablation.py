@@ -104,9 +104,7 @@ class Ablation:
             verdict = "within noise"
             if found.low > 0 or found.high < 0:
                 verdict = f"{name.split(' - ')[found.mean < 0]} is better"
-            if (
-                found.k == 1
-            ):  # two trainings differ by chance as well, and it cannot be seen how much
+            if found.k == 1:  # how much two trainings differ by chance cannot be seen
                 verdict = "open with one repetition"
             rows.append({"name": name, **found._asdict(), "verdict": verdict})
         return rows

@@ -86,9 +86,10 @@ def plot_ablation(ablation):
         draw_interval(right, place, row, a - b, colour)
     right.set_yticks(range(len(pairs)), [name.replace(" - ", "\n- ") for name in pairs])
     right.axvline(0, color="0.7", lw=1, zorder=0)
-    right.set_xlabel(f"difference of accuracy (k = {k}, n = {n}); grey: not clear")
+    right.set_xlabel("difference of accuracy; grey: not clear of zero")
     for axis in (left, right):
         axis.invert_yaxis()
+        axis.locator_params("x", nbins=6)
         axis.tick_params(labelsize=8)
         axis.xaxis.label.set_fontsize(8)
     kind = "drawn couples" if ablation.kind == DRAWN else ablation.kind
