@@ -157,7 +157,7 @@ def ablate(root, config, repetitions=3, folder=None, progress=True):
         raise ValueError(f"repetitions must be at least 1, not {repetitions}.")
     arms = arms_of(config)
     data, split = fingerprint(root), "test" if "test" in splits_of(root) else "val"
-    groups = groups_of(CoupleFolder(root, split))
+    groups = CoupleFolder(root, split).groups
     estimate(np.zeros((1, len(groups))), groups)  # says now what cannot be compared later
     settings = json.loads(json.dumps(asdict(config)))  # as they are read again
     del settings["stage"]
@@ -183,12 +183,6 @@ def train_arm(root, config, split, progress):
     fit(model, splits["train"], splits["val"], config, progress=progress)
     logits, labels = predict_logits(model, make_loader(splits[split], 32))
     return (logits.argmax(1) == labels).int().tolist()
-
-
-def groups_of(dataset):
-    """The group of each picture; one that nobody told a group is a group of its own."""
-    paths = [str(path) for path, _ in dataset.samples]
-    return [group or path for group, path in zip(dataset.column("group"), paths, strict=True)]
 
 
 def save_runs(folder, told, runs):

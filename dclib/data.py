@@ -95,9 +95,19 @@ class CoupleFolder(Dataset):
     def _row(self, path):
         return self.rows.get(path.relative_to(self.root / self.split).as_posix(), {})
 
+    @property
+    def ids(self):
+        """Name of each picture: its path below the root."""
+        return [path.relative_to(self.root).as_posix() for path, _ in self.samples]
+
     def column(self, name):
         """One value a picture from metadata.csv ("" where it says nothing)."""
         return [self._row(path).get(name, "") for path, _ in self.samples]
+
+    @property
+    def groups(self):
+        """The group of each picture; one that nobody told a group is a group of its own."""
+        return [group or name for group, name in zip(self.column("group"), self.ids, strict=True)]
 
     def __str__(self):
         counts = Counter(self.classes[label] for _, label in self.samples)

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binomtest
+from scipy.stats import norm
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,15 @@ class Accuracy:
 def wilson_interval(correct, n, confidence=0.95):
     """Wilson's score interval of a proportion (Wilson 1927): (low, high).
 
-    Raises ValueError if n is 0 or correct lies outside 0 to n.
+    Counts need not be whole, for numbers of independent pictures that are estimates. Raises
+    ValueError if n is not positive or correct lies outside 0 to n.
     """
-    interval = binomtest(correct, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    if not n > 0 or not 0 <= correct <= n:
+        raise ValueError(f"There is no share of {correct} among {n}.")
+    share, z2 = correct / n, norm.ppf((1 + confidence) / 2) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    reach = (z2 * (share * (1 - share) / n + z2 / (4 * n**2))) ** 0.5 / (1 + z2 / n)
+    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
 def accuracy(logits, labels):

@@ -83,26 +83,36 @@ def probe(rows, seed=0):
     ValueError if a class has too few groups.
     """
     labels = np.array([CLASSES.index(row["label"]) for row in rows])
-    names, columns = _columns(rows)
-    told = [row.get("group") or f"row {i}" for i, row in enumerate(rows)]
+    scores, groups = guess(rows, seed)
     unknown = sum(not row.get("group") for row in rows)
+    names, columns = _columns(rows)
+    low, high = _interval(labels, scores, groups, seed)
+    alone = {name: roc_auc_score(labels, columns[:, i]) for i, name in enumerate(names)}
+    counts = Counter(CLASSES[label] for label in labels)
+    area = roc_auc_score(labels, scores)
+    return Probe(area, low, high, counts, int(groups.max()) + 1, alone, unknown)
+
+
+def guess(rows, seed=0):
+    """Log-odds of "unhappy" from metadata alone, each from a fit that left its group out: (N,).
+
+    Returns them and the number of each row's group (N,). Raises as `probe` does.
+    """
+    labels, (_, columns) = np.array([CLASSES.index(row["label"]) for row in rows]), _columns(rows)
+    told = [row.get("group") or f"row {i}" for i, row in enumerate(rows)]
     groups = np.unique(told, return_inverse=True)[1]
     for index, name in enumerate(CLASSES):
         if len(set(groups[labels == index])) < FOLDS:
             raise ValueError(
                 f"The probe needs {FOLDS} independent {name} pictures or more; gather more first."
             )
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     scores = np.zeros(len(rows))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(columns, labels, groups):
         model = make_pipeline(StandardScaler(), LogisticRegression())
         model.fit(columns[train], labels[train])
         scores[test] = model.decision_function(columns[test])
-    low, high = _interval(labels, scores, groups, seed)
-    alone = {name: roc_auc_score(labels, columns[:, i]) for i, name in enumerate(names)}
-    counts = Counter(CLASSES[label] for label in labels)
-    area = roc_auc_score(labels, scores)
-    return Probe(area, low, high, counts, int(groups.max()) + 1, alone, unknown)
+    return scores, groups
 
 
 def _columns(rows):
@@ -138,7 +148,7 @@ def _interval(labels, scores, groups, seed):
 
 
 def measure_pictures(root):
-    """Rows for `probe` from a data set folder, all splits, with what its metadata.csv tell.
+    """Rows for `probe` from a data set folder, all splits, with id and what its metadata.csv tell.
 
     Size and bytes are those of metadata.csv where it has them (of the originals), else the file's.
     Pictures that cannot be read are printed and left out, as `dclib.data.CoupleFolder` does.
@@ -151,7 +161,8 @@ def measure_pictures(root):
             row = told.get(path.relative_to(folder).as_posix(), {})
             known = {name: value for name, value in row.items() if value}
             try:
-                rows.append(_measure(path) | known | {"label": CLASSES[label]})
+                name = {"id": path.relative_to(root).as_posix(), "label": CLASSES[label]}
+                rows.append(_measure(path) | known | name)
             except (PictureError, OSError) as error:
                 print(f"Left out of {split}: {error}")
     return rows

@@ -1,21 +1,21 @@
-import math
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from dclib.evaluate import accuracy, wilson_interval
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_equals_its_formula(counts):
-    correct, n = counts
-    z, p = 1.959963984540054, correct / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    expected = (max(middle - half, 0), min(middle + half, 1))
-    assert wilson_interval(correct, n) == pytest.approx(expected, abs=1e-9)
+def test_wilson_equals_scipy(counts):
+    expected = binomtest(*counts).proportion_ci(method="wilson")
+    assert wilson_interval(*counts) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_wilson_between_whole_counts():
+    (low, high), (below, _), (_, above) = (wilson_interval(c, 100) for c in (50.5, 50, 51))
+    assert below < low < high < above
 
 
 def test_accuracy_counts():
