@@ -13,7 +13,7 @@ import dclib
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # name on PyPI -> name on conda-forge, where they differ
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "huggingface-hub": "huggingface_hub"}
 
 
 def loaded_after(statement):
@@ -36,7 +36,7 @@ def test_version_is_stated_once_more_correctly():
 
 @pytest.mark.parametrize("name", ["environment.yml", "environment-cpu.yml"])
 def test_environments_hold_what_the_project_needs(name):
-    lines = re.findall(r"^  - ([a-z0-9-]+)", (ROOT / name).read_text(), re.M)
+    lines = re.findall(r"^  - ([a-z0-9_-]+)", (ROOT / name).read_text(), re.M)
     needed = list(PROJECT["dependencies"])
     for extra in PROJECT["optional-dependencies"].values():
         needed += [requirement for requirement in extra if not requirement.startswith("deepconn")]

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -211,13 +212,21 @@ def test_killed_50_times_the_end_is_the_same(large_site, start_child, tmp_path):
     assert again <= 50 * CONNECTIONS  # what was on its way when it was killed, nothing else
 
 
-def test_stopped_by_hand_nothing_is_lost(large_site, start_child, tmp_path):
-    """Ctrl-C: what is under way is still recorded."""
-    before = large_site.asked.copy()
+def test_stopped_by_hand_nothing_is_lost(large_site, start_child, tmp_path, monkeypatch):
+    """Ctrl-C: what is under way is still recorded. The site waits for it, so that it comes then."""
+    before, stopped, answer = large_site.asked.copy(), threading.Event(), large_site.answer
+
+    def answer_some(*request):
+        if sum((large_site.asked - before).values()) > 120:
+            assert stopped.wait(60)
+        answer(*request)
+
+    monkeypatch.setattr(large_site, "answer", answer_some)
     child = start_child(run_in_child, Address(large_site), tmp_path)
-    while sum((large_site.asked - before).values()) < 120:
+    while sum((large_site.asked - before).values()) < 121:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGINT)
+    stopped.set()
     child.join()
     assert child.exitcode == 3
     rows = collect_rows(tmp_path)
