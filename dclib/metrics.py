@@ -222,11 +222,7 @@ def _reach(drawn, n_groups):
 
 
 def proportion_interval(sets, name):
-    """(n, low, high) of a proportion by Wilson's formula with the effective number of pictures.
-
-    n is divided by the design effect (Kish 1965): the variance of the proportion from sums over
-    groups, divided by that of independent pictures, but at least 1.
-    """
+    """(n, low, high) of a proportion, mean over seeds; see `group_interval`."""
     counted = np.array([_counted(s, name) for s in sets])  # pictures in the denominator
     right = np.array([s.right for s in sets])
     _, n, low, high = group_interval(right, counted, sets[0].groups)
