@@ -80,8 +80,11 @@ def abstain_confidence(probs, labels, risk=0.05, threshold=0.5):
 
 
 def confidences(probs):
-    """Probability of the answer that is more probable: (N,) in [0.5, 1]."""
-    return np.maximum(probs, 1 - probs)
+    """Probability of the more probable class: (N,) in [0.5, 1].
+
+    Rounded, so that probabilities p and 1 - p are equally sure whatever the last bit says.
+    """
+    return np.maximum(probs, 1 - probs).round(12)
 
 
 def risk_coverage(table):

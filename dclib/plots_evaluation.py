@@ -31,6 +31,8 @@ LINES = (  # one a table; the colours are none of the classes'
 )
 GRID = np.linspace(0, 1, 201)
 SMALL = {"fontsize": 8, "frameon": False}
+BELOW = SMALL | {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
+AREAS = ("AUROC", "average precision")
 LOSSES = ("log-loss", "Brier", "ECE")
 
 
@@ -52,35 +54,29 @@ def plot_confusion(table):
     form, title = (".0f", "pictures") if len(sets) == 1 else (".1f", "pictures, mean over seeds")
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
     numbers = [[f"{count:{form}}" for count in row] for row in counts]
-    options = {"fmt": "", "cmap": "Greys", "cbar": False, "lw": 2, "square": True, "vmin": 0}
+    options = {"fmt": "", "cmap": "Greys", "cbar": False, "lw": 2, "vmin": 0}
     options |= {"xticklabels": CLASSES, "yticklabels": CLASSES}
     panels = ((counts, numbers, title, totals.sum()), (shares, texts, "share of the row", 1))
     for axis, (values, text, title, most) in zip(axes, panels, strict=True):
         sns.heatmap(values, annot=np.array(text), ax=axis, vmax=most, **options)
         axis.set(xlabel="answer", ylabel="truth")
         axis.set_title(title, fontsize=9)
-        axis.tick_params(length=0)
+        axis.tick_params(length=0, rotation=0)
     return _finish(fig, _sentence(table))
 
 
 def plot_curves(tables, draws=DRAWS):
     """Receiver operating characteristic and precision against recall, with pointwise bands."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 5))
-    for (name, table), (colour, style) in zip(tables.items(), LINES, strict=False):
+    fig, axes = plt.subplots(1, 2, figsize=(8, 4.1 + 0.18 * len(tables)))
+    left, right = axes
+    for (name, table), (colour, style) in zip(tables.items(), LINES):
         sets, measured = score_seeds(table), measure(table, draws)
         found = [_curves(s, np.ones((1, s.n))) for s in sets]
         weights = list(draw_groups(sets[0], draws))
         drawn = [np.hstack([_curves(s, w) for w in weights]) for s in sets]
         lines, bands = np.mean(found, axis=0)[:, 0], np.mean(drawn, axis=0)  # (2, G), (2, D, G)
-        for axis, line, band, metric, short in zip(
-            (left, right),
-            lines,
-            bands,
-            ("AUROC", "average precision"),
-            ("AUROC", "AP"),
-            strict=True,
-        ):
-            label = f"{name}\n{short} {_value(measured.loc[metric])}"
+        for axis, line, band, metric in zip(axes, lines, bands, AREAS, strict=True):
+            label = f"{name}: {_value(measured.loc[metric])}"
             axis.plot(GRID, line, color=colour, ls=style, label=label)
             if sets[0].n_groups > 1 and np.isfinite(line).all():
                 low, high = np.quantile(band, (0.025, 0.975), axis=0)
@@ -90,10 +86,10 @@ def plot_curves(tables, draws=DRAWS):
     right.axhline(share, color="0.7", lw=1, ls=":", label="guessing")
     left.set(xlabel="share of the happy called unhappy", ylabel="share of the unhappy found")
     right.set(xlabel="share of the unhappy found", ylabel="share right of those called unhappy")
-    for axis in (left, right):
+    for axis, title in zip(axes, AREAS, strict=True):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1)
-        axis.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.18), **SMALL)
-    return _finish(fig, _sentence(next(iter(tables.values()))))
+        axis.legend(title=title, title_fontsize=8, alignment="left", **BELOW)
+    return _finish(fig, _common(tables))
 
 
 def _curves(scored, weights):
@@ -146,39 +142,43 @@ def plot_risk_coverage(tables, confidence=None):
 
     `confidence`: a number (or None) for all tables, or {name: number}.
     """
-    fig, axis = plt.subplots(figsize=(7, 3.8))
+    fig, axis = plt.subplots(figsize=(8, 3.8 + 0.4 * len(tables)))
     marks = confidence if isinstance(confidence, dict) else dict.fromkeys(tables, confidence)
-    tops = [0.1]
-    for (name, table), (colour, style) in zip(tables.items(), LINES, strict=False):
+    for (name, table), (colour, style) in zip(tables.items(), LINES):
         rows = risk_coverage(table)
+        rows = rows[rows["n"] >= min(LEAST, rows["n"].max())]
         label = f"{name}, area {risk_area(table):.3f}"
         axis.plot(rows["coverage"], rows["risk"], color=colour, ls=style, label=label)
         band = (rows["coverage"], rows["low"], rows["high"])
         axis.fill_between(*band, color=colour, alpha=0.15, lw=0)
-        tops += [rows["high"][rows["n"] >= LEAST].max(), 1.1 * rows["risk"].max()]
+        whole = rows.iloc[-1]
+        axis.plot(whole["coverage"], whole["risk"], "o", color=colour, ms=4)
+        axis.vlines(whole["coverage"], whole["low"], whole["high"], color=colour, lw=1)
         mark = risk_at(table, marks[name]) if marks.get(name) is not None else {"n": 0}
         if mark["n"]:
-            label = f"sure by {mark['confidence']:.3f}: {mark['coverage']:.0%} answered, "
-            label += f"{mark['risk']:.1%} wrong ({mark['low']:.1%} to {mark['high']:.1%})"
+            share, wrong, low, high = (100 * mark[k] for k in ("coverage", "risk", "low", "high"))
+            label = f"from confidence {mark['confidence']:.3f} on: {share:.0f} % answered, "
+            label += f"{wrong:.1f} % wrong ({low:.1f} to {high:.1f} %)"
             place = (mark["coverage"], mark["risk"])
             axis.plot(*place, "o", color=colour, ms=8, mec="white", label=label)
-    axis.set(xlim=(0, 1.01), ylim=(0, min(1, np.nanmax(tops))))
-    axis.set(xlabel="coverage: share of pictures answered, the surest first", ylabel="share wrong")
-    axis.legend(loc="upper left", **SMALL)
-    return _finish(fig, _sentence(next(iter(tables.values()))))
+    axis.set(xlim=(0, 1.01), ylim=(0, None), ylabel="share wrong")
+    axis.set_xlabel(f"coverage: share of pictures answered, the surest first, {LEAST} at least")
+    axis.legend(**BELOW)
+    return _finish(fig, _common(tables))
 
 
 def plot_scores(table):
     """How many pictures of each class got which probability, on a log scale, and the threshold."""
     fig, axes = plt.subplots(2, 1, figsize=(7, 3.8), sharex=True, sharey=True)
-    probs, edges = probabilities(table), np.linspace(0, 1, 41)
+    probs, edges, seeds = probabilities(table), np.linspace(0, 1, 41), table["seed"].nunique()
     for axis, name in zip(axes, CLASSES, strict=True):
         values = probs[(table["label"] == name).to_numpy()]
-        axis.hist(values, edges, color=COLOURS[name], alpha=0.75)
+        axis.hist(values, edges, weights=np.full(len(values), 1 / seeds), color=COLOURS[name])
         for threshold in table["threshold"].unique():
             axis.axvline(threshold, color="0.2", lw=1, ls="--")
-        axis.text(0.5, 0.97, f"{name} pictures", transform=axis.transAxes, ha="center", va="top")
-        axis.set(yscale="log", ylim=(0.6, None), xlim=(0, 1), ylabel="answers")
+        axis.set(yscale="log", xlim=(0, 1), ylabel=f"{name} pictures")
+    axes[0].set_ylim(bottom=0.6 / seeds)
+    axes[0].yaxis.set_major_formatter("{x:g}")
     low, high = table["threshold"].min(), table["threshold"].max()
     ends = f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
     axes[1].set_xlabel(f'probability of "unhappy"; dashed: "unhappy" from {ends} on')
@@ -202,14 +202,15 @@ def plot_mistakes(table, root, n=12):
         axis.text(0.5, 0.5, "No picture got a wrong answer.", ha="center", va="center")
         return _finish(fig, _sentence(table))
     shown = wrong.head(n)
-    titles = [f"{row.answer} {row.sure:.0%} ({row.label})" for row in shown.itertuples()]
+    titles = [f"{row.answer} {100 * row.sure:.0f} % ({row.label})" for row in shown.itertuples()]
     fig = plot_pictures(shown, root, titles)
     return _finish(fig, f"{len(shown)} of {len(wrong)} mistakes, {_sentence(table)}")
 
 
 def plot_pictures(rows, root, titles):
     """A contact sheet of the pictures root/id of a table's rows, each with its title."""
-    return show_pictures([read_picture(Path(root) / name).image for name in rows["id"]], titles)
+    pictures = [read_picture(Path(root) / name).image for name in rows["id"]]
+    return show_pictures(pictures, titles, columns=4)
 
 
 def plot_metrics(tables, metrics=("accuracy", "AUROC", "Brier"), draws=DRAWS):
@@ -217,17 +218,23 @@ def plot_metrics(tables, metrics=("accuracy", "AUROC", "Brier"), draws=DRAWS):
     size = (8, 0.35 * len(tables) + 1.2)
     fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
     measured = [measure(table, draws) for table in tables.values()]
+    dots = any(table["seed"].nunique() > 1 for table in tables.values())
     for axis, metric in zip(axes[0], metrics, strict=True):
         for place, row in enumerate(found.loc[metric] for found in measured):
-            ends = [row["seed_low"], row["seed_high"]] if row["seed_low"] < row["seed_high"] else []
+            ends = [row[dot] for dot in ("seed_low", "seed_high") if dots]
             mean = {"mean": row["value"], "low": row["low"], "high": row["high"]}
             draw_interval(axis, place, mean, np.reshape(ends, (-1, 1)), "0.2")
+            if not np.isfinite(row["value"]):
+                where = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center"}
+                axis.text(0.5, place, "not defined", fontsize=8, **where)
         axis.set_xlabel(metric + (" (less is better)" if metric in LOSSES else ""))
+        axis.locator_params("x", nbins=5)
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
     axes[0, 0].set_yticks(range(len(tables)), list(tables))
     axes[0, 0].set_ylim(len(tables) - 0.5, -0.5)
-    return _finish(fig, _sentence(next(iter(tables.values()))))
+    title = _common(tables)
+    return _finish(fig, title + ("; small dots: lowest and highest seed" if dots else ""))
 
 
 def plot_predictive_values(measured):
@@ -260,6 +267,16 @@ def _value(row):
 def _sentence(table):
     """How much there is, and that it is drawn if it is."""
     return describe(table) + ("; drawn couples" if (table["source"] == DRAWN).all() else "")
+
+
+def _common(tables):
+    """The sentence of tables on the same pictures, as few as there are lines to tell them apart."""
+    first, *others = tables.values()
+    if any(set(table["id"]) != set(first["id"]) for table in others):
+        raise ValueError("The tables are not of the same pictures; draw them one by one.")
+    if len(tables) > len(LINES):
+        raise ValueError(f"{len(tables)} tables are too many for one figure; draw {len(LINES)}.")
+    return _sentence(first)
 
 
 def _finish(fig, title):
