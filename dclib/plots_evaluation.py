@@ -170,14 +170,18 @@ def plot_risk_coverage(tables, confidence=None):
 def plot_scores(table):
     """How many pictures of each class got which probability, on a log scale, and the threshold."""
     fig, axes = plt.subplots(2, 1, figsize=(7, 3.8), sharex=True, sharey=True)
-    probs, edges, seeds = probabilities(table), np.linspace(0, 1, 41), table["seed"].nunique()
+    probs, edges, top = probabilities(table), np.linspace(0, 1, 41), 1
+    seeds = table["seed"].nunique()
     for axis, name in zip(axes, CLASSES, strict=True):
         values = probs[(table["label"] == name).to_numpy()]
-        axis.hist(values, edges, weights=np.full(len(values), 1 / seeds), color=COLOURS[name])
+        share = np.full(len(values), 1 / seeds)
+        heights, *_ = axis.hist(values, edges, weights=share, color=COLOURS[name])
+        top = max(top, heights.max())
         for threshold in table["threshold"].unique():
             axis.axvline(threshold, color="0.2", lw=1, ls="--")
-        axis.set(yscale="log", xlim=(0, 1), ylabel=f"{name} pictures")
-    axes[0].set_ylim(bottom=0.6 / seeds)
+        axis.set(xlim=(0, 1), ylabel=f"{name} pictures")
+    axes[0].set_ylim(0.6 / seeds, 1.3 * top)  # before the scale, which cannot do with no picture
+    axes[0].set_yscale("log")
     axes[0].yaxis.set_major_formatter("{x:g}")
     low, high = table["threshold"].min(), table["threshold"].max()
     ends = f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
