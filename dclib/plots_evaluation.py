@@ -67,14 +67,13 @@ def plot_confusion(table):
 
 def plot_curves(tables, draws=DRAWS):
     """Receiver operating characteristic and precision against recall, with pointwise bands."""
+    sentence = _common(tables)
     fig, axes = plt.subplots(1, 2, figsize=(8, 4.1 + 0.18 * len(tables)))
     left, right = axes
     for (name, table), (colour, style) in zip(tables.items(), LINES):
         sets, measured = score_seeds(table), measure(table, draws)
-        found = [_curves(s, np.ones((1, s.n))) for s in sets]
-        weights = list(draw_groups(sets[0], draws))
-        drawn = [np.hstack([_curves(s, w) for w in weights]) for s in sets]
-        lines, bands = np.mean(found, axis=0)[:, 0], np.mean(drawn, axis=0)  # (2, G), (2, D, G)
+        lines = _curves(sets, np.ones((1, sets[0].n)))[:, 0]  # (2, 201)
+        bands = np.hstack([_curves(sets, weights) for weights in draw_groups(sets[0], draws)])
         for axis, line, band, metric in zip(axes, lines, bands, AREAS, strict=True):
             label = f"{name}: {_value(measured.loc[metric])}"
             axis.plot(GRID, line, color=colour, ls=style, label=label)
@@ -89,27 +88,27 @@ def plot_curves(tables, draws=DRAWS):
     for axis, title in zip(axes, AREAS, strict=True):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1)
         axis.legend(title=title, title_fontsize=8, alignment="left", **BELOW)
-    return _finish(fig, _common(tables))
+    return _finish(fig, sentence)
 
 
-def _curves(scored, weights):
+def _curves(sets, weights):
     """Recall by false-positive rate and precision by recall, on `GRID`: (2, D, 201).
 
-    Ties are straight lines in the first (half of them right), one step in the second.
+    Mean over seeds. Ties are straight lines in the first and one step in the second.
     """
-    weights, labels = weights[:, scored.order[::-1]], scored.labels[scored.order[::-1]]
-    ends = scored.n - 1 - scored.starts[::-1]  # of equal probabilities, falling
-    unhappy, happy = (np.cumsum(weights * of, axis=1)[:, ends] for of in (labels, ~labels))
-    curves = np.full((2, len(weights), len(GRID)), np.nan)
-    if labels.all() or not labels.any():
-        return curves
-    precision = unhappy / np.maximum(unhappy + happy, 1)
-    recall, alarms = unhappy / unhappy[:, -1:], happy / happy[:, -1:]
-    for draw in range(len(weights)):
-        curves[0, draw] = np.interp(GRID, np.r_[0, alarms[draw]], np.r_[0, recall[draw]])
-        first = np.searchsorted(recall[draw], np.maximum(GRID, 1e-9) - 1e-12)
-        curves[1, draw] = precision[draw, first]
-    return curves
+    curves = np.full((len(sets), 2, len(weights), len(GRID)), np.nan)
+    for curve, scored in zip(curves, sets, strict=True):
+        if 0 < scored.labels.sum() < scored.n:
+            order, ends = scored.order[::-1], scored.n - 1 - scored.starts[::-1]  # of ties, falling
+            drawn, labels = weights[:, order], scored.labels[order]
+            unhappy, happy = (np.cumsum(drawn * of, axis=1)[:, ends] for of in (labels, ~labels))
+            precisions = unhappy / np.maximum(unhappy + happy, 1)
+            rates = zip(unhappy / unhappy[:, -1:], happy / happy[:, -1:], precisions, strict=True)
+            for draw, (recall, alarms, precision) in enumerate(rates):
+                curve[0, draw] = np.interp(GRID, np.r_[0, alarms], np.r_[0, recall])
+                first = np.searchsorted(recall, np.maximum(GRID, 1e-9) - 1e-12)
+                curve[1, draw] = precision[first]
+    return curves.mean(0)
 
 
 def plot_reliability(table, draws=DRAWS):
@@ -142,6 +141,7 @@ def plot_risk_coverage(tables, confidence=None):
 
     `confidence`: a number (or None) for all tables, or {name: number}.
     """
+    sentence = _common(tables)
     fig, axis = plt.subplots(figsize=(8, 3.8 + 0.4 * len(tables)))
     marks = confidence if isinstance(confidence, dict) else dict.fromkeys(tables, confidence)
     for (name, table), (colour, style) in zip(tables.items(), LINES):
@@ -164,13 +164,13 @@ def plot_risk_coverage(tables, confidence=None):
     axis.set(xlim=(0, 1.01), ylim=(0, None), ylabel="share wrong")
     axis.set_xlabel(f"coverage: share of pictures answered, the surest first, {LEAST} at least")
     axis.legend(**BELOW)
-    return _finish(fig, _common(tables))
+    return _finish(fig, sentence)
 
 
 def plot_scores(table):
     """How many pictures of each class got which probability, on a log scale, and the threshold."""
     fig, axes = plt.subplots(2, 1, figsize=(7, 3.8), sharex=True, sharey=True)
-    probs, edges, top = probabilities(table), np.linspace(0, 1, 41), 1
+    probs, edges, top = probabilities(table), np.linspace(0, 1, 41), 10
     seeds = table["seed"].nunique()
     for axis, name in zip(axes, CLASSES, strict=True):
         values = probs[(table["label"] == name).to_numpy()]
@@ -219,7 +219,7 @@ def plot_pictures(rows, root, titles):
 
 def plot_metrics(tables, metrics=("accuracy", "AUROC", "Brier"), draws=DRAWS):
     """Metrics of several tables side by side, a panel each; small dots: lowest and highest seed."""
-    size = (8, 0.35 * len(tables) + 1.2)
+    sentence, size = _common(tables), (8, 0.35 * len(tables) + 1.2)
     fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
     measured = [measure(table, draws) for table in tables.values()]
     dots = any(table["seed"].nunique() > 1 for table in tables.values())
@@ -232,13 +232,12 @@ def plot_metrics(tables, metrics=("accuracy", "AUROC", "Brier"), draws=DRAWS):
                 where = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center"}
                 axis.text(0.5, place, "not defined", fontsize=8, **where)
         axis.set_xlabel(metric + (" (less is better)" if metric in LOSSES else ""))
-        axis.locator_params("x", nbins=5)
+        axis.locator_params("x", nbins=4)
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
     axes[0, 0].set_yticks(range(len(tables)), list(tables))
     axes[0, 0].set_ylim(len(tables) - 0.5, -0.5)
-    title = _common(tables)
-    return _finish(fig, title + ("; small dots: lowest and highest seed" if dots else ""))
+    return _finish(fig, sentence + ("; small dots: lowest and highest seed" if dots else ""))
 
 
 def plot_predictive_values(measured):
