@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from dclib.data import CLASSES
-from dclib.evaluate import wilson_interval
+from dclib.evaluate import group_interval, wilson_interval
 from dclib.predictions import answers, by_seed, check_predictions, probabilities
 
 DRAWS, CHUNK, BINS = 2000, 250, 10
@@ -172,20 +172,26 @@ def bootstrap(sets, draws=DRAWS, seed=0):
     As many groups are drawn as there are of each kind: with happy pictures only, with unhappy ones
     only, with both.
     """
-    rng, first, results = np.random.default_rng(seed), sets[0], []
-    kinds = [np.bincount(first.groups, first.labels == label) > 0 for label in (False, True)]
-    kinds = kinds[0] + 2 * kinds[1]
-    for start in range(0, draws, CHUNK):  # memory
-        times = np.zeros((min(CHUNK, draws - start), first.n_groups))
-        for kind in np.unique(kinds):
-            (members,) = np.nonzero(kinds == kind)
-            n = len(members)
-            times[:, members] = rng.multinomial(n, np.full(n, 1 / n), size=len(times))
-        weights = times[:, first.groups]
+    results = []
+    for weights in draw_groups(sets[0], draws, seed):
         found = [s.metrics(weights) for s in sets]
         result = {name: np.mean([f[name] for f in found], axis=0) for name in METRICS}
         results.append(result | {"gaps": np.hstack([s.gaps(weights) for s in sets])})
     return {name: np.concatenate([r[name] for r in results]) for name in results[0]}
+
+
+def draw_groups(scored, draws=DRAWS, seed=0):
+    """Yield the weights (D, N) of `draws` draws, at most `CHUNK` at a time; see `bootstrap`."""
+    rng = np.random.default_rng(seed)
+    kinds = [np.bincount(scored.groups, scored.labels == label) > 0 for label in (False, True)]
+    kinds = kinds[0] + 2 * kinds[1]
+    for start in range(0, draws, CHUNK):  # memory
+        times = np.zeros((min(CHUNK, draws - start), scored.n_groups))
+        for kind in np.unique(kinds):
+            (members,) = np.nonzero(kinds == kind)
+            n = len(members)
+            times[:, members] = rng.multinomial(n, np.full(n, 1 / n), size=len(times))
+        yield times[:, scored.groups]
 
 
 def symmetric_interval(value, drawn, scale, n_groups):
@@ -216,30 +222,13 @@ def _reach(drawn, n_groups):
 
 
 def proportion_interval(sets, name):
-    """(n, low, high) of a proportion by Wilson's formula with the effective number of pictures.
-
-    n is divided by the design effect (Kish 1965): the variance of the proportion from sums over
-    groups, divided by that of independent pictures, but at least 1.
-    """
-    counted = [_counted(s, name) for s in sets]  # pictures in the denominator, (N,) bool each
-    sizes = [c.sum() for c in counted]
-    n = float(np.mean(sizes))
-    if min(sizes) == 0 or (name.startswith("precision") and sets[0].labels.std() == 0):
-        return round(n), np.nan, np.nan
-    shares = [s.right[c].mean() for s, c in zip(sets, counted, strict=True)]
-    share = float(np.mean(shares))
-    parts = zip(sets, counted, shares, sizes, strict=True)
-    residuals = np.mean([c * (s.right - p) / m for s, c, p, m in parts], axis=0)  # (N,)
-    sums, g = (
-        np.bincount(sets[0].groups, residuals),
-        len(np.unique(sets[0].groups[np.any(counted, 0)])),
-    )
-    if 0 < share < 1 and g > 1:
-        effect = np.square(sums).sum() * g / (g - 1) / (share * (1 - share) / n)
-        effective = n / max(1.0, effect)
-    else:  # all alike: how much groups agree cannot be seen, so each counts once
-        effective = min(n, g)
-    return round(n), *wilson_interval(share * effective, effective)
+    """(n, low, high) of a proportion, mean over seeds; see `group_interval`."""
+    counted = np.array([_counted(s, name) for s in sets])  # pictures in the denominator
+    right = np.array([s.right for s in sets])
+    _, n, low, high = group_interval(right, counted, sets[0].groups)
+    if name.startswith("precision") and sets[0].labels.std() == 0:
+        return n, np.nan, np.nan
+    return n, low, high
 
 
 def _counted(scored, name):

@@ -1,0 +1,301 @@
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+
+from dclib.calibration import LEAST, predictive_values, reliability, risk_area, risk_coverage
+from dclib.data import CLASSES, DRAWN
+from dclib.metrics import measure
+from dclib.plots import HAPPY, UNHAPPY, save_figure
+from dclib.plots_evaluation import (
+    GRID,
+    LINES,
+    plot_confusion,
+    plot_curves,
+    plot_metrics,
+    plot_mistakes,
+    plot_pictures,
+    plot_predictive_values,
+    plot_reliability,
+    plot_risk_coverage,
+    plot_scores,
+)
+from dclib.predictions import answers, probabilities
+
+matplotlib.use("Agg")
+DRAWS = 100
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def simulate(n=200, seed=-1, separation=1.8, temperature=1.5, threshold=0.4):
+    """A table of a network too sure of itself, each couple once happy and once unhappy."""
+    rng, labels = np.random.default_rng(seed + 1), np.arange(n) % 2
+    margins = separation * (separation * (labels - 0.5) + rng.standard_normal(n))
+    return pd.DataFrame(
+        {
+            "id": [f"test/{CLASSES[label]}/{i:05d}.jpg" for i, label in enumerate(labels)],
+            "label": np.array(CLASSES)[labels],
+            "group": [f"g{i // 2}" for i in range(n)],
+            "source": "",
+            "seed": seed,
+            "fold": 0,
+            "logit_happy": -temperature * margins / 2,
+            "logit_unhappy": temperature * margins / 2,
+            "temperature": temperature,
+            "threshold": threshold,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def table():
+    return simulate()
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    return pd.concat([simulate(seed=seed) for seed in (0, 1, 2)], ignore_index=True)
+
+
+def title(fig):
+    return fig.get_suptitle()
+
+
+def segments(axis):
+    """Ends of all lines that `hlines` or `vlines` drew, (lines, 2, 2)."""
+    return np.concatenate([c.get_segments() for c in axis.collections])
+
+
+def texts(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def legend(axis):
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_the_confusion_is_that_of_scikit_learn_with_intervals(table):
+    left, right = plot_confusion(table).axes
+    counts = confusion_matrix(table["label"] == "unhappy", answers(table))
+    assert texts(left) == [str(count) for count in counts.ravel()]
+    measured = measure(table, draws=2)
+    for place, name in ((0, "happy"), (3, "unhappy")):
+        row = measured.loc[f"recall {name}"]
+        assert texts(right)[place] == f"{row['value']:.3f}\n({row['low']:.3f} to {row['high']:.3f})"
+    missed = 1 - measured.loc["recall unhappy", ["value", "high", "low"]]
+    assert texts(right)[2] == "{:.3f}\n({:.3f} to {:.3f})".format(*missed)
+    assert [tick.get_text() for tick in left.get_yticklabels()] == list(CLASSES)
+    assert "n = 200" in title(left.figure)
+
+
+def test_the_confusion_of_seeds_is_their_mean(seeds):
+    left, _ = plot_confusion(seeds).axes
+    counts = confusion_matrix(seeds["label"] == "unhappy", answers(seeds)) / 3
+    assert texts(left) == [f"{count:.1f}" for count in counts.ravel()]
+    assert "3 seeds" in title(left.figure)
+
+
+def test_curves_are_those_of_scikit_learn_and_lie_within_their_bands(table):
+    left, right = plot_curves({"demo": table}, DRAWS).axes
+    labels, probs = table["label"] == "unhappy", probabilities(table)
+    alarms, recall, _ = roc_curve(labels, probs, drop_intermediate=False)
+    best = [recall[alarms <= x + 1e-12].max() for x in GRID[::2]]  # where a step may be
+    np.testing.assert_allclose(left.lines[0].get_ydata()[::2], best)
+    precision, recall, _ = precision_recall_curve(labels, probs)
+    expected = [precision[:-1][recall[:-1] >= max(x, 1e-9) - 1e-12][-1] for x in GRID]
+    np.testing.assert_allclose(right.lines[0].get_ydata(), expected)
+    row = measure(table, DRAWS).loc["average precision"]
+    assert right.lines[0].get_ydata()[1:].mean() == pytest.approx(row["value"], abs=0.01)
+    assert legend(right)[0] == f"demo: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    assert right.lines[-1].get_ydata()[0] == 0.5  # share of the unhappy
+    for axis in (left, right):
+        low, high = band(axis)
+        line = axis.lines[0].get_ydata()
+        assert (low <= line + 0.02).all() and (line <= high + 0.02).all() and (high > low).any()
+
+
+def band(axis):
+    """Lowest and highest y at each x of the grid, of the first band of an axis."""
+    points = axis.collections[0].get_paths()[0].vertices
+    at = [points[np.isclose(points[:, 0], x), 1] for x in GRID]
+    return np.array([ys.min() for ys in at]), np.array([ys.max() for ys in at])
+
+
+def test_ties_are_a_straight_line_and_one_precision():
+    guess = simulate().assign(logit_happy=0.0, logit_unhappy=0.0)
+    left, right = plot_curves({"guess": guess}, DRAWS).axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), GRID)
+    np.testing.assert_allclose(right.lines[0].get_ydata(), 0.5)
+
+
+def test_curves_of_seeds_are_their_mean(seeds):
+    parts = [part for _, part in seeds.groupby("seed")]
+    each = [plot_curves({"one": part}, 2).axes[0].lines[0].get_ydata() for part in parts]
+    mean = plot_curves({"all": seeds}, 2).axes[0].lines[0].get_ydata()
+    np.testing.assert_allclose(mean, np.mean(each, axis=0))
+
+
+def test_reliability_is_drawn_before_and_after_temperature(table):
+    axes = plot_reliability(table, DRAWS).axes
+    for axis, histogram, calibrated in zip(axes[:2], axes[2:], (False, True), strict=True):
+        rows = reliability(table, calibrated=calibrated)
+        assert axis.lines[1].get_xdata().tolist() == rows["prob"].tolist()
+        assert axis.lines[1].get_ydata().tolist() == rows["share"].tolist()
+        np.testing.assert_allclose(segments(axis)[:, :, 1], rows[["low", "high"]], atol=1e-12)
+        error = measure(table, DRAWS, calibrated=calibrated).loc["ECE", "value"]
+        assert f"ECE {error:.3f} (" in axis.get_title()
+        assert sum(bar.get_height() for bar in histogram.patches) == 200
+    assert "temperature 1.50" in axes[1].get_title() and "as trained" in axes[0].get_title()
+
+
+def test_the_risk_is_drawn_from_enough_pictures_on_and_the_confidence_marked(table, seeds):
+    axis = plot_risk_coverage({"a": table, "b": seeds}, {"b": 0.8}).axes[0]
+    rows = risk_coverage(table)
+    rows = rows[rows["n"] >= LEAST]
+    assert axis.lines[0].get_ydata().tolist() == rows["risk"].tolist()
+    assert axis.lines[0].get_xdata()[[0, -1]].tolist() == [LEAST / 200, 1]
+    curve, marked, other = legend(axis)
+    assert curve == f"a, area {risk_area(table):.3f}" and other.startswith("from confidence 0.800")
+    assert marked.startswith("b, area")
+    [x], [y] = axis.lines[-1].get_data()
+    sure = np.maximum(probabilities(seeds), 1 - probabilities(seeds)) >= 0.8
+    wrong = answers(seeds) != (seeds["label"] == "unhappy")
+    by_seed = wrong[sure].groupby(seeds["seed"][sure]).mean()
+    assert (x, y) == pytest.approx((sure.mean(), by_seed.mean()))
+    assert f"{100 * x:.0f} % answered, {100 * y:.1f} % wrong" in other
+    assert len(legend(plot_risk_coverage({"a": table}, 0.8).axes[0])) == 2
+    assert len(legend(plot_risk_coverage({"a": table}, 1.0).axes[0])) == 1  # nobody is so sure
+
+
+def test_scores_count_the_pictures_of_each_class_on_both_sides(table, seeds):
+    for shown in (table, seeds):
+        fig = plot_scores(shown)
+        for axis, name in zip(fig.axes, CLASSES, strict=True):
+            bars = [(bar.get_x(), bar.get_height()) for bar in axis.patches]
+            probs = probabilities(shown)[(shown["label"] == name).to_numpy()]
+            right_side = sum(height for x, height in bars if x >= 0.4 - 1e-9)
+            assert right_side == pytest.approx((probs >= 0.4).sum() / shown["seed"].nunique())
+            assert sum(height for _, height in bars) == pytest.approx(100)
+            assert axis.lines[0].get_xdata()[0] == 0.4 and name in axis.get_ylabel()
+            colour = to_hex(axis.patches[0].get_facecolor())
+            assert colour == {"happy": HAPPY, "unhappy": UNHAPPY}[name].lower()
+
+
+@pytest.fixture
+def root(table, tmp_path):
+    """A grey picture for each row, as bright as its number."""
+    for number, name in enumerate(table["id"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number,) * 3).save((tmp_path / name).with_suffix(".png"))
+    return tmp_path
+
+
+def test_the_surest_mistakes_come_first_with_answer_and_truth(table, root):
+    table = table.assign(id=table["id"].str.replace("jpg", "png"), source=DRAWN)
+    fig = plot_mistakes(table, root, n=5)
+    probs, given = probabilities(table), answers(table)
+    sure = np.where(given, probs, 1 - probs)
+    wrong = np.flatnonzero(given != (table["label"] == "unhappy"))
+    first = wrong[np.argsort(-sure[wrong])][:5]
+    shown = [axis for axis in fig.axes if axis.images]
+    brightness = [int(axis.images[0].get_array()[0, 0, 0]) for axis in shown]
+    assert brightness == first.tolist()
+    top, truth = first[0], table["label"].iloc[first[0]]
+    answer = {"happy": "unhappy", "unhappy": "happy"}[truth]
+    assert shown[0].get_title() == f"{answer} {100 * sure[top]:.0f} % ({truth})"
+    assert title(fig).startswith(f"5 of {len(wrong)} mistakes, n = 200")
+    assert title(fig).endswith("drawn couples")
+
+
+def test_mistakes_of_seeds_are_those_of_the_mean_probability(table, root):
+    table = table.assign(id=table["id"].str.replace("jpg", "png"))
+    flipped = table.assign(
+        seed=1, logit_happy=table["logit_unhappy"], logit_unhappy=table["logit_happy"]
+    )
+    fig = plot_mistakes(pd.concat([table, flipped]), root, n=3)  # a half each: all "unhappy"
+    assert title(fig).startswith("3 of 100 mistakes")
+    assert [axis.get_title() for axis in fig.axes[:3]] == ["unhappy 50 % (happy)"] * 3
+
+
+def test_no_mistake_is_said_in_a_sentence(tmp_path):
+    fig = plot_mistakes(simulate(20, separation=30), tmp_path)
+    assert texts(fig.axes[0]) == ["No picture got a wrong answer."]
+
+
+def test_a_contact_sheet_shows_the_rows_it_is_given(table, root):
+    rows = table.assign(id=table["id"].str.replace("jpg", "png")).iloc[[7, 3]]
+    fig = plot_pictures(rows, root, ["happy?", "unhappy?"])
+    shown = [axis for axis in fig.axes if axis.images]
+    assert [int(axis.images[0].get_array()[0, 0, 0]) for axis in shown] == [7, 3]
+    assert [axis.get_title() for axis in shown] == ["happy?", "unhappy?"]
+
+
+def test_metrics_of_tables_stand_side_by_side_with_intervals(table, seeds):
+    tables, metrics = {"one": table, "three": seeds}, ("accuracy", "log-loss")
+    fig = plot_metrics(tables, metrics, DRAWS)
+    for axis, metric in zip(fig.axes, metrics, strict=True):
+        for place, shown in enumerate(tables.values()):
+            row = measure(shown, DRAWS).loc[metric]
+            [interval] = axis.collections[place].get_segments()
+            assert interval[:, 0].tolist() == pytest.approx([row["low"], row["high"]])
+            mean, dots = axis.lines[2 * place : 2 * place + 2]
+            assert mean.get_data() == ([row["value"]], [place])
+            assert dots.get_xdata().tolist() == [row["seed_low"], row["seed_high"]]
+    assert [tick.get_text() for tick in fig.axes[0].get_yticklabels()] == list(tables)
+    assert fig.axes[1].get_xlabel() == "log-loss (less is better)"
+    assert fig.axes[0].yaxis_inverted() and "n = 200" in title(fig)
+
+
+def test_predictive_values_are_drawn_by_prevalence(table):
+    measured = measure(table, DRAWS)
+    axis = plot_predictive_values(measured).axes[0]
+    for line, column, colour in zip(axis.lines, ("npv", "ppv"), (HAPPY, UNHAPPY), strict=False):
+        expected = predictive_values(measured, line.get_xdata())[column]
+        np.testing.assert_allclose(line.get_ydata(), expected)
+        assert line.get_color() == colour
+    assert axis.lines[2].get_xdata()[0] == 0.5
+    assert "n = 100" in title(axis.figure) and "recall unhappy" in title(axis.figure)
+
+
+def test_tables_in_one_figure_are_of_the_same_pictures_and_few(table):
+    for plot in (plot_curves, plot_risk_coverage, plot_metrics):
+        with pytest.raises(ValueError, match="not of the same pictures"):
+            plot({"all": table, "some": table.head(100)})
+    with pytest.raises(ValueError, match="too many"):
+        plot_risk_coverage({str(place): table for place in range(len(LINES) + 1)})
+
+
+CASES = {
+    "one class": simulate().query("label == 'unhappy'"),
+    "one picture": simulate(2).head(1),
+    "two pictures": simulate(2),
+    "one group": simulate(40).assign(group="a"),
+    "all alike": simulate(40).assign(logit_happy=0.0, logit_unhappy=0.0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_little_to_draw_is_drawn(case, tmp_path):
+    few = CASES[case]
+    figs = [plot_confusion(few), plot_reliability(few, DRAWS), plot_scores(few)]
+    figs += [plot_curves({"few": few}, DRAWS), plot_risk_coverage({"few": few}, 0.7)]
+    figs += [plot_metrics({"few": few}, draws=DRAWS)]
+    figs += [plot_predictive_values(measure(few, DRAWS))]
+    for place, fig in enumerate(figs):  # at the README's width, with no warning
+        path = save_figure(fig, tmp_path / f"{place}.png")
+        with Image.open(path) as image:
+            assert 500 < image.width < 720
+        assert path.stat().st_size < 400_000
+    if case in ("one class", "one picture"):
+        assert "no pictures" in texts(figs[0].axes[1])
+        assert legend(figs[3].axes[0])[0] == "few: not defined"
+        assert texts(figs[5].axes[1]) == ["not defined"]
