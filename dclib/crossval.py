@@ -11,22 +11,27 @@ scored fold decides nothing. No group (one couple, one photographer) is ever on 
 import argparse
 import json
 import os
-from collections import Counter, namedtuple
-from copy import copy
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.special import expit
-from sklearn.model_selection import StratifiedGroupKFold
 
-from dclib.cache import build_cache
-from dclib.calibration import choose_threshold, fit_temperature
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "pandas is missing: install the extra that brings it, "
+        "`pip install 'deepconnection[evaluate]'`."
+    ) from error
+
+from dclib.calibration import choose_threshold
 from dclib.command import add_settings, run_main
-from dclib.data import CLASSES, CoupleFolder, fingerprint, make_loader, splits_of
+from dclib.data import CLASSES, fingerprint, make_loader, splits_of
 from dclib.distributed import join_processes
 from dclib.evaluate import predict_logits
+from dclib.folds import divide, load_pool
 from dclib.metrics import format_metrics, measure, side_by_side
 from dclib.model import STAGES
 from dclib.precision import make_precision
@@ -41,106 +46,16 @@ from dclib.predictions import (
 )
 from dclib.resume import check_same_run, forget_state
 from dclib.shortcuts import guess, measure_pictures
-from dclib.train import build_model, describe_run, first_prepares, fit, make_transforms
+from dclib.train import (
+    build_model,
+    calibrate,
+    describe_run,
+    first_prepares,
+    fit,
+    make_transforms,
+)
 
 FILE, TABLE = "crossval.json", "predictions.csv"
-INNER = 7  # one in so many pictures of a training part decides: 14 %
-Parts = namedtuple("Parts", "train inner scored")
-
-
-class Pool(CoupleFolder):
-    """Pictures of several splits of a folder, in one row; `part` takes some of them."""
-
-    def __init__(self, splits):
-        self.root, self.split, self.transform = splits[0].root, "", None
-        self.classes = splits[0].classes
-        self.samples = [sample for split in splits for sample in split.samples]
-        self.rows = {f"{s.split}/{name}": row for s in splits for name, row in s.rows.items()}
-        sizes = {size for split in splits for size in split.caches}
-        self.caches = {
-            size: PooledCache([s.caches[size] for s in splits if size in s.caches])
-            for size in sizes
-        }
-
-    def part(self, indices, transform=None):
-        """The pictures of some indices, through a transform."""
-        part = copy(self)
-        part.samples, part.transform = [self.samples[index] for index in indices], transform
-        return part
-
-
-class PooledCache:
-    """Several `PictureCache`s of one size as one."""
-
-    def __init__(self, caches):
-        self.rows = {path: cache for cache in caches for path in cache.rows}
-
-    def __getitem__(self, path):
-        return self.rows[path][path]
-
-
-def load_pool(root, config, splits=None):
-    """A `Pool` of the named splits, default all, with the decoded pictures that a run needs."""
-    folders = [CoupleFolder(root, split) for split in splits or splits_of(root) or ("train",)]
-    if config.cache:
-        sizes = {size for transform in make_transforms(config) for size in transform.sizes}
-        for folder in folders:
-            build_cache(folder, sorted(sizes))
-    return Pool(folders)
-
-
-def divide(labels, groups, folds, seed):
-    """`Parts` of each fold, arrays of indices; no group is in two of them, classes are even.
-
-    Labels (N,) 0 or 1, groups (N,). Another seed divides otherwise. Raises ValueError if a class
-    has fewer groups than folds, or too few for an inner part.
-    """
-    if folds < 2:
-        raise ValueError(f"folds must be at least 2, not {folds}.")
-    labels, groups = np.asarray(labels), np.unique(groups, return_inverse=True)[1]
-    for index, name in enumerate(CLASSES):
-        found = len(np.unique(groups[labels == index]))
-        if found < folds:
-            raise ValueError(
-                f"{folds} folds need {folds} groups with {name} pictures or more; there are "
-                f"{found}. Take fewer folds, or gather more first."
-            )
-    rng, plan = np.random.default_rng(seed), []
-    for rest, scored in _grouped_folds(labels, groups, folds, rng):
-        cut = _cut_inner(labels[rest], groups[rest], rng)
-        if cut is None or not len(scored):
-            raise ValueError(
-                f"The groups are too few or too unlike in size for {folds} folds: one of them has "
-                "no picture, or leaves a class with less than two groups to train and to decide "
-                "on. Take another number of folds, or gather more first."
-            )
-        parts = Parts(rest[cut[0]], rest[cut[1]], scored)
-        sides = [set(groups[part]) for part in parts]
-        assert sum(map(len, sides)) == len(set.union(*sides)), "a group is on two sides"
-        plan.append(parts)
-    return plan
-
-
-def _grouped_folds(labels, groups, n, rng):
-    """(rest, fold) of n folds that hold whole groups and as many of each class as can be."""
-    # Groups are shuffled here: with shuffle=True scikit-learn before 1.8 loses the strata.
-    names = rng.permutation(groups.max() + 1)[groups]
-    return list(StratifiedGroupKFold(n).split(labels, labels, names))
-
-
-def _cut_inner(labels, groups, rng):
-    """(train, inner), the nearest to one in `INNER` of each class; None if a class lacks groups."""
-    fewest = min(len(np.unique(groups[labels == index])) for index in range(len(CLASSES)))
-    if fewest < 2:
-        return None
-
-    def distance(cut):
-        inner = np.bincount(labels[cut[1]], minlength=len(CLASSES))
-        return np.abs(inner / np.bincount(labels) - 1 / INNER).sum()
-
-    cuts = _grouped_folds(labels, groups, min(INNER, fewest), rng)
-    both = [cut for cut in cuts if all(len(set(labels[side])) == len(CLASSES) for side in cut)]
-    return min(both, key=distance, default=None)
 
 
 def out_of_fold(root, config, folds=5, seeds=(0, 1, 2), folder=None, splits=None, progress=True):
@@ -159,7 +74,7 @@ def out_of_fold(root, config, folds=5, seeds=(0, 1, 2), folder=None, splits=None
     """
     processes, device = join_processes(config.device)
     precision = make_precision(config.precision, device, config.opt_level)
-    config = replace(config, precision=precision.name)
+    config = replace(config, precision=precision.name)  # what it comes to is said once, and kept
     pool = first_prepares(processes, lambda: load_pool(root, config, splits))
     plan = {
         (seed, fold): parts
@@ -167,11 +82,12 @@ def out_of_fold(root, config, folds=5, seeds=(0, 1, 2), folder=None, splits=None
         for fold, parts in enumerate(divide(pool.labels, pool.groups, folds, seed))
     }
     if not plan:
-        raise ValueError("Without a seed there is nothing to train; one is the least.")
-    told = _identity(root, config, folds, splits)
-    done, tables = load_folds(folder, told), []
-    print(f"{folds} folds of {root} ({told['data']['kind']}), seeds {sorted({s for s, _ in plan})}")
-    print(describe_run(config, pool.part(plan[min(plan)].train), processes.world))
+        raise ValueError("There must be at least 1 seed.")
+    told, tables = _identity(root, config, folds, splits), []
+    done = load_folds(folder, told)
+    print(_describe_data(pool, told["data"], plan))
+    if plan.keys() - done.keys():
+        print(describe_run(config, pool.part(plan[min(plan)].train), processes.world))
     for (seed, fold), parts in plan.items():
         state = None if folder is None else Path(folder) / f"seed-{seed}-fold-{fold}.run"
         if (seed, fold) not in done:
@@ -205,10 +121,10 @@ def train_fold(pool, parts, config, state=None, progress=True):
     history = fit(
         model, pool.part(parts.train, varied), inner, config, state, True, progress=progress
     )
-    logits, labels = (t.double().numpy() for t in predict_logits(model, make_loader(inner, 32)))
-    temperature = fit_temperature(logits, labels)
-    probs = expit((logits[:, 1] - logits[:, 0]) / temperature)  # of the second class
-    threshold = choose_threshold(probs, labels)
+    logits, labels = predict_logits(model, make_loader(inner, 32))
+    temperature = calibrate(logits, labels)
+    margins = (logits[:, 1] - logits[:, 0]).numpy().astype(float)
+    threshold = choose_threshold(expit(margins / temperature), labels.numpy())
     scored = pool.part(parts.scored, plain)
     logits, _ = predict_logits(model, make_loader(scored, 32))
     return {
@@ -238,12 +154,21 @@ def _table_of(answered, scored, seed, fold, folder):
     return make_table(scored, answered["logits"], seed, fold, **chosen)
 
 
+def _describe_data(pool, data, plan):
+    seeds, folds = (len({key[i] for key in plan}) for i in (0, 1))
+    return (
+        f"{len(pool)} pictures in {len(set(pool.groups))} groups of {data['name']} "
+        f"({data['kind']}), {folds} folds, {seeds} seed{'s' * (seeds > 1)}."
+    )
+
+
 def _describe_fold(table, answered):
     first = table.iloc[0]
+    chosen = f"temperature {first.temperature:.2f}, threshold {first.threshold:.2f}"
     right = (answers(table) == (table["label"] == CLASSES[1])).sum()
     return (
-        f"seed {first.seed}, fold {first.fold}: {right} of {len(table)} right (best epoch "
-        f"{answered['epoch']}, temperature {first.temperature:.2f}, threshold {first.threshold:.2f})"
+        f"seed {first.seed}, fold {first.fold}: {right} of {len(table)} right "
+        f"(epoch {answered['epoch']}, {chosen})"
     )
 
 
@@ -262,9 +187,13 @@ def save_folds(folder, told, done):
 
 def load_folds(folder, told):
     """{(seed, fold): answers} of all trainings that are saved; empty if there are none."""
-    if folder is None or not (Path(folder) / FILE).exists():
+    if folder is None:
         return {}
     path = Path(folder) / FILE
+    if not path.exists():
+        if (Path(folder) / TABLE).exists():
+            raise ValueError(f"{folder} holds predictions of something else; take another folder.")
+        return {}
     try:
         saved = json.loads(path.read_text())
         done = {(row.pop("seed"), row.pop("fold")): row for row in saved["folds"]}
@@ -282,11 +211,12 @@ def baselines(root, table, seed=0):
     """What one gets without looking: {"majority": table, "metadata only": table}.
 
     Both answer to the pictures of the table's first seed, with temperature 1 and threshold 0.5.
-    Majority: log-odds of the class shares in the rest of the table, by fold. Metadata only: a
-    logistic regression on size, weight, mean colour and source, which divides the pictures into
-    folds of its own (see `dclib.shortcuts.guess`; its fold is -1). For predictions of a checkpoint
-    (fold -1) both learn from the other pictures of the folder as well. Raises ValueError if it
-    lacks one of the table's pictures, or if a class has fewer than five groups.
+    Majority: log-odds of the class shares in the rest of the table, by fold; each class counts once
+    more (Laplace), as there may be no rest. Metadata only: a logistic regression on size, weight,
+    mean colour and source, which divides the pictures into folds of its own (`dclib.shortcuts`; its
+    fold is -1). For predictions of a checkpoint (fold -1) both learn from all other pictures of the
+    folder. Raises ValueError if the folder lacks one of the table's pictures, or if a class has
+    fewer than five groups.
     """
     one = by_seed(check_predictions(table))[0].assign(temperature=1.0, threshold=0.5)
     rows = {row["id"]: row for row in measure_pictures(root)}
@@ -296,10 +226,12 @@ def baselines(root, table, seed=0):
     ours = set(one["id"])
     known = [row for row in rows.values() if (one["fold"] == -1).any() or row["id"] in ours]
     majority = one.copy()
-    for fold, part in one.groupby("fold"):
-        learned = [row["label"] for row in known if row["id"] not in set(part["id"])]
+    for _, part in one.groupby("fold"):
+        held_out = set(part["id"])
+        learned = Counter(row["label"] for row in known if row["id"] not in held_out)
         for name, column in zip(CLASSES, LOGITS, strict=True):
-            majority.loc[part.index, column] = np.log(learned.count(name) / len(learned))
+            share = (learned[name] + 1) / (learned.total() + len(CLASSES))
+            majority.loc[part.index, column] = np.log(share)
     scores = dict(zip((row["id"] for row in known), guess(known, seed)[0]))
     margins = one["id"].map(scores)
     guessed = one.assign(fold=-1, **{LOGITS[0]: -margins / 2, LOGITS[1]: margins / 2})
