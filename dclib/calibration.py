@@ -20,14 +20,14 @@ def fit_temperature(logits, labels):
     """The temperature (float) for which softmax(logits / temperature) has the least log-loss.
 
     Logits (N, 2), labels (N,) 0 or 1 in the order of their columns. Guo et al. 2017,
-    arXiv 1706.04599; between 0.05 and 20. Where every answer is right the log-loss falls without
-    end as probabilities grow more certain: the result is 0.05 and says only that no mistake was
-    seen. Never a higher log-loss here than with 1. Raises ValueError for one class or no picture.
+    arXiv 1706.04599; between 0.05 and 20. Never a higher log-loss here than with 1. Where every
+    answer is right it would fall without end as probabilities grow more certain, and other pictures
+    would pay for that: then 1. Raises ValueError for one class or no picture.
     """
     logits, labels = _both_classes(logits, labels)
     margins = np.where(labels, 1, -1) * (logits[:, 1] - logits[:, 0])  # (N,), of the right class
     if margins.min() > 0:
-        return TEMPERATURES[0]
+        return 1.0
 
     def log_loss(log_temperature):
         return np.logaddexp(0, -margins / np.exp(log_temperature)).mean()

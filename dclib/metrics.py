@@ -247,7 +247,7 @@ def ece_interval(gaps, drawn, n_groups, confidence=0.95):
     """
     seeds, noise = len(gaps) / BINS, drawn - drawn.mean(0)
     found = np.abs(gaps).sum()
-    if n_groups < 2 or not found:
+    if n_groups < 2 or found < 1e-12:
         return np.nan, np.nan
     wide = np.sqrt(np.square(gaps) + noise.var(0))
     along = np.copysign(wide, gaps) * found / wide.sum()

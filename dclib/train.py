@@ -5,11 +5,7 @@ torchrun --nproc-per-node 2 -m dclib.train data/couples checkpoints/mine
 """
 
 import argparse
-import io
-import signal
-import sys
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,15 +13,15 @@ import torch
 from dclib.augment import EvalTransform, TrainTransform
 from dclib.augment_tensor import TensorTransform
 from dclib.cache import build_cache
+from dclib.calibration import fit_temperature
 from dclib.checkpoint import load_checkpoint, save_checkpoint
-from dclib.config import TrainConfig
+from dclib.command import add_settings, run_main
 from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.demo import render_couples
 from dclib.distributed import (
     as_one,
     explain_lost_process,
     join_processes,
-    leave_processes,
     pick_device,
 )
 from dclib.evaluate import accuracy, predict_logits
@@ -37,13 +33,6 @@ from dclib.resume import forget_state, has_state
 
 FIGURE = "figures/03_ablation.png"
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
-ARGUMENTS = {  # how the command line reads settings that are not one plain value
-    bool: {"action": argparse.BooleanOptionalAction},
-    str | None: {"type": str},
-    float | None: {"type": float},
-    tuple[int, ...]: {"type": int, "nargs": "+"},
-    tuple[float, ...]: {"type": float, "nargs": "+"},
-}
 
 
 def fit(model, train_set, val_set, config, folder=None, resume=False, watchers=(), progress=True):
@@ -134,8 +123,8 @@ def build_model(config):
     )
 
 
-def load_splits(root, config):
-    """train, val and, if there is one, test of a folder as `CoupleFolder`s; train is augmented."""
+def make_transforms(config):
+    """Two transforms: of the pictures that a network learns from, and of all others."""
     if config.augmenter not in AUGMENTERS:
         raise ValueError(f"augmenter must be one of {tuple(AUGMENTERS)}, not {config.augmenter!r}.")
     size, mean, std, sizes = config.image_size, config.mean, config.std, config.train_sizes
@@ -143,6 +132,12 @@ def load_splits(root, config):
     if config.augment:
         kind = AUGMENTERS[config.augmenter]
         varied = kind(size, mean, std, config.augment, config.seed, sizes)
+    return varied, plain
+
+
+def load_splits(root, config):
+    """train, val and, if there is one, test of a folder as `CoupleFolder`s; train is augmented."""
+    varied, plain = make_transforms(config)
     splits = {"train": CoupleFolder(root, "train", varied)}
     for split in ("val", *(["test"] if "test" in splits_of(root) else [])):
         splits[split] = CoupleFolder(root, split, plain)
@@ -152,18 +147,25 @@ def load_splits(root, config):
     return splits
 
 
+def first_prepares(processes, load):
+    """What `load()` returns; the first process goes ahead and decodes the pictures for all."""
+    for turn in (True, False):
+        if processes.first == turn:
+            loaded = load()
+        processes.wait()
+    return loaded
+
+
 def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=True):
     """Train on a folder of couples, measure on its other splits, save; return the `Checkpoint`.
 
-    The epoch is chosen on val, so that only the number on test, where there is one, is untouched.
+    Epoch and temperature are chosen on val, so that only the number on test, where there is one, is
+    untouched; the threshold is 0.5.
     While it trains, the run's state lies in `folder`.run, from where `resume` goes on (see `fit`).
     Of several processes only the first writes; the others return None.
     """
     processes, device = join_processes(config.device)
-    for turn in (True, False):  # the first process decodes the pictures for all
-        if processes.first == turn:
-            splits = load_splits(root, config)
-        processes.wait()
+    splits = first_prepares(processes, lambda: load_splits(root, config))
     precision = make_precision(config.precision, device, config.opt_level)
     config = replace(config, precision=precision.name)  # what it comes to is said once, and kept
     model, run = build_model(config), Path(folder).with_name(Path(folder).name + ".run")
@@ -172,7 +174,12 @@ def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=T
     fit(model, splits["train"], splits["val"], config, run, resume, watchers, progress)
     if not processes.first:
         return None
-    save_checkpoint(folder, model, config, fingerprint(root), measure(model, splits))
+    logits, labels = predict_logits(model, make_loader(splits["val"], 32))
+    temperature = fit_temperature(logits.numpy(), labels.numpy())
+    how = "as no other fits val better" if temperature == 1 else "fitted on val"
+    print(f"Temperature {temperature:.2f}, {how} (n = {len(labels)}); the threshold stays 0.5.")
+    results = measure(model, splits)
+    save_checkpoint(folder, model, config, fingerprint(root), results, temperature=temperature)
     forget_state(run)
     return load_checkpoint(folder, device)
 
@@ -210,11 +217,10 @@ def describe_run(config, train_set, world=1):
 
 
 def make_parser():
-    """The command line: every setting of `TrainConfig` by its name, and what to do with them."""
+    """The command line: the settings, and what to do with them."""
     parser = argparse.ArgumentParser(prog="python -m dclib.train", description="Train on a folder.")
     parser.add_argument("data", type=Path, help="folder with train/ and val/")
     parser.add_argument("checkpoint", type=Path, help="folder to write")
-    parser.add_argument("--preset", choices=("paper", "colab", "demo"), default="colab")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     parser.add_argument(
         "--ablate",
@@ -225,11 +231,7 @@ def make_parser():
         help=f"compare the stages instead, with K repetitions (3), and draw {FIGURE}",
     )
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write curves there")
-    settings = parser.add_argument_group("settings, instead of the preset's (see TrainConfig)")
-    for setting in fields(TrainConfig):
-        how = ARGUMENTS.get(setting.type, {"type": setting.type})
-        settings.add_argument(f"--{setting.name.replace('_', '-')}", default=None, **how)
-    return parser
+    return add_settings(parser)
 
 
 def run_command(config, data, checkpoint, resume, ablate, tensorboard):
@@ -258,35 +260,8 @@ def run_ablation(config, data, folder, repetitions):
     return f"{ablation}\n\nDrawn in {save_figure(plot_ablation(ablation), FIGURE)}."
 
 
-def _told_to_stop(*_):
-    """torchrun ends the other processes when one has died: say what to do, in time or not."""
-    sys.exit(
-        "This process was told to stop, as when another process of its run has died: start again "
-        "with --resume to go on from the run's state."
-    )
-
-
 def main():
-    args = vars(make_parser().parse_args())
-    changes = {setting.name: args.pop(setting.name) for setting in fields(TrainConfig)}
-    changes = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in changes.items()
-        if value is not None
-    }
-    if changes.get("weights") == "none":
-        changes["weights"] = None
-    try:
-        config = getattr(TrainConfig, args.pop("preset"))(**changes)
-        processes, _ = join_processes(config.device)
-        if processes.world > 1:
-            signal.signal(signal.SIGTERM, _told_to_stop)
-        with nullcontext() if processes.first else redirect_stdout(io.StringIO()):
-            print(run_command(config, **args))
-    except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
-        sys.exit(str(error))
-    finally:
-        leave_processes()
+    run_main(make_parser(), run_command)
 
 
 if __name__ == "__main__":
