@@ -215,7 +215,7 @@ def symmetric_interval(value, drawn, scale, n_groups):
 
 def _reach(drawn, n_groups):
     """Half the width of a 95 % interval from draws: their standard deviation, Student's t."""
-    if n_groups < 2:
+    if n_groups < 2 or np.isfinite(drawn).sum() < 2:
         return np.nan
     sd = np.nanstd(drawn, ddof=1) * np.sqrt(n_groups / (n_groups - 1))
     return student.ppf(0.975, n_groups - 1) * sd

@@ -176,8 +176,7 @@ def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=T
         return None
     logits, labels = predict_logits(model, make_loader(splits["val"], 32))
     temperature = fit_temperature(logits.numpy(), labels.numpy())
-    how = "as no other fits val better" if temperature == 1 else "fitted on val"
-    print(f"Temperature {temperature:.2f}, {how} (n = {len(labels)}); the threshold stays 0.5.")
+    print(f"Temperature {temperature:.2f}, fitted on val (n = {len(labels)}); threshold 0.5.")
     results = measure(model, splits)
     save_checkpoint(folder, model, config, fingerprint(root), results, temperature=temperature)
     forget_state(run)

@@ -20,7 +20,7 @@ settings.load_profile("series")
 
 # One process forks the children of all tests. It imports once what they need, and has no threads.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["pytest", "dclib.train", "dclib.scrape.__main__"])
+FORKSERVER.set_forkserver_preload(["pytest", "dclib.crossval", "dclib.scrape.__main__"])
 
 SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 

@@ -74,7 +74,9 @@ def test_training_needs_no_pandas_to_choose():
 def test_the_temperature_is_that_of_a_grid_search(factor):
     logits, labels = logits_of(simulate())
     grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4001))
-    best = min(grid, key=lambda t: log_loss(factor * logits, labels, t))
+    n = len(labels)
+    cost = {t: n * log_loss(factor * logits, labels, t) + np.log(t) ** 2 / 2 for t in grid}
+    best = min(cost, key=cost.get)
     assert fit_temperature(factor * logits, labels) == pytest.approx(best, rel=2e-3)
 
 
@@ -82,34 +84,40 @@ MARGINS = st.lists(st.tuples(st.floats(-8, 8), st.integers(0, 1)), min_size=2, m
 
 
 @given(MARGINS, st.floats(0.1, 10), st.floats(-5, 5))
-def test_scaled_logits_give_the_scaled_temperature_and_never_a_higher_log_loss(rows, c, shift):
+def test_a_temperature_never_raises_the_log_loss(rows, scale, shift):
     margins, labels = (np.array(column) for column in zip(*rows, strict=True))
     assume(0 < labels.sum() < len(labels))
-    assume((np.where(labels, 1, -1) * margins).min() <= 0)  # a mistake or a tie
-    logits = np.stack([np.full(len(margins), shift), margins + shift], axis=1)
+    logits = scale * np.stack([np.full(len(margins), shift), margins + shift], axis=1)
     temperature = fit_temperature(logits, labels)
     assert 0.05 <= temperature <= 20
     assert log_loss(logits, labels, temperature) <= log_loss(logits, labels, 1.0) + 1e-12
-    scaled = fit_temperature(c * logits, labels)
-    if 0.0501 < temperature < 19.99 and 0.0501 < scaled < 19.99 and np.abs(margins).max() > 0.1:
-        assert log_loss(logits, labels, scaled / c) == pytest.approx(
-            log_loss(logits, labels, temperature), abs=1e-9
-        )
 
 
-def test_scaled_logits_scale_the_temperature():
-    logits, labels = logits_of(simulate())
+def test_scaled_logits_of_many_pictures_scale_the_temperature():
+    logits, labels = (np.tile(part, (50, 1)[: part.ndim]) for part in logits_of(simulate()))
     temperature = fit_temperature(logits, labels)
     for c in (0.1, 0.5, 4.0):
-        assert fit_temperature(c * logits, labels) == pytest.approx(c * temperature, rel=1e-5)
+        assert fit_temperature(c * logits, labels) == pytest.approx(c * temperature, rel=1e-2)
 
 
-def test_temperatures_at_the_bounds():
+def test_temperatures_of_few_pictures():
     labels = np.array([0, 0, 1, 1])
     right = np.array([[1, 0], [900, 0], [0, 2], [0, 900]])
-    assert fit_temperature(right, labels) == 1  # no mistake was seen
-    assert fit_temperature(right, 1 - labels) == pytest.approx(20)  # nothing but mistakes
+    assert 0.5 < fit_temperature(right, labels) < 1  # four right answers prove little
+    assert fit_temperature(right, 1 - labels) > 5  # nothing but mistakes
     assert fit_temperature(np.zeros((4, 2)), labels) == 1  # says nothing: left alone
+
+
+def test_a_network_without_a_mistake_pays_little_on_other_pictures():
+    """Without the prior the temperature would be the least there is, at several times the loss."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(4000) % 2
+    margins = np.where(labels, 1, -1) * 4 + 2 * rng.normal(size=len(labels))  # true log-odds: 2 *
+    logits = np.stack([-margins, margins], axis=1)
+    seen = np.flatnonzero(np.where(labels, 1, -1) * margins > 0)[:40]  # all of them right
+    temperature = fit_temperature(logits[seen], labels[seen])
+    others = log_loss(logits, labels, temperature)
+    assert others < 1.5 * log_loss(logits, labels, 1.0) < log_loss(logits, labels, 0.05)
 
 
 @pytest.mark.parametrize("choose", [choose_threshold, fit_temperature])
