@@ -116,7 +116,7 @@ def load_checkpoint(folder, device="cpu"):
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no checkpoint folder {folder}.")
+        raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder.")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}.")

@@ -36,10 +36,11 @@ def report(folder, root, split="test", against=None, out=None):
     Raises OSError or ValueError, each one sentence.
     """
     out = Path(out or Path("results") / f"{Path(folder).resolve().name}-{split}")
-    check_places(Path(root), split, out)
-    data, device = fingerprint(Path(root).resolve()), pick_device()
+    root = Path(root) if Path(root).name else Path(root).resolve()  # "." has no name
+    check_places(root, split, out)
+    data, device = fingerprint(root), pick_device()
     checkpoint, table = _answer(folder, root, split, device)
-    print(f"Data: {Path(root) / split}, {kind_of(table)}, {describe(table)}")
+    print(f"Data: {root / split}, {kind_of(table)}, {describe(table)}")
     told = {"checkpoint": _identity(checkpoint), "data": data, "split": split}
     warning = _introduce("Checkpoint", checkpoint, table, data)
     print(f"Device: {device}\n\n{format_metrics(measured := measure(table))}")
