@@ -226,16 +226,16 @@ def format_others(table, measured, others):
 
 
 def format_slices(slices):
-    """Slices that fall behind the rest, and what the others leave open."""
+    """Slices that differ from the rest, the worst first, and what the others leave open."""
     judged = slices.dropna(subset=["p_holm", "gap_low"])
-    failed = judged[(judged["gap"] < 0) & (judged["p_holm"] < 0.05)]
-    rest, rows = judged.drop(failed.index), []
-    for s in failed.itertuples():
+    differ, rest = (judged[side] for side in (judged["p_holm"] < 0.05, judged["p_holm"] >= 0.05))
+    rows = []
+    for s in differ.sort_values("gap").itertuples():
         accuracy = f"{s.accuracy:.3f} ({s.low:.3f} to {s.high:.3f})"
         gap = f"{s.gap:+.3f} ({s.gap_low:+.3f} to {s.gap_high:+.3f})"
         rows.append([f"{s.tag} = {s.value}", accuracy, s.n, gap, f"{s.p_holm:.3g}"])
-    head = ["behind the rest", "accuracy", "n", "gap to the rest", "p (Holm)"]
-    text = _table(head, rows) if rows else "No slice falls behind the rest of the pictures."
+    head = ["slice that differs", "accuracy", "n", "gap to all others", "p (Holm)"]
+    text = _table(head, rows) if rows else "No slice differs clearly from all others."
     if len(rest):
         least, tags = rest.loc[rest["gap_low"].idxmin()], ", ".join(sorted(set(rest["tag"])))
         text += (
@@ -243,7 +243,7 @@ def format_slices(slices):
             f"{least.gap_low:+.3f} ({least.tag} = {least.value}, n = {least.n})."
         )
     if few := len(slices) - len(judged):
-        text += f" Too few pictures to tell: {few}."
+        text += f"\n\nSlices with too few pictures to tell: {few}."
     return f"## Slices\n\n{text}"
 
 
