@@ -50,8 +50,10 @@ class Checkpoint:
 
     def __str__(self):
         data, config = self.config["training_data"], self.config
+        fitted = config["temperature"] != 1
         lines = [
-            f"{self.folder}: {config['backbone']} ({config['stage']}), {config['image_size']} px",
+            f"{self.folder}: {config['backbone']} ({config['stage']}), {config['image_size']} px"
+            + (f", temperature {config['temperature']:.2f} (fitted on val)" if fitted else ""),
             f"trained on {data['n'].get('train', '?')} pictures of {data['name']} ({data['kind']})",
         ]
         for split, m in config["metrics"].items():
@@ -74,7 +76,7 @@ def save_checkpoint(
         training_data: from `dclib.data.fingerprint`.
         metrics: `dclib.evaluate.Accuracy` by split.
         threshold: probability of the second class from which the verdict is that class.
-        temperature: divides the logits before the softmax.
+        temperature: divides the logits before the softmax; fitted on val, or 1.
     """
     folder = Path(folder)
     unfinished, old = (
@@ -113,6 +115,8 @@ def load_checkpoint(folder, device="cpu"):
     changed, cut off, written by something else or made with pickle.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder.")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}.")

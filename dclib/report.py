@@ -1,0 +1,165 @@
+"""Measure a checkpoint on a folder of couples: the fast path of evaluation, without training.
+
+    python -m dclib.report checkpoints/mine data/mine --against checkpoints/other
+
+Prints all metrics with intervals, writes predictions.csv and metrics.json, and, where the pictures
+decided nothing in training, the model card.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy
+import torch
+
+from dclib import __version__
+from dclib.checkpoint import load_checkpoint
+from dclib.data import fingerprint, splits_of
+from dclib.distributed import pick_device
+from dclib.metrics import compare, format_metrics, measure
+from dclib.model_card import kind_of, too_good, write_card
+from dclib.predictions import describe, predict_folder, save_predictions
+
+
+def report(folder, root, split="test", against=None, out=None):
+    """Print, write and return (see the module) the table of the checkpoint `folder` on a split.
+
+    Args:
+        against: folder of a second checkpoint, to compare with on the same pictures.
+        out: folder to write into; None is results/<name of the checkpoint>-<split>.
+
+    Raises OSError or ValueError, each one sentence.
+    """
+    out = Path(out or Path("results") / f"{Path(folder).resolve().name}-{split}")
+    root = Path(root) if Path(root).name else Path(root).resolve()  # "." has no name
+    check_places(root, split, out)
+    data, device = fingerprint(root), pick_device()
+    checkpoint, table = _answer(folder, root, split, device)
+    print(f"Data: {root / split}, {kind_of(table)}, {describe(table)}")
+    told = {"checkpoint": _identity(checkpoint), "data": data, "split": split}
+    warning = _introduce("Checkpoint", checkpoint, table, data)
+    print(f"Device: {device}\n\n{format_metrics(measured := measure(table))}")
+    told |= {"metrics": as_json(measured)}
+    others = {}
+    if against:
+        second, answers = _answer(against, root, split, device)
+        unfair = _introduce("\nAgainst", second, answers, data)
+        paired = compare(table, answers)
+        print(f"\n{format_differences(paired)}\n\n{conclude(paired, table)}")
+        told |= {"against": _identity(second), "differences": as_json(paired)}
+        told |= {"mcnemar": paired.attrs}
+        others = {} if unfair else {second.folder.resolve().name: answers}
+    save_predictions(table, out / "predictions.csv")
+    write_json(told | {"versions": versions(), "device": str(device)}, out / "metrics.json")
+    print(f"\nWrote predictions.csv and metrics.json into {out}.")
+    if warning:
+        print("No model card was written: it is for pictures that decided nothing in training.")
+    else:
+        print(f"Wrote the model card {write_card(checkpoint, table, None, others, data)}.")
+    return table
+
+
+def check_places(root, split, out):
+    """Raise what a reader can act on if there is nothing to read or no room to write."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root}.")
+    there = splits_of(root)
+    if split not in there:
+        have = f"it has {', '.join(there)}; choose one with --split" if there else "it has no split"
+        raise FileNotFoundError(f"{root} has no folder {split}: {have}.")
+    if out.is_file():
+        raise FileExistsError(f"{out} is a file; --out must be a folder.")
+
+
+def format_differences(paired):
+    """Lines of text from `dclib.metrics.compare`: metric, difference, 95 % interval, n."""
+    lines = [f"{'difference':18}   value  95 % interval        n"]
+    for name, row in paired.iterrows():
+        interval = f"{row.low:+.3f} to {row.high:+.3f}" if np.isfinite(row.low) else "not possible"
+        lines.append(f"{name:18}  {row.value:+.3f}  {interval:16}  {row.n:5.0f}")
+    return "\n".join(lines)
+
+
+def conclude(paired, table):
+    """Whether one of two checkpoints is more often right: a clear difference, or noise."""
+    row, test = paired.loc["accuracy"], paired.attrs
+    better = "the first is right more often" if row.value > 0 else "the second is right more often"
+    clear = row.low > 0 or row.high < 0
+    return (
+        f"Accuracy {row.value:+.3f}: {f'clear, {better}' if clear else 'within noise'}. McNemar's "
+        f"test: {test['only a right']} pictures that only the first has right, "
+        f"{test['only b right']} that only the second has, p = {test['p']:.3g}; it takes pictures "
+        f"as independent ({len(table)} here, in {table['group'].nunique()} groups)."
+    )
+
+
+def as_json(frame):
+    """Rows of a DataFrame as {name: {column: value}}, with None for what is not possible."""
+    return json.loads(frame.to_json(orient="index", double_precision=15))
+
+
+def write_json(content, path):
+    """Write it whole or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    unfinished.replace(path)
+
+
+def versions():
+    """Of what numbers may depend on."""
+    modules = {"torch": torch, "numpy": np, "scipy": scipy, "pandas": pd}
+    found = {name: module.__version__ for name, module in modules.items()}
+    return {"deepconnection": __version__, "python": platform.python_version(), **found}
+
+
+def _answer(folder, root, split, device):
+    """The checkpoint, loaded, and the table of its answers."""
+    checkpoint = load_checkpoint(folder, device)
+    return checkpoint, predict_folder(checkpoint, root, split)
+
+
+def _introduce(role, checkpoint, table, data):
+    """Print what a checkpoint is and whether it can be measured on these pictures; the warning."""
+    print(f"{role}: {checkpoint}")
+    training = checkpoint.config["training_data"]
+    if data["sha256"] != training["sha256"]:
+        print("It was trained on another data set; pictures in both were not looked for.")
+    warning = too_good(table, training, data)
+    if warning:
+        print(f"WARNING: {warning}")
+    return warning
+
+
+def _identity(checkpoint):
+    known = ("temperature", "threshold", "weights_sha256", "training_data")
+    return {"name": checkpoint.folder.resolve().name} | {
+        name: checkpoint.config[name] for name in known
+    }
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m dclib.report", description="Measure a checkpoint on a folder."
+    )
+    parser.add_argument("folder", type=Path, metavar="checkpoint", help="folder of the checkpoint")
+    parser.add_argument("root", type=Path, metavar="data", help="folder with test/ or other splits")
+    parser.add_argument("--split", default="test", help="train, val or test (default)")
+    parser.add_argument("--against", type=Path, metavar="CHECKPOINT", help="compare with this one")
+    parser.add_argument("--out", type=Path, help="default results/<checkpoint>-<split>")
+    return parser
+
+
+def main(argv=None):
+    try:
+        report(**vars(make_parser().parse_args(argv)))
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

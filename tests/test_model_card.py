@@ -1,0 +1,327 @@
+import importlib.util
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import make_checkpoint
+from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dclib import model_card
+from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.data import CLASSES, DRAWN
+from dclib.metrics import METRICS, compare, measure
+from dclib.model_card import write_card
+
+PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 9, "val": 4}, "sha256": "5" * 64}
+DRAWINGS = PHOTOS | {"kind": DRAWN, "name": "demo"}
+OTHER = PHOTOS | {"name": "theirs", "sha256": "6" * 64}
+CONFIG = {
+    "stage": "spp+pmt",
+    "backbone": "resnet18",
+    "levels": [4, 2, 1],
+    "classes": ["happy", "unhappy"],
+    "image_size": 80,
+    "start_weights": None,
+    "versions": {"deepconnection": "0.1.0", "torch": "2.11.0"},
+    "threshold": 0.5,
+    "temperature": 1.0,
+    "weights_sha256": "abcdef0123456789" * 4,
+}
+NUMBERS = ("n", "groups", "accuracy", "low", "high", "gap", "gap_low", "gap_high", "p", "p_holm")
+SLICES = pd.DataFrame(
+    [
+        ("light", "day", 80, 70, 0.9, 0.85, 0.95, 0.02, -0.04, 0.09, 0.3, 1.0, ""),
+        ("light", "dim", 60, 55, 0.86, 0.8, 0.9, -0.05, -0.13, 0.03, 0.2, 1.0, ""),
+        ("cover|left", "sun\nglasses", 60, 55, 0.7, 0.6, 0.8, -0.2, -0.3, -0.1, 1e-4, 0.004, ""),
+        ("scale", "close", 90, 80, 0.95, 0.9, 0.98, 0.1, 0.05, 0.15, 0.001, 0.01, ""),
+        ("scale", "far", 10, 10, 0.9, 0.6, 0.99, *[np.nan] * 5, ""),
+    ],
+    columns=["tag", "value", *NUMBERS, "verdict"],
+)
+
+
+def make_predictions(n=40, split="test", source="", rng=0, **columns):
+    """n pictures in n / 2 groups whose answers are mostly right."""
+    labels = np.array(CLASSES)[np.arange(n) % 2]
+    rng = np.random.default_rng(rng)
+    margins = np.where(labels == "unhappy", 1, -1) * rng.normal(1, 1, n)
+    table = {
+        "id": [f"{split}/{label}/{i}.jpg" for i, label in enumerate(labels)],
+        "label": labels,
+        "group": [f"group {i // 2}" for i in range(n)],
+        "source": source,
+        "seed": -1,
+        "fold": -1,
+        "logit_happy": 0.0,
+        "logit_unhappy": margins,
+        "temperature": 1.0,
+        "threshold": 0.5,
+    }
+    return pd.DataFrame(table | columns)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return make_told(tmp_path)
+
+
+def make_told(folder, training=PHOTOS, **config):
+    """A checkpoint as far as a card reads it."""
+    return Checkpoint(None, CONFIG | {"training_data": training} | config, folder)
+
+
+def text_of(path):
+    """The body of a card on one line."""
+    return " ".join(ModelCard.load(path).text.split())
+
+
+def test_front_matter_holds_every_metric_as_measured(checkpoint):
+    table = make_predictions()
+    path = write_card(checkpoint, table, data=PHOTOS)
+    assert path == checkpoint.folder / "README.md"
+    [results] = yaml.safe_load(path.read_text().split("---\n")[1])["model-index"][0]["results"]
+    assert results["dataset"]["name"] == "mine"
+    assert results["dataset"]["split"] == "test"
+    assert results["dataset"]["revision"] == PHOTOS["sha256"]
+    found = {metric["name"]: metric for metric in results["metrics"]}
+    assert tuple(found) == METRICS
+    for name, row in measure(table).iterrows():
+        metric, args = found[name], found[name]["args"]
+        assert metric["value"] == round(row.value, 6)
+        assert (args["n"], args["groups"], args["seeds"]) == (row.n, 20, 1)
+        ends = (args["interval"]["low"], args["interval"]["high"])
+        assert ends == (round(row.low, 6), round(row.high, 6))
+        assert (args["interval"]["confidence"], args["interval"]["method"]) == (0.95, row.method)
+
+
+def test_the_library_reads_the_card_back(checkpoint):
+    card = ModelCard.load(write_card(checkpoint, make_predictions(), data=PHOTOS))
+    assert card.data.model_name == checkpoint.folder.name
+    kinds = {result.metric_name: result.metric_type for result in card.data.eval_results}
+    assert kinds["recall unhappy"] == "recall"
+    assert kinds["F1 happy"] == "f1"
+    assert kinds["average precision"] == "average_precision"
+    assert kinds["AUROC"] == "roc_auc"
+
+
+def test_the_table_is_what_was_measured(checkpoint):
+    table = make_predictions()
+    lines = write_card(checkpoint, table, data=PHOTOS).read_text().splitlines()
+    for name, row in measure(table).iterrows():
+        interval = f"{row.low:.3f} to {row.high:.3f}"
+        assert f"| {name} | {row.value:.3f} | {interval} | {row.n} |" in lines
+
+
+def test_drawings_are_called_drawings_from_the_first_line_on(tmp_path):
+    table = make_predictions(source=DRAWN)
+    path = write_card(make_told(tmp_path, DRAWINGS), table, data=DRAWINGS)
+    card = ModelCard.load(path)
+    assert card.text.strip().splitlines()[0] == "# This network knows only drawn couples"
+    assert "The numbers below are of drawn couples." in text_of(path)
+    assert "drawings-only" in card.data.tags
+    assert {r.metric_args["pictures"] for r in card.data.eval_results} == {"drawn couples"}
+
+
+def test_photographs_are_not_called_drawings(checkpoint):
+    path = write_card(checkpoint, make_predictions(), data=PHOTOS)
+    assert "The numbers below are of photographs." in text_of(path)
+    assert not {"drawn", "drawings", "drawings-only"} & set(path.read_text().lower().split())
+
+
+@pytest.mark.parametrize(
+    ("sources", "kind"),
+    [([DRAWN, DRAWN], "drawn couples"), (["", DRAWN], "photographs and drawn couples")],
+)
+def test_a_network_of_photographs_measured_on_drawings(checkpoint, sources, kind):
+    path = write_card(checkpoint, make_predictions(source=sources * 20), data=OTHER)
+    assert f"The numbers below are of {kind}." in text_of(path)
+
+
+@pytest.mark.parametrize(
+    ("split", "data", "told"),
+    [
+        ("test", PHOTOS, None),
+        ("val", PHOTOS, "these pictures chose the epoch, and the temperature if it is not 1."),
+        ("train", PHOTOS, "the network was trained on these pictures."),
+        ("train", None, "pictures, if they are of the data set that was trained on."),
+        ("test", None, None),
+        ("train", OTHER, None),
+    ],
+)
+def test_numbers_that_are_too_good_are_called_so(checkpoint, split, data, told):
+    text = text_of(write_card(checkpoint, make_predictions(split=split), data=data))
+    assert ("**Too good to rely on:" in text) == (told is not None)
+    assert (told or "") in text
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (PHOTOS, "answers to test of the data set that it was trained on;"),
+        (OTHER, "answers to test of another data set than that, by fingerprint (`theirs`,"),
+        (None, "answers to test of a data set that was not told;"),
+    ],
+)
+def test_which_pictures_were_measured(checkpoint, data, told):
+    assert told in text_of(write_card(checkpoint, make_predictions(), data=data))
+
+
+def test_out_of_fold_numbers_are_not_of_this_network(checkpoint):
+    parts = [make_predictions(rng=s, seed=s, fold=np.arange(40) // 2 % 5) for s in range(3)]
+    table = pd.concat(parts, ignore_index=True)
+    path = write_card(checkpoint, table, data=PHOTOS)
+    text, card = text_of(path), ModelCard.load(path)
+    assert "5 folds" in text
+    assert "3 seeds" in text
+    assert "none of them is the network in this folder" in text
+    assert card.data.eval_results[0].dataset_split == "out-of-fold"
+    assert card.data.eval_results[0].metric_args["seeds"] == 3
+    row = measure(table).loc["accuracy"]
+    assert f"| {row.n} | {row.seed_low:.3f} to {row.seed_high:.3f} |" in text
+
+
+def test_slices_name_who_falls_behind_and_what_stays_open(checkpoint):
+    text = text_of(write_card(checkpoint, make_predictions(), slices=SLICES, data=PHOTOS))
+    behind = "0.700 (0.600 to 0.800) | 60 | -0.200 (-0.300 to -0.100) | 0.004 |"
+    ahead = "0.950 (0.900 to 0.980) | 90 | +0.100 (+0.050 to +0.150) | 0.01 |"
+    assert f"| cover/left = sun glasses | {behind} | scale = close | {ahead} No gap" in text
+    assert (
+        "No gap seen in 2 slices by light; their intervals still allow one of -0.130 (light = dim, "
+        "n = 60). Slices with too few pictures to tell: 1."
+    ) in text
+
+
+def test_slices_without_a_difference(checkpoint):
+    text = text_of(write_card(checkpoint, make_predictions(), slices=SLICES[:2]))
+    assert "No slice differs clearly from all others. No gap seen in 2 slices by light;" in text
+    assert "too few" not in text
+
+
+def test_others_stand_beside_with_a_paired_difference(checkpoint):
+    table, other = make_predictions(), make_predictions(rng=1)
+    wrong = make_predictions()
+    wrong["logit_unhappy"] *= -1
+    others = {"spp": other, "a|b": wrong}
+    lines = write_card(checkpoint, table, others=others).read_text().splitlines()
+    noise, clear = (line for line in lines if line.startswith(("| spp |", "| a/b |")))
+    found, row = measure(other).loc["AUROC"], compare(table, other).loc["accuracy"]
+    assert f"| {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) |" in noise
+    assert f"| {row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f}): within noise |" in noise
+    assert clear.endswith(": clear |")
+
+
+def test_calibration_is_told_with_its_effect(tmp_path):
+    checkpoint = make_told(tmp_path, temperature=2.0)
+    table = make_predictions(temperature=2.0)
+    text = text_of(write_card(checkpoint, table, data=PHOTOS))
+    assert 'temperature 2 (fitted on val); the answer is "unhappy" from 0.5 on' in text
+    for name, row in measure(table, calibrated=False).loc[["log-loss", "ECE"]].iterrows():
+        after = measure(table).loc[name]
+        assert f"{name} {after.value:.3f} ({after.low:.3f} to {after.high:.3f}) with it" in text
+        assert f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f}) without." in text
+
+
+def test_calibration_of_folds_is_a_range(checkpoint):
+    choices = {"temperature": [1.0, 1.5] * 20, "threshold": [0.4, 0.55] * 20}
+    table = make_predictions(seed=0, fold=[0, 1] * 20, **choices)
+    text = text_of(write_card(checkpoint, table))
+    assert "temperature 1 to 1.5 (chosen on an inner part of each training)" in text
+    assert "from 0.4 to 0.55 on (chosen on an inner part of each training)" in text
+
+
+def test_a_card_keeps_nothing_of_an_older_one(checkpoint, tmp_path):
+    (tmp_path / "fresh").mkdir()
+    fresh = write_card(make_told(tmp_path / "fresh"), make_predictions(rng=1), data=PHOTOS)
+    write_card(checkpoint, make_predictions(), SLICES, {"x": make_predictions()}, OTHER)
+    path = write_card(checkpoint, make_predictions(rng=1), data=PHOTOS)
+    assert path.read_text().split("\n---\n")[1] == fresh.read_text().split("\n---\n")[1]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"README.md", "fresh"}
+
+
+def test_a_checkpoint_loads_with_its_card_and_a_new_one_has_none(tmp_path):
+    folder = make_checkpoint(tmp_path / "c", PHOTOS)
+    path = write_card(load_checkpoint(folder), make_predictions(), data=PHOTOS)
+    loaded = load_checkpoint(folder)
+    assert f"weights `{loaded.config['weights_sha256'][:12]}`" in text_of(path)
+    assert f"input {loaded.config['image_size']} x" in text_of(path)
+    make_checkpoint(folder, PHOTOS | {"name": "newer"})
+    assert not path.exists()
+
+
+def test_stages_are_told_apart(tmp_path):
+    text = text_of(write_card(make_told(tmp_path, stage="resnet34"), make_predictions()))
+    assert "A resnet18 with global average pooling: stage `resnet34`, from a random start" in text
+    start = {"stage": "spp", "start_weights": "imagenet"}
+    text = text_of(write_card(make_told(tmp_path, **start), make_predictions()))
+    assert "pooling (levels 4, 2, 1): stage `spp`, from ImageNet weights." in text
+    assert "power mean" not in text
+
+
+def test_one_picture_makes_a_card_without_intervals_it_cannot_have(checkpoint):
+    path = write_card(checkpoint, make_predictions(1))
+    [results] = yaml.safe_load(path.read_text().split("---\n")[1])["model-index"][0]["results"]
+    names = {metric["name"] for metric in results["metrics"]}
+    assert "accuracy" in names
+    assert "AUROC" not in names
+    assert "nan" not in path.read_text().lower()
+    assert "| AUROC | - | not possible | 1 |" in path.read_text()
+
+
+def duplicate(table):
+    return pd.concat([table, table[:1]])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            duplicate,
+            "The table of predictions has test/happy/0.jpg twice for seed -1, 1 such rows in all; "
+            "every picture counts once.",
+        ),
+        (
+            lambda table: table.assign(logit_happy=np.nan),
+            "The table of predictions has logits, a temperature or a threshold that is no number "
+            "for test/happy/0.jpg and 39 others; did the training diverge?",
+        ),
+        (lambda table: table[:0], "The table of predictions has no rows."),
+    ],
+)
+def test_a_table_that_is_not_in_order_leaves_the_old_card(checkpoint, spoil, sentence):
+    path = write_card(checkpoint, make_predictions())
+    before = path.read_bytes()
+    with pytest.raises(ValueError) as error:
+        write_card(checkpoint, spoil(make_predictions()))
+    assert str(error.value) == sentence
+    assert path.read_bytes() == before
+
+
+def test_others_of_other_pictures_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="not of the same pictures"):
+        write_card(checkpoint, make_predictions(), others={"x": make_predictions(split="val")})
+    assert not (checkpoint.folder / "README.md").exists()
+
+
+@settings(max_examples=20)
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_any_name_of_a_data_set_survives(tmp_path_factory, name):
+    checkpoint = make_told(tmp_path_factory.mktemp("card"), PHOTOS | {"name": name})
+    path = write_card(checkpoint, make_predictions(4), data=OTHER | {"name": name})
+    assert ModelCard.load(path).data.eval_results[0].dataset_name == name
+
+
+def test_a_name_cannot_write_headings(tmp_path):
+    name = "a\n\n# all {title} | `b`"
+    path = write_card(make_told(tmp_path, PHOTOS | {"name": name}), make_predictions(4))
+    assert "`a # all {title} | 'b'`, photographs" in text_of(path)
+
+
+def test_without_huggingface_hub_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    spec = importlib.util.spec_from_file_location("fresh", model_card.__file__)
+    with pytest.raises(ModuleNotFoundError, match=r"deepconnection\[evaluate\]"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

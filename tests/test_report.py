@@ -1,0 +1,245 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from dclib.checkpoint import load_checkpoint, save_checkpoint
+from dclib.config import TrainConfig
+from dclib.data import CLASSES, fingerprint
+from dclib.metrics import compare, measure
+from dclib.model import DeepConnection
+from dclib.predictions import predict_folder, probabilities, read_predictions
+from dclib.report import conclude, format_differences, main
+
+CONFIG = TrainConfig.demo(image_size=64)
+
+
+def save_random(folder, training, seed=0, spoil=None, classes=CLASSES, temperature=1.0, data=None):
+    """A checkpoint of random weights; with `data`, one that answers both ways to its pictures."""
+    torch.manual_seed(seed)
+    model = DeepConnection(CONFIG.stage, CONFIG.backbone, weights=None, classes=classes)
+    if spoil is not None:
+        torch.nn.init.constant_(model.head.lin2.weight, spoil)
+    picks = {"temperature": temperature}
+    save_checkpoint(folder, model, CONFIG, training, {}, **picks)
+    if data is not None:
+        answers = probabilities(predict_folder(load_checkpoint(folder), data))
+        picks["threshold"] = float(np.median(answers))
+        save_checkpoint(folder, model, CONFIG, training, {}, **picks)
+
+
+@pytest.fixture(scope="module")
+def workplace(couples, tmp_path_factory):
+    """Checkpoints and data sets, good and bad ones, in one folder."""
+    here, training = tmp_path_factory.mktemp("report"), fingerprint(couples)
+    save_random(here / "good", training, data=couples)
+    save_random(here / "second", training, seed=1, temperature=2.0, data=couples)
+    save_random(here / "diverged", training, spoil=float("nan"))
+    save_random(here / "moods", training, classes=("glad", "sad"))
+    shutil.copytree(here / "second", here / "damaged")
+    with (here / "damaged" / "model.safetensors").open("ab") as file:
+        file.write(b"0")
+    (here / "hollow").mkdir()
+    (here / "data").symlink_to(couples)
+    shutil.copytree(couples / "test", here / "mine" / "test")
+    for name, classes in {"empty": ["happy", "unhappy"], "onesided": ["happy"]}.items():
+        for label in classes:
+            (here / name / "test" / label).mkdir(parents=True)
+    shutil.copy(next((couples / "test" / "happy").iterdir()), here / "onesided" / "test" / "happy")
+    shutil.copytree(here / "mine", here / "broken")
+    for path in (here / "broken" / "test" / "unhappy").iterdir():
+        path.write_bytes(b"no picture")
+    (here / "file").touch()
+    return here
+
+
+@pytest.fixture
+def there(workplace, tmp_path, monkeypatch):
+    """The workplace as the current folder; outputs go to tmp_path."""
+    monkeypatch.chdir(workplace)
+    yield tmp_path
+    for card in workplace.glob("*/README.md"):
+        card.unlink()
+
+
+def test_what_it_writes_is_what_is_measured(there, capsys):
+    main(["good", "data", "--out", str(there / "out")])
+    table = read_predictions(there / "out" / "predictions.csv")
+    measured, checkpoint = measure(table), load_checkpoint("good")
+    pd.testing.assert_frame_equal(table, predict_folder(checkpoint, "data"))
+    told = json.loads((there / "out" / "metrics.json").read_text())
+    training = checkpoint.config["training_data"]
+    assert list(told["metrics"]) == list(measured.index)
+    for name, row in measured.iterrows():
+        found = told["metrics"][name]
+        assert found["n"] == row.n
+        assert found["method"] == row.method
+        numbers = [np.nan if found[key] is None else found[key] for key in ("value", "low", "high")]
+        assert numbers == pytest.approx([row.value, row.low, row.high], nan_ok=True)
+    assert told["data"] == training | {"name": "data"}
+    assert told["checkpoint"]["weights_sha256"] == checkpoint.config["weights_sha256"]
+    assert told["versions"]["torch"] == torch.__version__
+    card = ModelCard.load(Path("good") / "README.md")
+    values = {r.metric_name: r.metric_value for r in card.data.eval_results}
+    assert values["accuracy"] == round(measured.loc["accuracy", "value"], 6)
+    printed = capsys.readouterr().out
+    assert "Data: data/test, drawn couples, n = 6 pictures (3 happy, 3 unhappy)" in printed
+    assert "Checkpoint: good: resnet18 (spp+pmt), 64 px" in printed
+    assert f"Device: {'cuda' if torch.cuda.is_available() else 'cpu'}" in printed
+    assert f"accuracy            {measured.loc['accuracy', 'value']:.3f}" in printed
+    assert "WARNING" not in printed
+
+
+def test_results_are_named_after_checkpoint_and_split(there, monkeypatch, workplace):
+    monkeypatch.chdir(there)
+    main([str(workplace / "good"), str(workplace / "data")])
+    assert (there / "results" / "good-test" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("split", "why"),
+    [
+        ("val", "these pictures chose the epoch, and the temperature if it is not 1."),
+        ("train", "the network was trained on these pictures."),
+    ],
+)
+def test_pictures_that_decided_something_get_a_warning_and_no_card(there, capsys, split, why):
+    Path("good/README.md").write_text("older")
+    main(["good", "data", "--split", split, "--out", str(there / "out")])
+    printed = capsys.readouterr().out
+    assert f"WARNING: Too good to rely on: {why}" in printed
+    assert "No model card was written" in printed
+    assert Path("good/README.md").read_text() == "older"
+    assert json.loads((there / "out" / "metrics.json").read_text())["split"] == split
+
+
+def test_another_data_set_is_called_another(there, capsys):
+    main(["good", "mine", "--out", str(there / "out")])
+    told = "trained on another data set; pictures in both were not looked for."
+    assert told in capsys.readouterr().out
+    assert "another data set than that" in " ".join(Path("good/README.md").read_text().split())
+
+
+def test_against_another_checkpoint(there, capsys):
+    main(["good", "data", "--against", "second", "--out", str(there / "out")])
+    one, two = (predict_folder(load_checkpoint(name), "data") for name in ("good", "second"))
+    paired, printed = compare(one, two), capsys.readouterr().out
+    assert "Against: second: resnet18 (spp+pmt), 64 px, temperature 2.00 (fitted on val)" in printed
+    assert format_differences(paired) in printed
+    assert conclude(paired, one) in printed
+    told = json.loads((there / "out" / "metrics.json").read_text())
+    assert told["mcnemar"] == paired.attrs
+    assert told["against"]["name"] == "second"
+    assert told["differences"]["log-loss"]["value"] == pytest.approx(
+        paired.loc["log-loss", "value"]
+    )
+    assert "| second |" in Path("good/README.md").read_text()
+    assert not Path("second/README.md").exists()
+
+
+def test_against_one_that_was_trained_on_these_pictures(there, capsys):
+    """It is compared with, but the card does not show it."""
+    shutil.copytree("mine/test", "other/train")
+    save_random(Path("seen"), fingerprint(Path("other")), seed=2, data=Path("mine"))
+    arguments = ["good", "other", "--split", "train", "--against", "seen"]
+    main([*arguments, "--out", str(there / "out")])
+    assert "WARNING: Too good to rely on" in capsys.readouterr().out
+    assert "| seen |" not in Path("good/README.md").read_text()
+
+
+def make_paired(value, low, high):
+    paired = pd.DataFrame({"value": [value], "low": [low], "high": [high], "n": 6}, ["accuracy"])
+    paired.attrs = {"only a right": 3, "only b right": 1, "p": 0.625}
+    return paired
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (0.1, 0.02, 0.18, "clear, the first is right more often"),
+        (-0.1, -0.18, -0.02, "clear, the second is right more often"),
+        (0.1, -0.02, 0.22, "within noise"),
+        (0.0, np.nan, np.nan, "within noise"),
+    ],
+)
+def test_a_difference_is_clear_or_noise(value, low, high, verdict):
+    table = pd.DataFrame({"group": list("aabbcc")})
+    assert conclude(make_paired(value, low, high), table) == (
+        f"Accuracy {value:+.3f}: {verdict}. McNemar's test: 3 pictures that only the first has "
+        "right, 1 that only the second has, p = 0.625; it takes pictures as independent (6 here, "
+        "in 3 groups)."
+    )
+
+
+def test_differences_without_an_interval_say_so():
+    assert "not possible" in format_differences(make_paired(0.0, np.nan, np.nan))
+
+
+BAD = {
+    "no checkpoint": (["nowhere", "data"], "nowhere is no checkpoint: there is no such folder."),
+    "hollow checkpoint": (["hollow", "data"], "hollow is no checkpoint: it has no config.json."),
+    "damaged checkpoint": (
+        ["damaged", "data"],
+        "damaged/model.safetensors is not the file that was saved: it is damaged, or parts of two "
+        "checkpoints were mixed. Copy the whole folder again.",
+    ),
+    "other classes": (
+        ["moods", "data"],
+        "The checkpoint moods sorts into glad and sad; numbers are made for happy and unhappy "
+        "only.",
+    ),
+    "NaN logits": (
+        ["diverged", "mine"],
+        "The table of predictions has logits, a temperature or a threshold that is no number for "
+        "test/happy/{first} and 5 others; did the training diverge?",
+    ),
+    "no data": (["good", "nowhere"], "There is no folder nowhere."),
+    "no such split": (
+        ["good", "mine", "--split", "val"],
+        "mine has no folder val: it has test; choose one with --split.",
+    ),
+    "no split at all": (["good", "hollow"], "hollow has no folder test: it has no split."),
+    "empty folders": (
+        ["good", "empty"],
+        "empty/test/happy holds no pictures (.avif, .bmp, .gif, .heic, .jpeg, .jpg, .png, .tif, "
+        ".tiff, .webp).",
+    ),
+    "one class, one picture": (
+        ["good", "onesided"],
+        "onesided/test has no folder 'unhappy' (it has ['happy']).",
+    ),
+    "one class that can be read": (
+        ["good", "broken"],
+        "No picture in broken/test/unhappy can be read; training needs some.",
+    ),
+    "no folder to write": (
+        ["good", "mine", "--out", "file"],
+        "file is a file; --out must be a folder.",
+    ),
+    "no checkpoint to compare with": (
+        ["good", "mine", "--against", "nowhere"],
+        "nowhere is no checkpoint: there is no such folder.",
+    ),
+    "other classes to compare with": (
+        ["good", "mine", "--against", "moods"],
+        "The checkpoint moods sorts into glad and sad; numbers are made for happy and unhappy "
+        "only.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence_and_writes_nothing(there, case):
+    arguments, sentence = BAD[case]
+    first = sorted(path.name for path in Path("mine/test/happy").iterdir())[0]
+    out = [] if "--out" in arguments else ["--out", str(there / "out")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, *out])
+    assert stopped.value.code == sentence.format(first=first)
+    assert not list(there.iterdir())
+    assert not Path("good/README.md").exists()
