@@ -22,9 +22,9 @@ def fit_temperature(logits, labels):
     Logits (N, 2), labels (N,) 0 or 1 in the order of their columns. It has the least sum of
     log-losses (Guo et al. 2017, arXiv 1706.04599) and of log(temperature)**2 / 2, which is what a
     standard normal prior on its logarithm adds: next to nothing for hundreds of pictures, while
-    without it a few that are all right would be taken for proof that the network never errs. Between
-    0.05 and 20, and never with a higher log-loss here than 1. Raises ValueError for one class or no
-    picture.
+    without it a few that are all right would be taken for proof that the network never errs.
+    Between 0.05 and 20, and never with a higher log-loss here than 1. Raises ValueError for one
+    class or no picture.
     """
     logits, labels = _both_classes(logits, labels)
     margins = np.where(labels, 1, -1) * (logits[:, 1] - logits[:, 0])  # (N,), of the right class

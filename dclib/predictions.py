@@ -133,8 +133,7 @@ def read_predictions(path):
     """Read such a CSV. Raises FileNotFoundError, or ValueError as `check_predictions` does."""
     try:
         empty = dict.fromkeys(LOGITS, "")  # only there; a group may be named "nan"
-        options = {"float_precision": "round_trip", "keep_default_na": False, "na_values": empty}
-        table = pd.read_csv(path, dtype=TEXT, **options)
+        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=empty)
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is no table of predictions ({error}).") from error
     return check_predictions(table, str(path))
