@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 COARSE, FINE = 12, 96  # pixels a side of a thumbnail, and of the picture that it is made from
+GROW = 0.2  # share of its sides by which a face box is grown on all four: hair and ears look out
 
 
 class Changed(Dataset):
@@ -41,23 +42,27 @@ def with_boxes(dataset):
 def read_boxes(dataset):
     """Where the couple of each picture is: [(K, 4), ...], x0, y0, x1, y1 as shares of its sides.
 
-    From the columns body_boxes and boxes (faces) of metadata.csv, JSON in pixels. Empty (0, 4) for
-    a picture without boxes of bodies: faces alone would leave most of the couple to be seen. Raises
-    ValueError for a column that holds something else.
+    From the columns body_boxes and boxes (faces, grown by `GROW`) of metadata.csv, JSON in pixels.
+    Without it, hair alone told the classes of drawn couples apart with AUROC 0.73, because it shows
+    where the heads are; with it 0.49. Empty (0, 4) for a picture without boxes of bodies: faces
+    alone would leave most of the couple to be seen. Raises ValueError for other columns.
     """
     found = []
     columns = zip(dataset.ids, dataset.column("body_boxes"), dataset.column("boxes"), strict=True)
     for index, (name, bodies, faces) in enumerate(columns):
         try:
-            bodies, faces = (json.loads(text or "[]") for text in (bodies, faces))
-            boxes = np.array(bodies + faces if bodies else [], float).reshape(-1, 4)
+            bodies, faces = (
+                np.array(json.loads(text or "[]"), float).reshape(-1, 4) for text in (bodies, faces)
+            )
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"The boxes of {name} in metadata.csv are no JSON lists of x0, y0, x1, y1."
             ) from error
-        if len(boxes):
-            boxes = boxes / np.tile(dataset.picture(index).size, 2)
-        found.append(boxes)
+        if len(bodies):
+            sides = np.tile(faces[:, 2:] - faces[:, :2], 2)  # (K, 4)
+            grown = faces + GROW * sides * (-1, -1, 1, 1)
+            bodies = np.concatenate([bodies, grown]) / np.tile(dataset.picture(index).size, 2)
+        found.append(bodies)
     return found
 
 

@@ -111,7 +111,7 @@ def fit_folds(columns, labels, groups, folds=FOLDS, seed=0, inverse_penalty=1.0)
         columns: (N, columns), standardised here; labels: (N,) 0 or 1; groups: (N,) numbers.
         inverse_penalty: C of scikit-learn; the smaller, the flatter the fit.
 
-    Returns them (N,) and the fold of each row (N,). Raises ValueError if a class has too few groups.
+    Returns them (N,) and each row's fold (N,). Raises ValueError if a class has too few groups.
     """
     for index, name in enumerate(CLASSES):
         if len(set(groups[labels == index])) < folds:
@@ -148,7 +148,7 @@ def _columns(rows):
 
 
 def interval(labels, scores, groups, seed=0):
-    """95 % interval of the AUROC of scores (N,): whole groups are drawn with replacement (Efron 1979)."""
+    """95 % interval of the AUROC of scores (N,): groups drawn with replacement (Efron 1979)."""
     rng, n = np.random.default_rng(seed), groups.max() + 1
     places = np.unique(scores, return_inverse=True)[1]
     areas = []
