@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from dclib.pictures import PictureError, read_picture
 
 CLASSES = ("happy", "unhappy")
-DRAWN = "demo drawings"  # the `source` of pictures that dclib.demo made
+DRAWN = "demo drawings"  # how the `source` of pictures that dclib.demo made begins
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"}
 
@@ -145,7 +145,7 @@ def fingerprint(root):
             name = path.relative_to(root).as_posix()
             digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
             row = rows.get(path.relative_to(root / split).as_posix(), {})
-            drawn += row.get("source") == DRAWN
+            drawn += (row.get("source") or "").startswith(DRAWN)
     kind = {0: "photographs", sum(n.values()): DRAWN}.get(drawn, "photographs and drawings")
     return {"kind": kind, "name": root.name, "n": n, "sha256": digest.hexdigest()}
 

@@ -26,7 +26,8 @@ from dclib.data import CLASSES, DRAWN, splits_of
 from dclib.drawing import Person, Scene, draw_scene
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
-SHORTCUTS = ("mark", "brightness")
+SHORTCUTS = ("mark", "brightness", "source")
+WARM_PRINTS = f"{DRAWN}, warm prints"  # the second source of the planted fault "source"
 
 # How much each cue weighs in the couple's mood. A covered cue counts nothing.
 CUES = {
@@ -98,7 +99,9 @@ def sample_scene(seed, index, shortcut=None):
 
     Even pictures are happy, odd ones unhappy; pictures 2k and 2k + 1 show the same couple.
     `shortcut` plants a fault that audits should find: "mark" puts a disc into the corner of every
-    unhappy picture, "brightness" darkens the unhappy pictures. Raises ValueError for other names.
+    unhappy picture, "brightness" darkens the unhappy pictures, "source" takes 85 % of the unhappy
+    pictures and 15 % of the happy ones from a second source, `WARM_PRINTS`, whose pictures have a
+    warm tone. Raises ValueError for other names.
     """
     if shortcut is not None and shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut must be one of {SHORTCUTS} or None, not {shortcut!r}.")
@@ -111,6 +114,8 @@ def sample_scene(seed, index, shortcut=None):
     bystanders = tuple(_sample_bystander(rng) for _ in range(rng.choice(3, p=[0.5, 0.3, 0.2])))
     light = str(rng.choice(list(LIGHTS), p=[0.4, 0.2, 0.2, 0.2]))
     brightness, warmth = LIGHTS[light]
+    lot = np.random.default_rng([seed, 2, index]).random()  # of its own: the scene stays as it is
+    printed = shortcut == "source" and lot < (0.15, 0.85)[label]
     scene = Scene(
         couple=couple,
         bystanders=bystanders,
@@ -121,10 +126,11 @@ def sample_scene(seed, index, shortcut=None):
         brightness=brightness
         * rng.uniform(0.92, 1.08)
         * (0.8 if shortcut == "brightness" and label == 1 else 1),
-        warmth=warmth * rng.uniform(0.5, 1),
+        warmth=warmth * rng.uniform(0.5, 1) + (2.5 if printed else 0),
         mark=shortcut == "mark" and label == 1,
     )
     attributes = {"label": CLASSES[label], "group": f"drawn-{seed}-{group:05d}"}
+    attributes["source"] = WARM_PRINTS if printed else DRAWN
     attributes |= _tags(scene, light, looks, covers)
     return scene, attributes | {f"cue_{name}": round(value, 4) for name, value in cues.items()}
 
@@ -237,8 +243,9 @@ def _render_one(folder, index, seed, size, shortcut):
         "file_name": file_name,
         "label": attributes.pop("label"),
         "group": attributes.pop("group"),
+        "source": attributes.pop("source"),
     }
-    row |= {"source": DRAWN, "licence": "MIT", "author": "dclib.demo", "url": ""}
+    row |= {"licence": "MIT", "author": "dclib.demo", "url": ""}
     row |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
     row |= {name: json.dumps(_to_pixels(value, size)) for name, value in boxes.items()}
     return row | attributes

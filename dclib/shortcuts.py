@@ -86,7 +86,7 @@ def probe(rows, seed=0):
     scores, groups = guess(rows, seed)
     unknown = sum(not row.get("group") for row in rows)
     names, columns = _columns(rows)
-    low, high = _interval(labels, scores, groups, seed)
+    low, high = interval(labels, scores, groups, seed)
     alone = {name: roc_auc_score(labels, columns[:, i]) for i, name in enumerate(names)}
     counts = Counter(CLASSES[label] for label in labels)
     area = roc_auc_score(labels, scores)
@@ -101,18 +101,32 @@ def guess(rows, seed=0):
     labels, (_, columns) = np.array([CLASSES.index(row["label"]) for row in rows]), _columns(rows)
     told = [row.get("group") or f"row {i}" for i, row in enumerate(rows)]
     groups = np.unique(told, return_inverse=True)[1]
+    return fit_folds(columns, labels, groups, seed=seed)[0], groups
+
+
+def fit_folds(columns, labels, groups, folds=FOLDS, seed=0, inverse_penalty=1.0):
+    """Log-odds of "unhappy" by logistic regressions that never saw the row's group.
+
+    Args:
+        columns: (N, columns), standardised here; labels: (N,) 0 or 1; groups: (N,) numbers.
+        inverse_penalty: C of scikit-learn; the smaller, the flatter the fit.
+
+    Returns them (N,) and each row's fold (N,). Raises ValueError if a class has too few groups.
+    """
     for index, name in enumerate(CLASSES):
-        if len(set(groups[labels == index])) < FOLDS:
+        if len(set(groups[labels == index])) < folds:
             raise ValueError(
-                f"The probe needs {FOLDS} independent {name} pictures or more; gather more first."
+                f"The probe needs {folds} independent {name} pictures or more; gather more first."
             )
-    scores = np.zeros(len(rows))
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(columns, labels, groups):
-        model = make_pipeline(StandardScaler(), LogisticRegression())
+    scores, fold = np.zeros(len(labels)), np.zeros(len(labels), int)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for number, (train, test) in enumerate(splitter.split(columns, labels, groups)):
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000)
+        )
         model.fit(columns[train], labels[train])
-        scores[test] = model.decision_function(columns[test])
-    return scores, groups
+        scores[test], fold[test] = model.decision_function(columns[test]), number
+    return scores, fold
 
 
 def _columns(rows):
@@ -133,8 +147,8 @@ def _columns(rows):
     return list(values), np.stack(list(values.values()), axis=1)
 
 
-def _interval(labels, scores, groups, seed):
-    """95 % interval of the AUROC: whole groups are drawn with replacement (Efron 1979)."""
+def interval(labels, scores, groups, seed=0):
+    """95 % interval of the AUROC of scores (N,): groups drawn with replacement (Efron 1979)."""
     rng, n = np.random.default_rng(seed), groups.max() + 1
     places = np.unique(scores, return_inverse=True)[1]
     areas = []

@@ -134,7 +134,7 @@ def test_the_interval_is_that_of_many_drawn_sets(seed):
     expected = np.quantile(areas, (0.025, 0.975))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shortcuts, "DRAWS", 20)
-        assert shortcuts._interval(labels, scores, groups, seed) == pytest.approx(expected)
+        assert shortcuts.interval(labels, scores, groups, seed) == pytest.approx(expected)
 
 
 def test_copies_make_no_interval_narrower():
