@@ -222,7 +222,7 @@ def holm(p):
 
 
 def format_slices(frame):
-    """Lines of text: tag, value, n, accuracy and gap with their intervals, p after Holm, verdict."""
+    """Lines of text: tag, value, n, accuracy and gap with intervals, p after Holm, verdict."""
     tags, values = (max(map(len, [name, *frame[name]])) for name in ("tag", "value"))
     head = f"{'tag':{tags}}  {'value':{values}}     n  accuracy (95 % interval)"
     lines = [f"{head}   gap (95 % interval)         p, Holm  verdict"]
