@@ -60,10 +60,14 @@ def group_interval(hits, counted, groups):
     return share, round(n), *wilson_interval(share * effective, effective)
 
 
+def proportion(correct, n):
+    """`Accuracy` of so many right ones among n."""
+    return Accuracy(correct / n, n, *wilson_interval(correct, n))
+
+
 def accuracy(logits, labels):
     """`Accuracy` of logits (N, classes) against labels (N,)."""
-    correct, n = int((logits.argmax(1) == labels).sum()), len(labels)
-    return Accuracy(correct / n, n, *wilson_interval(correct, n))
+    return proportion(int((logits.argmax(1) == labels).sum()), len(labels))
 
 
 @torch.inference_mode()

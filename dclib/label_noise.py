@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dclib.data import CLASSES
+from dclib.evaluate import proportion
 from dclib.predictions import by_seed, check_predictions, probabilities
 
 DRAWS = 1000
@@ -114,6 +115,16 @@ def flip_labels(labels, share, seed=0):
     chosen = np.random.default_rng(seed).permutation(len(labels))[: round(share * len(labels))]
     flipped[chosen] = True
     return [_other(name) if f else name for name, f in zip(labels, flipped, strict=True)], flipped
+
+
+def score_suspects(suspects, wrong):
+    """Two lines: precision and recall of suspects where the ids of all wrong labels are known."""
+    hits = int(suspects["id"].isin(wrong).sum())
+    found = (
+        proportion(hits, len(suspects)) if len(suspects) else "undefined, as there are no suspects"
+    )
+    recall = proportion(hits, len(wrong)) if wrong else "undefined, as no label is wrong"
+    return f"{hits} of {len(suspects)} suspects are wrong: precision {found}\nrecall {recall}"
 
 
 def save_suspects(suspects, path):
