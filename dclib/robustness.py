@@ -22,7 +22,7 @@ from dclib.metrics import Scored, proportion_interval
 from dclib.predictions import LOGITS, make_table
 from dclib.sweeps import change_picture, choose_levels, input_size, prepare, reference_of
 
-BATCH = 16  # pictures in memory, and in one pass: some are of 768 px
+BATCH = 32  # pictures in memory
 PICKS = ("temperature", "threshold")
 
 

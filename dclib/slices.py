@@ -96,7 +96,7 @@ def _to_tag(values):
     told = values[values != ""]
     distinct = set(told)
     if len(distinct) < 2:
-        return None, "one value only" if distinct else "no value"
+        return None, "fewer than two values"
     if told.str.match(r"\[.*\]$").all():
         return None, "lists, such as boxes"
     numbers = pd.to_numeric(told, errors="coerce")
