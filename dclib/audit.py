@@ -236,10 +236,12 @@ def check_sources(root, split, train, seed=0):
 
 
 def _can_leave_out(sets, split, source):
-    """Whether both classes are there in it, and without it in train and val."""
+    """Whether it has both classes in the split, train has them without it, and val has pictures."""
     there = {name: np.array(sets[name].column("source")) == source for name in sets}
-    wanted = [(split, there[split]), ("train", ~there["train"]), ("val", ~there["val"])]
-    return all(len(set(sets[n].labels.numpy()[w].tolist())) == len(CLASSES) for n, w in wanted)
+    asked, left = sets[split].labels[there[split]], sets["train"].labels[~there["train"]]
+    return len(set(asked.tolist())) == len(set(left.tolist())) == len(CLASSES) and any(
+        ~there["val"]
+    )
 
 
 def answer(checkpoint, dataset, change):

@@ -113,7 +113,7 @@ def match_levels(levels, labels):
     wanted = np.zeros(len(levels))
     for label in set(labels.tolist()):
         members = np.flatnonzero(labels == label)
-        ranks = levels[members].argsort().argsort()
+        ranks = levels[members].argsort(kind="stable").argsort()
         wanted[members] = np.quantile(levels, (ranks + 0.5) / len(members), method="hazen")
     return wanted / np.maximum(levels, 1)
 

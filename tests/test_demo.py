@@ -16,7 +16,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from dclib import demo, drawing
 from dclib.canvas import Canvas
-from dclib.demo import CUES, render_couples, sample_scene
+from dclib.data import DRAWN, fingerprint
+from dclib.demo import CUES, WARM_PRINTS, render_couples, sample_scene
 from dclib.drawing import draw_scene
 
 
@@ -186,6 +187,38 @@ def test_brightness_gap_is_planted():
 
     assert 0.93 < gap(None) < 1.07
     assert gap("brightness") > 1.15
+
+
+def test_a_second_source_with_a_look_of_its_own_is_planted():
+    plain, planted = (
+        [sample_scene(2, index, shortcut) for index in range(400)] for shortcut in (None, "source")
+    )
+    for (scene, told), (other, told_too) in zip(plain, planted, strict=True):
+        printed = told_too["source"] == WARM_PRINTS
+        assert told["source"] == DRAWN and told_too["source"] in (DRAWN, WARM_PRINTS)
+        warmth = scene.warmth + 2.5 * printed
+        assert other == replace(scene, warmth=warmth)  # nothing else is drawn differently
+        assert told_too == told | {"source": told_too["source"]}
+    printed = np.array([told["source"] == WARM_PRINTS for _, told in planted])
+    assert printed[1::2].mean() == pytest.approx(0.85, abs=0.06)
+    assert printed[::2].mean() == pytest.approx(0.15, abs=0.06)
+
+
+def test_pictures_of_both_planted_sources_are_called_drawn(tmp_path):
+    root = render_couples(tmp_path / "two", n=36, size=32, shortcut="source")
+    rows = list(csv.DictReader((root / "train" / "metadata.csv").read_text().splitlines()))
+    assert {row["source"] for row in rows} == {DRAWN, WARM_PRINTS}
+    assert fingerprint(root)["kind"] == DRAWN
+    red, blue = (
+        [
+            np.asarray(Image.open(root / "train" / row["file_name"]))[..., channel].mean()
+            for row in rows
+        ]
+        for channel in (0, 2)
+    )
+    printed = np.array([row["source"] == WARM_PRINTS for row in rows])
+    ratio = np.array(red) / np.array(blue)
+    assert np.median(ratio[printed]) > 1.2 * np.median(ratio[~printed])
 
 
 def test_unknown_shortcut():

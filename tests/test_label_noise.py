@@ -1,0 +1,203 @@
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+from cleanlab.count import estimate_joint
+from cleanlab.filter import find_label_issues
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dclib.data import CLASSES
+from dclib.label_noise import (
+    confident_class,
+    estimate_noise,
+    find_suspects,
+    flip_labels,
+    noise_share,
+    save_suspects,
+)
+
+
+def make_predictions(labels, margins, seeds=1, groups=None, fold=0):
+    """A table: labels (N,) of 0 and 1, margins (N,) or (S, N), the log-odds of "unhappy"."""
+    margins = np.broadcast_to(margins, (seeds, len(labels)))
+    rows = [
+        {
+            "id": f"test/{i:04d}.jpg",
+            "label": CLASSES[label],
+            "group": f"g{i if groups is None else groups[i]}",
+            "source": "",
+            "seed": seed,
+            "fold": fold,
+            "logit_happy": -margins[seed, i] / 2,
+            "logit_unhappy": margins[seed, i] / 2,
+            "temperature": 1.0,
+            "threshold": 0.5,
+        }
+        for seed in range(seeds)
+        for i, label in enumerate(labels)
+    ]
+    return pd.DataFrame(rows)
+
+
+def random_answers(n, seed, wrong=0.15, sharpness=3):
+    """Labels of which a share is wrong, and log-odds that know the truth more or less."""
+    rng = np.random.default_rng(seed)
+    truth = np.r_[0, 0, 1, 1, rng.integers(2, size=n - 4)]
+    margins = sharpness * (2 * truth - 1) + rng.normal(0, 3, n)
+    return np.where(rng.random(n) < wrong, 1 - truth, truth), margins
+
+
+def probs_of(margins):
+    unhappy = 1 / (1 + np.exp(-margins))
+    return np.stack([1 - unhappy, unhappy], 1)
+
+
+@given(st.integers(0, 10**6), st.integers(8, 300), st.floats(0, 0.4), st.floats(-1, 4))
+def test_suspects_and_their_order_are_those_of_cleanlab(seed, n, wrong, sharpness):
+    labels, margins = random_answers(n, seed, wrong, sharpness)
+    if len(set(labels)) < 2:
+        return
+    found = find_suspects(make_predictions(labels, margins))
+    for rank in ("normalized_margin", "self_confidence"):
+        expected = find_label_issues(
+            labels,
+            probs_of(margins),
+            filter_by="confident_learning",
+            return_indices_ranked_by=rank,
+            n_jobs=1,
+        )
+        assert found["id"].tolist() == [f"test/{i:04d}.jpg" for i in expected]
+    assert found["rank"].tolist() == list(range(1, len(found) + 1))
+    assert (found["margin"].diff().dropna() >= 0).all()
+
+
+@given(st.integers(0, 10**6), st.integers(20, 300))
+def test_the_share_of_wrong_labels_is_that_of_cleanlab(seed, n):
+    labels, margins = random_answers(n, seed)
+    joint = estimate_joint(labels, probs_of(margins))  # of counts rounded to whole pictures
+    assert noise_share(labels, probs_of(margins)) == pytest.approx(
+        1 - np.trace(joint), abs=1.01 / n
+    )
+
+
+def test_confident_classes_by_hand():
+    labels = np.array([0, 0, 1, 1])
+    probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.1, 0.9]])
+    # thresholds: happy (0.9 + 0.2) / 2 = 0.55, unhappy (0.4 + 0.9) / 2 = 0.65
+    assert confident_class(labels, probs).tolist() == [0, 1, 0, 1]
+    assert confident_class(labels, np.full((4, 2), 0.5)).tolist() == [0] * 4  # sure of both, a tie
+    unsure = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.45, 0.55]])
+    assert confident_class(labels, unsure).tolist() == [0, 0, 1, -1]
+
+
+def test_wrong_labels_are_found_first_and_the_share_is_right():
+    labels, margins = random_answers(400, 0, wrong=0, sharpness=12)
+    names, flipped = flip_labels([CLASSES[label] for label in labels], 0.05, seed=1)
+    table = make_predictions([CLASSES.index(name) for name in names], margins)
+    found = find_suspects(table)
+    bad = {f"test/{i:04d}.jpg" for i in np.flatnonzero(flipped)}
+    assert len(bad) == 20
+    assert len(bad & set(found["id"])) >= 18
+    assert set(found["id"][:15]) <= bad
+    assert (found["suggested"] != found["label"]).all()
+    assert found["prob"].between(0.5, 1).all()
+    rate = estimate_noise(table)
+    assert rate.low < 0.05 < rate.high and rate.n == 400
+    assert str(rate).startswith(f"about {rate.share:.1%} of 400 labels are wrong (95 % interval")
+
+
+def test_the_interval_of_the_share_knows_groups():
+    labels, margins = random_answers(100, 3)
+    alone = estimate_noise(make_predictions(labels, margins))
+    groups = np.tile(np.arange(100), 4)
+    copies = make_predictions(np.tile(labels, 4), np.tile(margins, 4), groups=groups)
+    grouped = estimate_noise(copies)
+    assert grouped.share == pytest.approx(alone.share)
+    assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.2)
+
+
+def test_probabilities_are_averaged_over_seeds():
+    labels = np.array([0, 0, 1, 1])
+    margins = np.array([[-3, 5, 0.3, 0.3], [-3, 0.2, 0.3, 0.3], [-3, -0.2, 0.3, 0.3]])
+    (found,) = find_suspects(make_predictions(labels, margins, seeds=3)).to_dict("records")
+    prob = np.mean(1 / (1 + np.exp(-margins[:, 1])))
+    assert found == {
+        "id": "test/0001.jpg",
+        "label": "happy",
+        "suggested": "unhappy",
+        "prob": pytest.approx(prob),
+        "margin": pytest.approx(1 - 2 * prob),
+        "rank": 1,
+        "n_seeds": 2,
+    }
+
+
+def test_the_temperature_counts():
+    labels, margins = random_answers(60, 5)
+    table = make_predictions(labels, margins)
+    sharp = make_predictions(labels, margins * 4).assign(temperature=4.0)
+    pd.testing.assert_frame_equal(find_suspects(table), find_suspects(sharp))
+
+
+def test_answers_that_may_have_seen_the_labels_are_refused():
+    labels, margins = random_answers(40, 0)
+    table = make_predictions(labels, margins, fold=-1)
+    for use in (find_suspects, estimate_noise):
+        with pytest.raises(ValueError, match="may have been trained on these labels"):
+            use(table)
+        use(table, unseen=True)
+
+
+def test_a_group_in_two_folds_is_refused():
+    labels, margins = random_answers(40, 0)
+    table = make_predictions(labels, margins, groups=np.arange(40) // 2)
+    find_suspects(table)
+    table.loc[5, "fold"] = 3
+    with pytest.raises(ValueError, match="Group 'g2' is in several folds of seed 0"):
+        find_suspects(table)
+    table["fold"] = [0, 1] * 20
+    with pytest.raises(ValueError, match="in several folds"):
+        find_suspects(table)
+
+
+def test_another_seed_may_have_other_folds():
+    labels, margins = random_answers(40, 0)
+    table = make_predictions(labels, margins, seeds=2, groups=np.arange(40) // 2)
+    find_suspects(table.assign(fold=table["seed"]))
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="All labels are the same"):
+        find_suspects(make_predictions([0, 0, 0], np.zeros(3)))
+
+
+@given(st.integers(0, 200), st.floats(0, 1), st.integers(0, 99))
+def test_flips_are_counted_and_known(n, share, seed):
+    labels = [CLASSES[i % 3 == 0] for i in range(n)]
+    new, flipped = flip_labels(labels, share, seed)
+    assert flipped.sum() == round(share * n)
+    assert [a != b for a, b in zip(labels, new, strict=True)] == flipped.tolist()
+    assert set(new) <= set(CLASSES)
+
+
+def test_flips_of_another_seed_are_others():
+    labels = ["happy"] * 100
+    assert flip_labels(labels, 0.2, 0)[0] == flip_labels(labels, 0.2, 0)[0]
+    assert flip_labels(labels, 0.2, 0)[0] != flip_labels(labels, 0.2, 1)[0]
+    with pytest.raises(ValueError, match="between 0 and 1, not 5"):
+        flip_labels(labels, 5)
+
+
+def test_a_person_decides_and_decisions_are_never_overwritten(tmp_path):
+    labels, margins = random_answers(100, 1)
+    found = find_suspects(make_predictions(labels, margins))
+    path = save_suspects(found, tmp_path / "new" / "suspects.csv")
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["id"] for row in rows] == found["id"].tolist()
+    assert {row["decision"] for row in rows} == {""}
+    path.write_text("decided")
+    with pytest.raises(FileExistsError, match="may hold decisions"):
+        save_suspects(found, path)
+    assert path.read_text() == "decided"
