@@ -10,7 +10,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from dclib.data import CLASSES
-from dclib.evaluate import group_interval, wilson_interval
+from dclib.evaluate import wilson_interval
+from dclib.intervals import group_interval
 
 TEMPERATURES = (0.05, 20.0)
 LEAST = 30  # pictures that must be answered before a share of mistakes is believed

@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.stats import norm
 
@@ -35,29 +34,6 @@ def wilson_interval(correct, n, confidence=0.95):
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = (z2 * (share * (1 - share) / n + z2 / (4 * n**2))) ** 0.5 / (1 + z2 / n)
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
-
-
-def group_interval(hits, counted, groups):
-    """(share, n, low, high) of hits among those counted, both (seeds, N) bool, means over seeds.
-
-    Wilson's interval with n divided by the design effect of groups (N,), whole numbers from 0
-    (Kish 1965): the variance of the share from sums over groups, divided by that of independent
-    pictures, but at least 1. NaN where a seed counts no picture.
-    """
-    sizes = counted.sum(1, keepdims=True)
-    n = float(sizes.mean())
-    if sizes.min() == 0:
-        return np.nan, round(n), np.nan, np.nan
-    shares = (hits & counted).sum(1, keepdims=True) / sizes
-    share = float(shares.mean())
-    sums = np.bincount(groups, (counted * (hits - shares) / sizes).mean(0))
-    g = len(np.unique(groups[counted.any(0)]))
-    if 0 < share < 1 and g > 1:
-        effect = np.square(sums).sum() * g / (g - 1) / (share * (1 - share) / n)
-        effective = n / max(1.0, effect)
-    else:  # all alike: how much groups agree cannot be seen, so each counts once
-        effective = min(n, g)
-    return share, round(n), *wilson_interval(share * effective, effective)
 
 
 def proportion(correct, n):

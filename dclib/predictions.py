@@ -26,8 +26,8 @@ from dclib.data import CLASSES, CoupleFolder, make_loader
 from dclib.evaluate import predict_logits
 
 LOGITS = [f"logit_{name}" for name in CLASSES]
-COLUMNS = ["id", "label", "group", "source", "seed", "fold", *LOGITS, "temperature", "threshold"]
-TEXT = dict.fromkeys(("id", "label", "group", "source"), str)
+TEXT, NUMBERS = ["id", "label", "group", "source"], [*LOGITS, "temperature", "threshold"]
+COLUMNS = [*TEXT, "seed", "fold", *NUMBERS]
 
 
 def predict_folder(checkpoint, root, split="test", batch_size=32):
@@ -65,14 +65,18 @@ def make_table(dataset, logits, seed=-1, fold=-1, temperature=1.0, threshold=0.5
     return check_predictions(table.assign(temperature=temperature, threshold=threshold))
 
 
-def probabilities(table, calibrated=True):
-    """Probability of the second class, "unhappy", by row: (N,) in [0, 1].
+def margins(table, calibrated=True):
+    """Log-odds of the second class, "unhappy", by row: (N,).
 
     Of the logits as they are if not `calibrated`.
     """
     temperature = table["temperature"] if calibrated else 1.0
-    margins = ((table[LOGITS[1]] - table[LOGITS[0]]) / temperature).to_numpy(float)
-    return np.exp(-np.logaddexp(0, -margins))  # no overflow, whatever the margin
+    return ((table[LOGITS[1]] - table[LOGITS[0]]) / temperature).to_numpy(float)
+
+
+def probabilities(table, calibrated=True):
+    """Probability of "unhappy", by row: (N,) in [0, 1]."""
+    return np.exp(-np.logaddexp(0, -margins(table, calibrated)))  # no overflow
 
 
 def answers(table, calibrated=True):
@@ -88,34 +92,34 @@ def by_seed(table):
 def check_predictions(table, name="The table of predictions"):
     """Return the table if everything that reads it can rely on it.
 
-    Raises ValueError, in one sentence, for missing columns, no rows, a label that is no class,
-    logits that are no numbers, a picture twice in a seed, seeds with different pictures, and a
-    temperature or threshold that is none.
+    Raises ValueError, in one sentence, for missing columns, no rows, a label that is no class, a
+    picture without id or group, logits, a temperature or a threshold that are no numbers, a
+    temperature that is not positive, a picture twice in a seed, and seeds with different pictures.
     """
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ValueError(f"{name} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}.")
     if not len(table):
         raise ValueError(f"{name} has no rows.")
-    odd = table[~table["label"].isin(CLASSES)]
-    if len(odd):
-        raise ValueError(f"{name} has the label {odd['label'].iloc[0]!r} for {odd['id'].iloc[0]}.")
-    numbers = table[[*LOGITS, "temperature", "threshold"]].to_numpy(float)
-    odd = table[~np.isfinite(numbers).all(1) | (table["temperature"] <= 0)]
-    if len(odd):
-        raise ValueError(
-            f"{name} has logits, a temperature or a threshold that is no number for "
-            f"{odd['id'].iloc[0]} and {len(odd) - 1} others; did the training diverge?"
-        )
-    twice = table[table.duplicated(["id", "seed"])]
-    if len(twice):
-        raise ValueError(
-            f"{name} has {twice['id'].iloc[0]} twice for seed {twice['seed'].iloc[0]}, "
-            f"{len(twice)} such rows in all; every picture counts once."
-        )
-    uses = table.groupby("id").agg(seeds=("seed", "size"), labels=("label", "nunique"))
-    if (uses["seeds"] < table["seed"].nunique()).any() or (uses["labels"] > 1).any():
-        raise ValueError(f"{name} has seeds that do not agree on the pictures and their labels.")
+    unnamed = table[["id", "group", "seed"]].isna() | (table[["id", "group", "seed"]] == "")
+    numbers = table[NUMBERS].apply(pd.to_numeric, errors="coerce")
+    faults = {
+        "no id, group or seed (what belongs to nothing is a group by its id)": unnamed.any(axis=1),
+        f"a label that is neither {' nor '.join(CLASSES)}": ~table["label"].isin(CLASSES),
+        "logits, a temperature or a threshold that is no number (did the training diverge?)": (
+            ~np.isfinite(numbers).all(axis=1)
+        ),
+        "a temperature that is not positive": numbers["temperature"] <= 0,
+        "a picture that is there before, with the same seed": table.duplicated(["id", "seed"]),
+    }
+    for fault, found in faults.items():
+        if found.any():
+            where = ", ".join(f"{key} {table.loc[found, key].iloc[0]!r}" for key in ("id", "label"))
+            raise ValueError(f"{name} has {fault}: {found.sum()} rows, the first is {where}.")
+    uses = table.groupby("id")[["seed", "label", "group"]].nunique()
+    lacking = uses["seed"] < table["seed"].nunique()
+    if (lacking | (uses["label"] > 1) | (uses["group"] > 1)).any():
+        raise ValueError(f"{name} has seeds that differ in pictures, or in their labels or groups.")
     return table
 
 
@@ -132,8 +136,8 @@ def save_predictions(table, path):
 def read_predictions(path):
     """Read such a CSV. Raises FileNotFoundError, or ValueError as `check_predictions` does."""
     try:
-        empty = dict.fromkeys(LOGITS, "")  # only there; a group may be named "nan"
-        table = pd.read_csv(path, dtype=TEXT, keep_default_na=False, na_values=empty)
+        types = dict.fromkeys(TEXT, str)
+        table = pd.read_csv(path, dtype=types, keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is no table of predictions ({error}).") from error
     return check_predictions(table, str(path))

@@ -280,13 +280,13 @@ def duplicate(table):
     [
         (
             duplicate,
-            "The table of predictions has test/happy/0.jpg twice for seed -1, 1 such rows in all; "
-            "every picture counts once.",
+            "The table of predictions has a picture that is there before, with the same seed: 1 "
+            "rows, the first is id 'test/happy/0.jpg', label 'happy'.",
         ),
         (
             lambda table: table.assign(logit_happy=np.nan),
             "The table of predictions has logits, a temperature or a threshold that is no number "
-            "for test/happy/0.jpg and 39 others; did the training diverge?",
+            "(did the training diverge?): 40 rows, the first is id 'test/happy/0.jpg', label 'happy'.",
         ),
         (lambda table: table[:0], "The table of predictions has no rows."),
     ],

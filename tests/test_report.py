@@ -195,8 +195,8 @@ BAD = {
     ),
     "NaN logits": (
         ["diverged", "mine"],
-        "The table of predictions has logits, a temperature or a threshold that is no number for "
-        "test/happy/{first} and 5 others; did the training diverge?",
+        "The table of predictions has logits, a temperature or a threshold that is no number "
+        "(did the training diverge?): 6 rows, the first is id 'test/happy/{first}', label 'happy'.",
     ),
     "no data": (["good", "nowhere"], "There is no folder nowhere."),
     "no such split": (

@@ -1,0 +1,152 @@
+"""95 % intervals for other groups of pictures, given the network (see dclib.metrics).
+
+Groups (a couple, a series of photos) vary as wholes, within strata: those with happy pictures only,
+with unhappy ones only, with both. So the shares of the classes are taken as chosen, which they are.
+How often each interval covers the true value: benchmarks/results/coverage.json.
+"""
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from dclib.evaluate import wilson_interval
+
+CONFIDENCE = 0.95
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+NOTHING = (np.nan, np.nan)
+
+
+def strata(groups, labels):
+    """The stratum of each group (G,): 1 without unhappy pictures, 2 without happy ones, 3 both.
+
+    `groups` (N,) are whole numbers from 0, `labels` (N,) bool.
+    """
+    happy, unhappy = (np.bincount(groups, labels == label) > 0 for label in (False, True))
+    return happy + 2 * unhappy
+
+
+def freedom(kinds):
+    """Degrees of freedom of a variance within strata (G,): groups less strata."""
+    return len(kinds) - len(np.unique(kinds))
+
+
+def draw_times(kinds, draws, rng):
+    """How often each group is drawn (D, G): with replacement, as many in each stratum as it has."""
+    times = np.zeros((draws, len(kinds)))
+    for kind in np.unique(kinds):
+        (members,) = np.nonzero(kinds == kind)
+        n = len(members)
+        drawn = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
+        times[:, members] = np.bincount(drawn.ravel(), minlength=draws * n).reshape(draws, n)
+    return times
+
+
+def _within(sums, kinds):
+    """Sums over groups (G,) less the mean of their stratum, and the variance of their total."""
+    sizes = np.bincount(kinds)
+    means = np.bincount(kinds, sums) / np.maximum(sizes, 1)
+    rest = sums - means[kinds]
+    return rest, (np.square(rest) * (sizes / np.maximum(sizes - 1, 1))[kinds]).sum()
+
+
+def group_interval(hits, counted, groups, kinds=None):
+    """(share, n, low, high) of hits among those counted, both (seeds, N) bool, means over seeds.
+
+    The variance is that of a ratio, from sums over groups (Cochran 1977, section 6.3) within the
+    strata `kinds` (G,), default one; see `effective_interval`. NaN where a seed counts no picture.
+    """
+    sizes = counted.sum(1, keepdims=True)
+    n = float(sizes.mean())
+    if sizes.min() == 0:
+        return np.nan, round(n), *NOTHING
+    shares = (hits & counted).sum(1, keepdims=True) / sizes
+    kinds = np.zeros(groups.max() + 1, int) if kinds is None else kinds
+    sums = np.bincount(groups, (counted * (hits - shares) / sizes).mean(0))
+    there = np.unique(groups[counted.any(0)])
+    share, (_, variance) = float(shares.mean()), _within(sums, kinds)
+    ends = effective_interval(share, variance, n, len(there), freedom(kinds[there]))
+    return share, round(n), *ends
+
+
+def effective_interval(share, variance, n, n_groups, free):
+    """Wilson's interval (1927) of a share whose variance is known from groups.
+
+    Its n is the number of independent pictures that would vary as much (Kish 1965), times (z / t)^2
+    for a variance with few degrees of freedom (Korn and Graubard 1998; Franco et al. 2019,
+    doi 10.1093/jssam/smy019), but no more than 4 n. Where nothing varies each group counts once.
+    """
+    if 0 < share < 1 and free > 0:
+        effective = share * (1 - share) / max(variance, share * (1 - share) / (4 * n))
+        effective *= (norm.ppf(TAILS[1]) / student.ppf(TAILS[1], free)) ** 2
+    else:
+        effective = min(n, n_groups)
+    return wilson_interval(share * effective, effective, CONFIDENCE)
+
+
+def logit_interval(value, drawn, n_groups, free):
+    """Symmetric log-odds about a value in (0, 1), from draws (D,).
+
+    Half as wide as the middle 68 % of the draws, times Student's t: their percentiles are too
+    narrow, their standard deviation is spoiled by few draws at 1. A value of 0 or 1, where nothing
+    varies, has the Wilson interval of n_groups successes or failures.
+    """
+    least = 0.25 / n_groups**2  # keeps draws at 0 and 1 finite
+    if not least < value < 1 - least:
+        low, high = wilson_interval(round(value) * n_groups, n_groups, CONFIDENCE)
+        return min(low, value), max(high, value)
+    drawn = logit(np.clip(drawn, least, 1 - least))
+    below, above = np.nanquantile(drawn, norm.cdf((-1, 1)))
+    reach = student.ppf(TAILS[1], free) * np.sqrt(n_groups / free) * (above - below) / 2
+    return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
+
+
+def difference_interval(value, drawn, n_groups, free, skewed=False):
+    """Of a difference that was found, from draws (D,) of it: symmetric, by Student's t.
+
+    `skewed`: percentiles of the draws that are as far out (Hesterberg 2015, arXiv 1411.5279). NaN
+    if all draws are the same, as how much a difference would vary cannot be seen then.
+    """
+    reach = student.ppf(TAILS, free) * np.sqrt(n_groups / free)
+    spread = np.std(drawn, ddof=1)
+    if not spread > 0:
+        return NOTHING
+    return tuple(np.quantile(drawn, norm.cdf(reach)) if skewed else value + reach * spread)
+
+
+def mean_interval(scores, groups, kinds):
+    """Of the mean of skewed scores (N,) of at least 0: Student's t on a cubic scale.
+
+    Hall 1992 (On the removal of skewness by transformation, JRSS B 54, 221): where a few large
+    losses decide, an interval that is symmetric, even in the logarithm, misses high means.
+    """
+    mean = scores.mean()
+    rest, variance = _within(np.bincount(groups, scores - mean) / len(scores), kinds)
+    if variance <= (1e-12 * mean) ** 2:
+        return NOTHING
+    skew = np.mean(rest**3) / np.mean(rest**2) ** 1.5 / np.sqrt(len(rest))
+    ends = student.ppf(TAILS[::-1], freedom(kinds))
+    if abs(skew) > 1e-6:
+        ends = 3 / skew * (np.cbrt(1 + skew * (ends - skew / 6)) - 1)
+    low, high = mean - ends * np.sqrt(variance)
+    return float(max(low, 0.0)), float(high)
+
+
+def ece_interval(gaps, noise, steps=81):
+    """Of the sum of |gaps| (K,), which noise makes too high in any sample, by inverting a test.
+
+    The interval holds the sums t for which the sum that was found is among the middle 95 % of those
+    drawn with true gaps in the proportions that were found, widened by the noise's variance, which
+    sum up to t, and noise (D, K). For t so small that hardly less could be found without any gap,
+    it is the lower 95 % (as in Feldman and Cousins 1998), so that no interval is empty.
+    """
+    found, pure = np.abs(gaps).sum(), np.abs(noise).sum(1)
+    along = np.copysign(np.sqrt(np.square(gaps) + noise.var(0)), gaps)
+    along /= np.abs(along).sum()
+    little, reach = np.quantile(pure, (0.25, TAILS[1]))  # no sum is further than `reach` from t
+    sums = np.linspace(max(0.0, found - reach), max(found, little) + reach, steps)
+    tails = (TAILS[0], CONFIDENCE, TAILS[1])
+    drawn = [np.abs(t * along + noise).sum(1) for t in sums]  # (steps, D)
+    low, most, high = np.quantile(drawn, tails, axis=1)
+    held = np.where(low < little, found <= most, (low <= found) & (found <= high))
+    return float(sums[held].min()), float(sums[held].max())
