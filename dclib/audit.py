@@ -112,7 +112,7 @@ class Audit:
                 self.title,
                 *map(str, self.checks),
                 f"A warning needs an AUROC above {HIGH} or {DROP} accuracy lost, and an interval "
-                f"of {CONFIDENCE:.0%} (Bonferroni, {len(NAMES)} checks) without chance.",
+                f"of {100 * CONFIDENCE:.0f} % (Bonferroni, {len(NAMES)} checks) without chance.",
                 end if found else nothing,
             ]
         )

@@ -82,7 +82,7 @@ def test_a_network_that_reads_nothing_is_found_innocent(draw):
     assert text.startswith("reader on None/test, n = 80 pictures (40 happy, 40 unhappy) in 40")
     assert "Nothing was found by 4 checks" in text
     assert "source left out: left out, no settings for the trainings" in text
-    assert "99% (Bonferroni, 5 checks)" in text
+    assert "99 % (Bonferroni, 5 checks)" in text
 
 
 def test_a_mark_in_the_corner_is_found_with_and_without_the_network(draw):

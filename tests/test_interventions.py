@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from dclib import interventions
 from dclib.augment import EvalTransform
 from dclib.data import CoupleFolder
 from dclib.demo import render_couples
@@ -24,6 +25,7 @@ from dclib.interventions import (
     thumbnails,
     with_boxes,
 )
+from dclib.shortcuts import fit_folds
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,20 @@ def test_a_pair_is_hidden_by_the_boxes_of_both_and_the_shape_tells_nothing(tmp_p
 
     assert area(own) > 0.6
     assert abs(area(pairs) - 0.5) < 0.1
+
+
+def test_hair_that_looks_out_of_the_boxes_would_tell_where_the_heads_are(tmp_path, monkeypatch):
+    root = render_couples(tmp_path / "data", 500, seed=4, size=48, splits={"test": 1})
+    dataset = CoupleFolder(root, "test")
+    labels, groups = dataset.labels.numpy(), np.arange(500) % 250
+
+    def area(grow):
+        monkeypatch.setattr(interventions, "GROW", grow)
+        columns = thumbnails(dataset, read_boxes(dataset))
+        return roc_auc_score(labels, fit_folds(columns, labels, groups, inverse_penalty=0.01)[0])
+
+    assert area(0) > 0.62
+    assert abs(area(GROW) - 0.5) < 0.08
 
 
 def test_thumbnails_see_the_surroundings_only(dataset):
