@@ -286,7 +286,8 @@ def duplicate(table):
         (
             lambda table: table.assign(logit_happy=np.nan),
             "The table of predictions has logits, a temperature or a threshold that is no number "
-            "(did the training diverge?): 40 rows, the first is id 'test/happy/0.jpg', label 'happy'.",
+            "(did the training diverge?): 40 rows, the first is id 'test/happy/0.jpg', label "
+            "'happy'.",
         ),
         (lambda table: table[:0], "The table of predictions has no rows."),
     ],
