@@ -86,7 +86,9 @@ def plot_sweeps(frame, columns=3):
         raise ValueError(f"Only {len(LINES)} models can be told apart, not {len(models)}.")
     columns = min(columns, len(kinds))
     rows = -(-len(kinds) // columns)
-    size = (8 if columns > 1 else 4.5, 2 * rows + 0.4)
+    names = 5 if columns > 1 else 3  # in a row of the legend
+    above = 0.12 + 0.18 * -(-(len(models) + 2) // names)
+    size = (8 if columns > 1 else 4.5, 2 * rows + above)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
     for axis in axes.flat[len(kinds) :]:
         axis.set_axis_off()
@@ -96,9 +98,7 @@ def plot_sweeps(frame, columns=3):
         axis.set_ylabel("accuracy", fontsize=8)
     axes[0, 0].set_ylim(min(0.45, frame["low"].min()), 1.01)
     sns.despine(fig)
-    names = 5 if columns > 1 else 3  # in a row
-    lines = -(-len(curves) // names)
-    fig.tight_layout(rect=(0, 0, 1, 1 - (0.12 + 0.18 * lines) / size[1]))
+    fig.tight_layout(rect=(0, 0, 1, 1 - above / size[1]))
     fig.legend(handles=curves, ncols=names, loc="upper center", frameon=False, fontsize=8)
     return fig
 
