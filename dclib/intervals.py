@@ -85,40 +85,40 @@ def effective_interval(share, variance, n, n_groups, free):
 
 
 def logit_interval(value, drawn, n_groups, free):
-    """Symmetric log-odds about a value in (0, 1), from draws (D,).
+    """Of a value in (0, 1), from draws (D,): log-odds by Student's t.
 
-    Half as wide as the middle 68 % of the draws, times Student's t: their percentiles are too
-    narrow, their standard deviation is spoiled by few draws at 1. A value of 0 or 1, where nothing
-    varies, has the Wilson interval of n_groups successes or failures.
+    Their standard error is that of a normal distribution with the same 10th and 90th percentile:
+    the standard deviation of the draws is spoiled by few of them at 1, and their own percentiles
+    are too narrow. A value of 0 or 1 has Wilson's interval of n_groups successes or failures. NaN
+    if all draws are the same.
     """
     least = 0.25 / n_groups**2  # keeps draws at 0 and 1 finite
     if not least < value < 1 - least:
         low, high = wilson_interval(round(value) * n_groups, n_groups, CONFIDENCE)
         return min(low, value), max(high, value)
-    drawn = logit(np.clip(drawn, least, 1 - least))
-    below, above = np.nanquantile(drawn, norm.cdf((-1, 1)))
-    reach = student.ppf(TAILS[1], free) * np.sqrt(n_groups / free) * (above - below) / 2
-    return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
-
-
-def difference_interval(value, drawn, n_groups, free, skewed=False):
-    """Of a difference that was found, from draws (D,) of it: symmetric, by Student's t.
-
-    `skewed`: percentiles of the draws that are as far out (Hesterberg 2015, arXiv 1411.5279). NaN
-    if all draws are the same, as how much a difference would vary cannot be seen then.
-    """
-    reach = student.ppf(TAILS, free) * np.sqrt(n_groups / free)
-    spread = np.std(drawn, ddof=1)
-    if not spread > 0:
+    away = logit(np.quantile(np.clip(drawn, least, 1 - least), (0.1, 0.9))) - logit(value)
+    error = np.sqrt(np.square(away).mean() * n_groups / free) / norm.ppf(0.9)
+    if error < 1e-9:
         return NOTHING
-    return tuple(np.quantile(drawn, norm.cdf(reach)) if skewed else value + reach * spread)
+    low, high = expit(logit(value) + student.ppf(TAILS, free) * error)
+    return float(low), float(high)
+
+
+def difference_interval(value, drawn, n_groups, free):
+    """Of a difference, from draws (D,) of it: Student's t. NaN if all draws are the same."""
+    error = np.std(drawn, ddof=1) * np.sqrt(n_groups / free)
+    if error < 1e-12:
+        return NOTHING
+    low, high = value + student.ppf(TAILS, free) * error
+    return float(low), float(high)
 
 
 def mean_interval(scores, groups, kinds):
     """Of the mean of skewed scores (N,) of at least 0: Student's t on a cubic scale.
 
     Hall 1992 (On the removal of skewness by transformation, JRSS B 54, 221): where a few large
-    losses decide, an interval that is symmetric, even in the logarithm, misses high means.
+    losses decide, an interval that is symmetric, even in the logarithm, misses high means. NaN if
+    nothing varies within strata.
     """
     mean = scores.mean()
     rest, variance = _within(np.bincount(groups, scores - mean) / len(scores), kinds)

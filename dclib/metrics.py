@@ -38,9 +38,8 @@ from dclib.predictions import answers, by_seed, check_predictions, margins, prob
 DRAWS, CHUNK, BINS = 2000, 250, 10
 PROPORTIONS = ("accuracy", "recall happy", "recall unhappy", "precision happy", "precision unhappy")
 RATES = {"balanced accuracy": 0, "F1 happy": 0, "F1 unhappy": 0, "MCC": -1}  # least possible
-RANKINGS = ("AUROC", "average precision")
-METRICS = ("accuracy", "balanced accuracy", *PROPORTIONS[1:], *list(RATES)[1:], *RANKINGS)
-METRICS += ("log-loss", "Brier", "ECE")
+METRICS = ("accuracy", "balanced accuracy", *PROPORTIONS[1:], *list(RATES)[1:])
+METRICS += ("AUROC", "average precision", "log-loss", "Brier", "ECE")
 METHODS = dict.fromkeys(METRICS, "bootstrap") | dict.fromkeys(PROPORTIONS, "Wilson")
 METHODS["log-loss"] = "Hall"
 
@@ -89,8 +88,7 @@ def compare(a, b, draws=DRAWS, seed=0):
         drawn = drawn_a[name] - drawn_b[name]
         drawn = drawn[np.isfinite(drawn)]
         if first.fewest > 1 and np.isfinite(value) and len(drawn) > 1:
-            of = (value, drawn, first.n_groups, freedom(first.kinds))
-            low, high = difference_interval(*of, skewed=name in RANKINGS)
+            low, high = difference_interval(value, drawn, first.n_groups, freedom(first.kinds))
         rows[name] = {"value": value, "low": low, "high": high, "n": first.n}
     result = pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
     if len(sets_a) == len(sets_b) == 1:
@@ -121,7 +119,7 @@ class Scored:
         self.order = np.argsort(self.margins, kind="stable")
         steps = np.diff(self.margins[self.order], prepend=-np.inf)
         self.starts = np.flatnonzero(steps > 0)  # of equal answers, in that order
-        edges = np.quantile(self.probs, np.linspace(0, 1, BINS + 1)[1:-1])
+        edges = np.sort(self.probs)[np.arange(1, BINS) * self.n // BINS]  # least of each bin
         bins = np.searchsorted(np.unique(edges), self.probs, side="right")
         self.in_bin = np.eye(BINS)[bins]  # (N, BINS)
 
@@ -172,7 +170,7 @@ class Scored:
         return (weights * (self.probs - self.labels)) @ self.in_bin / weights.sum(1, keepdims=True)
 
     def doubts(self):
-        """Mean variance of a label in each bin by the network, as squares of gaps: (BINS,)."""
+        """Variance of a gap by one more picture in each bin, as the network sees it: (BINS,)."""
         doubt = np.maximum(self.probs * (1 - self.probs), 1 / self.n)
         return doubt @ self.in_bin / np.maximum(self.in_bin.sum(0), 1) / self.n**2
 
@@ -254,12 +252,13 @@ def _interval(sets, name, value, drawn):
 def format_metrics(measured):
     """Lines of text: metric, value, 95 % interval, n."""
     seeds = (measured["seed_low"] < measured["seed_high"]).any()
-    lines = [f"{'metric':18}  value  {'95 % interval':14} {'n':>6}" + ("  seeds" if seeds else "")]
+    head = f"{'metric':18}  value  {'95 % interval':14} {'n':>5}"
+    lines = [head + ("  seeds" if seeds else "")]
     for name, row in measured.iterrows():
         interval = f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "not possible"
         value = f"{row.value:5.3f}" if np.isfinite(row.value) else "  -  "
         spread = f"  {row.seed_low:.3f} to {row.seed_high:.3f}" if seeds else ""
-        lines.append(f"{name:18}  {value}  {interval:14} {row.n:6}{spread}")
+        lines.append(f"{name:18}  {value}  {interval:14} {row.n:5}{spread}")
     return "\n".join(lines)
 
 
@@ -267,13 +266,9 @@ def side_by_side(tables, draws=DRAWS):
     """{name: table} -> a DataFrame of "value (low to high)": a row a metric, a column a name."""
     columns = {}
     for name, table in tables.items():
-        measured = measure(table, draws)
-        columns[name] = [_cell(row) for row in measured.itertuples()]
+        columns[name] = []
+        for row in measure(table, draws).itertuples():
+            interval = f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "no interval"
+            told = f"{row.value:.3f} ({interval})" if np.isfinite(row.value) else "-"
+            columns[name].append(told)
     return pd.DataFrame(columns, index=pd.Index(METRICS, name="metric"))
-
-
-def _cell(row):
-    if not np.isfinite(row.value):
-        return "-"
-    ends = f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "no interval"
-    return f"{row.value:.3f} ({ends})"

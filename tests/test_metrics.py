@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
+from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 from sklearn import metrics as sk
@@ -13,9 +14,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from dclib.data import CLASSES
 from dclib.intervals import (
-    difference_interval,
     effective_interval,
     group_interval,
+    logit_interval,
     mean_interval,
     strata,
 )
@@ -84,8 +85,8 @@ def by_scikit_learn(probs, unhappy, weights):
 
 
 def ece_by_loop(probs, unhappy, weights):
-    """The ECE picture by picture; bins are cut at the tenths of the probabilities."""
-    cuts = sorted(set(np.quantile(probs, np.linspace(0, 1, 11)[1:-1]).tolist()))
+    """The ECE picture by picture; bins begin with every tenth part of the sorted pictures."""
+    cuts = {sorted(probs)[k * len(probs) // 10] for k in range(1, 10)}
     bins = {}
     for prob, label, weight in zip(probs, unhappy, weights, strict=True):
         bins.setdefault(sum(cut <= prob for cut in cuts), []).append((prob, label, weight))
@@ -93,18 +94,18 @@ def ece_by_loop(probs, unhappy, weights):
     return sum(gaps) / sum(weights)
 
 
+@settings(max_examples=25)  # scikit-learn takes its time
 @given(scored_pictures())
 def test_every_metric_is_that_of_scikit_learn(pictures):
     margins, unhappy, weights = pictures
     scored = Scored(make_table(margins, unhappy))
-    drawn = np.stack([np.ones(len(weights)), weights]).astype(float)
-    found = scored.metrics(drawn)
-    assert list(found) and set(found) == set(METRICS)
-    for row, of in enumerate(drawn):
-        expected = by_scikit_learn(scored.probs, unhappy, of)
-        expected["ECE"] = ece_by_loop(scored.probs, unhappy, of)
-        for name in METRICS:
-            assert found[name][row] == pytest.approx(expected[name], abs=1e-9, nan_ok=True), name
+    found = scored.metrics(np.stack([np.ones(len(weights)), weights]))
+    expected = by_scikit_learn(scored.probs, unhappy, weights)
+    expected["ECE"] = ece_by_loop(scored.probs, unhappy, weights)
+    assert set(found) == set(METRICS)
+    for name in METRICS:
+        assert found[name][1] == pytest.approx(expected[name], abs=1e-9, nan_ok=True), name
+        assert found[name][0] == pytest.approx(scored.metrics()[name][0], nan_ok=True)
 
 
 def test_ece_by_hand():
@@ -135,6 +136,7 @@ def test_copies_of_pictures_in_a_group_change_nothing(size):
     assert (apart["high"] - apart["low"] < 0.7 * (one["high"] - one["low"])).all()
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_proportions_of_pairs_by_a_sandwich_and_by_statsmodels(seed):
     table = simulate(np.random.default_rng(seed), 40, size=2, common=0.5)
@@ -227,16 +229,15 @@ def test_perfect_answers_are_not_certain():
         0.9124, abs=1e-4
     )
     losses = found.loc[["Brier", "ECE"]]
-    assert ((losses["low"] >= 0) & (losses["low"] < losses["high"])).all()
-    assert np.isnan(found.loc["log-loss", "low"])  # all losses are the same
-    assert found.loc["ECE", "high"] > 0.001  # ten bins without a mistake prove little
+    assert (losses["low"] == 0).all() and (losses["high"] > 0.01).all()
+    assert np.isnan(found.loc["log-loss", "low"])  # all the same: how much a mistake costs is open
 
 
 def test_one_answer_to_everything():
     found = measure(make_table(np.zeros(40), np.arange(40) % 2 == 1), 100)
     assert found.loc["recall unhappy", ["value", "high"]].tolist() == [1, 1]
     assert found.loc["recall happy", ["value", "low"]].tolist() == [0, 0]
-    assert found.loc["AUROC", ["value", "low", "high"]].tolist() == pytest.approx([0.5] * 3)
+    assert found.loc["AUROC", "value"] == 0.5 and np.isnan(found.loc["AUROC", "low"])
     assert found.loc[["precision happy", "MCC"], "value"].isna().all()
     low, high = found.loc["accuracy", ["low", "high"]]
     assert low < 0.5 < high and high - low < 0.2
@@ -308,6 +309,7 @@ def test_calibrated_or_not():
     assert (measure(table, 50).loc[losses, "value"] != plain.loc[losses, "value"]).all()
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_mcnemar_is_that_of_statsmodels(seed):
     rng = np.random.default_rng(seed)
@@ -365,19 +367,21 @@ def test_seeds_are_compared_without_mcnemar():
     assert found.attrs == {} and np.isfinite(found.loc["accuracy", "low"])
 
 
-def test_a_difference_of_percentiles_is_as_far_out_as_students():
-    drawn = np.random.default_rng(0).normal(2, 3, 100_000)
-    plain = difference_interval(2, drawn, 10, 9)
-    assert difference_interval(2, drawn, 10, 9, skewed=True) == pytest.approx(plain, rel=0.02)
-    assert plain[1] - 2 == pytest.approx(3 * student.ppf(0.975, 9) * np.sqrt(10 / 9), rel=0.01)
+def test_logit_interval_of_normal_draws_is_that_of_student():
+    drawn = expit(np.random.default_rng(0).normal(1, 0.5, 100_000))
+    found = logit_interval(expit(1), drawn, 12, 10)
+    expected = student.interval(0.95, 10, 1, 0.5 * np.sqrt(12 / 10))
+    assert found == pytest.approx(expit(expected), abs=0.002)
+    shifted = logit_interval(expit(1.3), drawn, 12, 10)  # draws that are biased widen it
+    assert np.ptp(logit(shifted)) > np.ptp(logit(found))
 
 
-SETS = 120
+SETS = 300
 
 
 @pytest.fixture(scope="module")
 def coverage():
-    """Share of 120 drawn data sets whose intervals hold the truth: of metrics, of differences."""
+    """Share of 300 drawn data sets whose intervals hold the truth: of metrics, of differences."""
     rng = np.random.default_rng(0)
     truths = [Scored(simulate(rng, 100_000, a, 2, 0.4)).metrics() for a in (0.85, 0.75)]
     truths = [pd.Series({name: value[0] for name, value in t.items()}) for t in truths]
@@ -386,27 +390,27 @@ def coverage():
         rng = np.random.default_rng([7, index])
         a, b = (simulate(rng, 120, accuracy, 2, 0.4) for accuracy in (0.85, 0.75))
         found, difference = measure(a, 120, index), compare(a, b, 120, index)
-        truth, gap = truths[0][found.index], (truths[0] - truths[1])[difference.index]
-        alone.append((found["low"] <= truth) & (truth <= found["high"]))
-        paired.append((difference["low"] <= gap) & (gap <= difference["high"]))
+        gap = (truths[0] - truths[1])[difference.index]
+        alone.append(truths[0][found.index].between(found["low"], found["high"]))
+        paired.append(gap.between(difference["low"], difference["high"]))
     return pd.concat(alone, axis=1).mean(axis=1), pd.concat(paired, axis=1).mean(axis=1)
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_intervals_hold_the_truth_as_often_as_they_say(coverage, which):
-    """Standard error 2 points; benchmarks/coverage.py measures it well."""
-    assert coverage[which].between(0.89, 0.995).all(), coverage[which]
+    """Standard error 1.3 points; benchmarks/coverage.py measures it well."""
+    assert coverage[which].between(0.91, 0.99).all(), coverage[which]
 
 
 def test_lines_of_metrics():
     unhappy = np.arange(100) % 2 == 1
     table = make_table(np.where(unhappy, 1, -1) * np.where(np.arange(100) < 10, -1, 1), unhappy)
     lines = format_metrics(measure(table, 100)).split("\n")
-    assert lines[0] == "metric              value  95 % interval       n"
-    assert lines[1].startswith("accuracy            0.900  0.82") and lines[1].endswith("    100")
+    assert lines[0] == "metric              value  95 % interval      n"
+    assert lines[1].startswith("accuracy            0.900  0.82") and lines[1].endswith("   100")
     assert len({len(line) for line in lines}) == 1 and len(lines) == 1 + len(METRICS)
     one_class = format_metrics(measure(table[unhappy], 20))
-    assert "recall happy          -    not possible        0" in one_class
+    assert "recall happy          -    not possible       0" in one_class
     seeds = format_metrics(measure(pd.concat(make_seeds()), 20)).split("\n")
     assert seeds[0].endswith("  seeds") and " to " in seeds[1][45:]
 
