@@ -79,9 +79,11 @@ class Check:
     def __str__(self):
         if not self.n:
             return f"{self.name}: left out, {self.says}."
+        interval = f"95 % interval {self.low:.2f} to {self.high:.2f}"
+        interval = interval if np.isfinite(self.low) else "no interval"  # nothing varies
         return (
             f"{self.name}: {self.verdict}. {self.says}: {self.measure} {self.value:.2f} "
-            f"(95 % interval {self.low:.2f} to {self.high:.2f}, n = {self.n})."
+            f"({interval}, n = {self.n})."
         )
 
 
