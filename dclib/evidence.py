@@ -1,0 +1,247 @@
+"""Which region switches on which neuron, and what that does to the verdict: exact, not estimated.
+
+The head is a maximum over bins, a small perceptron and a BatchNorm that folds into the last layer.
+In eval mode, with m_f the maximum of one bin of one channel, found at the cell c(f):
+
+    z_n      = b_n + sum_f T_nf,          T_nf = sum_p W_nfp psi_p(m_f)     input of neuron n's ReLU
+    R_n(c)   = sum of T_nf over the maxima found at cell c                  region map of neuron n
+    logit_k  = b'_k + sum_n w'_kn relu(z_n)                                 BatchNorm folded
+    E_k(c)   = sum of w'_kn R_n(c) over the neurons that are on             evidence map of class k
+
+so that logit_k = const_k + sum_c E_k(c), and the margin likewise, in log-odds. psi_p are the two
+halves of the power mean transform, or m itself without it. The maps are also the integrated
+gradients (Sundararajan et al., arXiv 1703.01365) of z from an empty feature map, in closed form: a
+maximum does not change its place when the map is scaled.
+
+What they do not say: gates and maxima are held as they are in this picture, so that a cell's number
+is not what would happen without it (`dclib.faithfulness.leave_one_out` is); a cell is where a
+feature fired, not why: it has seen up to 899 pixels around it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dclib.pmt import power_mean_transform
+
+RECEPTIVE_FIELD = 899  # pixels a side that one cell of ResNet-34's last map has seen
+BRANCHES = {"spp+pmt": ("log", "log squared"), "spp": ("maximum",), "resnet34": ("mean",)}
+
+
+@dataclass(frozen=True)
+class FoldedHead:
+    """A network's head in float32 with its BatchNorm folded into the last layer.
+
+    `weights`: lin1's, one (bins, P * C, 100) a level; `bias` (100,); `last` (2, 100) and `offset`
+    (2,), the folded last layer; `scale`, `shift` (100,), the BatchNorm; `unfolded` (2, 100), the
+    last layer as trained; `noise`, the relative variance that dropout gives a neuron. A copy: it
+    does not follow the network's later training. C is the feature map's channels, P the branches.
+    """
+
+    weights: tuple[Tensor, ...]
+    bias: Tensor
+    last: Tensor
+    offset: Tensor
+    scale: Tensor
+    shift: Tensor
+    unfolded: Tensor
+    noise: float
+    stage: str
+    levels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a batch's logits are made of; all in log-odds unless said otherwise.
+
+    Attributes:
+        logits: (B, 2), rebuilt from the parts below.
+        const: (B, 2), what the biases give.
+        maps: (B, 2, h, w), evidence of each class; `const` + the sum over cells = `logits`.
+        neuron_maps: (B, 100, h, w), what each cell adds to each neuron's input z.
+        z: (B, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0.
+        contributions: (B, 2, 100), what each neuron adds to each logit; 0 where it is off.
+        budget: (B, 2, L, P), the sum over cells again, by pyramid level and branch.
+        channels: (B, 2, C), the same by channel of the feature map.
+        margin_sd: (B,), standard deviation of the margin under the head's dropout.
+    """
+
+    logits: Tensor
+    const: Tensor
+    maps: Tensor
+    neuron_maps: Tensor
+    z: Tensor
+    contributions: Tensor
+    budget: Tensor
+    channels: Tensor
+    margin_sd: Tensor
+    stage: str
+    levels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    def of_margin(self, quantity):
+        """Unhappy minus happy of a quantity (B, 2, ...), by name: (B, ...)."""
+        values = getattr(self, quantity)
+        return values[:, self.classes.index("unhappy")] - values[:, self.classes.index("happy")]
+
+    @property
+    def margin(self):
+        """Log-odds for unhappy (B,)."""
+        return self.of_margin("logits")
+
+    @property
+    def margin_map(self):
+        """What each cell adds to the log-odds for unhappy (B, h, w)."""
+        return self.of_margin("maps")
+
+    @property
+    def masses(self):
+        """Sum of the margin map's positive cells and of its negative ones: (B,), (B,)."""
+        cells = self.margin_map.flatten(1)
+        return cells.clamp(min=0).sum(1), cells.clamp(max=0).sum(1)
+
+    @property
+    def branches(self):
+        """Names of the P branches of `budget`."""
+        return BRANCHES[self.stage]
+
+
+def fold_head(model, temperature=1.0):
+    """The head of a `DeepConnection` of any stage and dtype, ready for `find_evidence`.
+
+    `temperature` divides the logits, and with them all evidence, as in `predict_photo`.
+    """
+    head, levels = model.head, model.levels if model.stage != "resnet34" else (1,)
+    state = {name: value.detach().float() for name, value in head.state_dict().items()}
+    scale = state["bn1.weight"] / torch.sqrt(state["bn1.running_var"] + head.bn1.eps)
+    shift = state["bn1.bias"] - state["bn1.running_mean"] * scale
+    unfolded = state["lin2.weight"] / temperature
+    p = head.dropout.p
+    return FoldedHead(
+        weights=_by_bin(state["lin1.weight"], levels, len(BRANCHES[model.stage])),
+        bias=state["lin1.bias"],
+        last=unfolded * scale,
+        offset=state["lin2.bias"] / temperature + unfolded @ shift,
+        scale=scale,
+        shift=shift,
+        unfolded=unfolded,
+        noise=p / (1 - p) / head.samples,
+        stage=model.stage,
+        levels=levels,
+        classes=model.classes,
+    )
+
+
+def _by_bin(weights, levels, branches):
+    """lin1's weights (100, P * C * bins) as one (bins, P * C, 100) a level, copied once."""
+    bins = [n * n for n in levels]
+    channels = weights.shape[1] // branches // sum(bins)
+    split = weights.unflatten(1, (branches, -1)).split([channels * n for n in bins], dim=2)
+    by_level = [part.unflatten(2, (channels, n)) for part, n in zip(split, bins, strict=True)]
+    return tuple(part.permute(3, 1, 2, 0).flatten(1, 2).contiguous() for part in by_level)
+
+
+@torch.no_grad()
+def find_evidence(head, feature_map):
+    """Everything that `Evidence` holds, of a batch, without a gradient.
+
+    Args:
+        head: from `fold_head`, or a `DeepConnection`, which is then folded first.
+        feature_map: (B, C, h, w), from `dclib.gradcam.extract_features`.
+
+    Computed in float32 (float64 for a folded head in float64). Raises ValueError for a map that is
+    not (B, C, h, w) with the network's channels.
+    """
+    head = head if isinstance(head, FoldedHead) else fold_head(head)
+    channels = head.weights[0].shape[1] // len(BRANCHES[head.stage])
+    if feature_map.dim() != 4 or feature_map.shape[1] != channels or not feature_map.numel():
+        shape = tuple(feature_map.shape)
+        raise ValueError(f"feature_map must be (B, {channels}, h, w), not {shape}.")
+    with torch.autocast(feature_map.device.type, enabled=False):
+        return _split(head, feature_map.to(head.bias.dtype))
+
+
+def _split(head, feature_map):
+    b, _, h, w = feature_map.shape
+    regions = feature_map.new_zeros(b, len(head.bias), h * w)  # R, (B, 100, h * w)
+    pooled = []
+    for n, weights in zip(head.levels, head.weights, strict=True):
+        values, placed, cells = _place(feature_map, n, head.stage)
+        found = torch.bmm(placed.flatten(1, 2), weights)  # (bins, B * window, 100)
+        found = found.unflatten(1, (b, -1)).permute(1, 3, 0, 2).flatten(2)
+        regions.index_add_(2, cells, found)  # (B, 100, bins * window) -> (B, 100, h * w)
+        pooled.append(values)
+    z = head.bias + regions.sum(2)  # (B, 100)
+    active = head.last * (z > 0)[:, None]  # (B, 2, 100), the folded last layer of this picture
+    contributions = head.last * z.clamp(min=0)[:, None]
+    const = head.offset + active @ head.bias
+    parts = [_sum_bins(*pair, active) for pair in zip(head.weights, pooled, strict=True)]
+    by_part = torch.stack(parts, 2).unflatten(3, (len(BRANCHES[head.stage]), -1))  # (B, 2, L, P, C)
+    neurons = z.clamp(min=0) * head.scale + head.shift
+    return Evidence(
+        logits=head.offset + contributions.sum(2),
+        const=const,
+        maps=(active @ regions).unflatten(2, (h, w)),
+        neuron_maps=regions.unflatten(2, (h, w)),
+        z=z,
+        contributions=contributions,
+        budget=by_part.sum(4),
+        channels=by_part.sum((2, 3)),
+        margin_sd=_dropout_sd(head, neurons),
+        stage=head.stage,
+        levels=head.levels,
+        classes=head.classes,
+    )
+
+
+def _place(feature_map, n, stage):
+    """One level's transformed maxima, alone and at the place where each was found.
+
+    Returns values (bins, B, P * C), placed (bins, B, window, P * C), zero but at the maximum's
+    place in its bin, and the cell of each (bin, place), (bins * window,). A mean has no such
+    place: every cell has its share in it.
+    """
+    b, c, h, w = feature_map.shape
+    if stage == "resnet34":
+        shares = feature_map.flatten(2) / (h * w)  # (B, C, h * w)
+        cells = torch.arange(h * w, device=feature_map.device)
+        return shares.sum(2)[None], shares.transpose(1, 2)[None], cells
+    maxima, winners = F.adaptive_max_pool2d(feature_map, n, return_indices=True)  # (B, C, n, n)
+    values = maxima.flatten(1)
+    if stage == "spp+pmt":
+        values = power_mean_transform(values)
+    values = values.view(b, -1, n * n).permute(2, 0, 1)  # (bins, B, P * C)
+    top, height = _windows(h, n, feature_map.device)
+    left, width = _windows(w, n, feature_map.device)
+    place = (winners // w - top[:, None]) * width + winners % w - left  # within the bin
+    place = place.flatten(2).permute(2, 0, 1).repeat(1, 1, values.shape[2] // c)  # as values
+    placed = values.new_zeros(n * n, b, height * width, values.shape[2])
+    placed.scatter_(2, place[:, :, None], values[:, :, None])
+    rows = (top[:, None] + torch.arange(height, device=top.device)).clamp(max=h - 1)  # (n, height)
+    columns = (left[:, None] + torch.arange(width, device=top.device)).clamp(max=w - 1)
+    cells = rows[:, None, :, None] * w + columns[None, :, None, :]  # (n, n, height, width)
+    return values, placed, cells.flatten()
+
+
+def _windows(size, n, device):
+    """Where the n bins along an axis of `size` cells begin (n,), and the cells of the longest."""
+    index = torch.arange(n, device=device)
+    starts = index * size // n
+    ends = -((index + 1) * -size // n)
+    return starts, int((ends - starts).max())
+
+
+def _sum_bins(weights, values, active):
+    """What each transformed channel of a level adds to each logit: (B, 2, P * C)."""
+    gains = active.flatten(0, 1) @ weights.transpose(1, 2)  # (bins, B * 2, P * C)
+    return (gains.unflatten(1, active.shape[:2]) * values[:, :, None]).sum(0)
+
+
+def _dropout_sd(head, neurons):
+    """sqrt(sum_n (dw_n h_n)^2 p / (1 - p) / K), K masks averaged: (B, 100) -> (B,)."""
+    difference = head.unfolded[head.classes.index("unhappy")]
+    difference = difference - head.unfolded[head.classes.index("happy")]
+    return ((difference * neurons) ** 2).sum(1).mul(head.noise).sqrt()

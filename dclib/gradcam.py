@@ -1,0 +1,131 @@
+"""Grad-CAM (Selvaraju et al., arXiv 1610.02391) and HiResCAM (Draelos & Carin, arXiv 2011.08891).
+
+Both are gradients of a score at the last convolution's output, so the backbone runs once, without a
+graph, and only the head is differentiated: all targets together, in float32 whatever the dtype of
+the network. Nothing is hooked, and the network is left as it was found.
+
+    feature_map = extract_features(model, images)     # (B, C, h, w)
+    cams = grad_cam(model, feature_map)               # (B, T, h, w), signed
+    shown = upsample(cams.positive, images.shape[2:])
+
+Grad-CAM averages the gradient over the map, which is exact for global average pooling only. Behind
+a pyramid it can light places that the network did not use; HiResCAM, and `dclib.evidence`, do not.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+METHODS = ("grad-cam", "hirescam")
+
+
+@dataclass(frozen=True)
+class Cams:
+    """Maps of one or more targets, as computed: signed, one value a cell, never rescaled.
+
+    `maps` (B, T, h, w) float32; `logits` (B, n_classes) float32; `targets` names T scores.
+    """
+
+    maps: Tensor
+    logits: Tensor
+    targets: tuple[str, ...]
+    method: str
+
+    @property
+    def positive(self):
+        """What Grad-CAM as published shows: ReLU of the maps. All zero means no evidence."""
+        return self.maps.clamp(min=0)
+
+    def __getitem__(self, target):
+        """The maps (B, h, w) of one target, by name."""
+        return self.maps[:, self.targets.index(target)]
+
+
+def grad_cam(model, feature_map, targets=("happy", "unhappy"), method="grad-cam"):
+    """What each cell of the feature map adds to a score, by its gradient. Returns `Cams`.
+
+        Grad-CAM: sum_k mean_ij(dy / dA_kij) * A_kij       HiResCAM: sum_k (dy / dA_kij) * A_kij
+
+    Args:
+        model: a `DeepConnection`, of any stage, dtype and mode, frozen or not.
+        feature_map: (B, C, h, w), from `extract_features`.
+        targets: scores y before the softmax: class names, or "margin" (unhappy minus happy).
+
+    Works under no_grad, inference_mode and autocast. Raises ValueError for other targets or
+    methods, and for a feature map that is not (B, C, h, w).
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, not {method!r}.")
+    weights = target_weights(model.classes, targets).to(feature_map.device)  # (T, n_classes)
+    if feature_map.dim() != 4:
+        raise ValueError(f"feature_map must be (B, C, h, w), not {tuple(feature_map.shape)}.")
+    with torch.inference_mode(False), torch.enable_grad():
+        n = len(feature_map)
+        copies = feature_map.detach().float().repeat(len(weights), 1, 1, 1)  # (T * B, C, h, w)
+        logits = head_logits(model, copies.requires_grad_())  # every target has a copy of its own
+        scores = (logits.unflatten(0, (-1, n)) * weights[:, None]).sum()
+        (gradient,) = torch.autograd.grad(scores, copies)
+    if method == "grad-cam":
+        gradient = gradient.mean((2, 3), keepdim=True)  # (T * B, C, h, w) -> (T * B, C, 1, 1)
+    maps = (gradient * copies.detach()).sum(1).unflatten(0, (-1, n))  # (T, B, h, w)
+    return Cams(maps.transpose(0, 1), logits[:n].detach(), tuple(targets), method)
+
+
+def extract_features(model, images):
+    """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32.
+
+    The images may be of any floating dtype; the network computes in its own.
+    """
+    dtype = next(model.parameters()).dtype
+    with eval_mode(model), torch.no_grad():
+        return model.forward_features(images.to(dtype)).float()
+
+
+def head_logits(model, feature_map):
+    """Logits of the head in eval mode and float32: (B, C, h, w) -> (B, n_classes).
+
+    The gradient reaches the feature map, never the parameters.
+    """
+    state = {name: _wide(value) for name, value in model.head.state_dict().items()}
+    with eval_mode(model), torch.autocast(feature_map.device.type, enabled=False):
+        return functional_call(model.head, state, model.pool(feature_map.float()))
+
+
+def _wide(tensor):
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+
+
+def target_weights(classes, targets):
+    """What each target is of the logits: names -> (T, n_classes).
+
+    >>> target_weights(("happy", "unhappy"), ("happy", "margin"))
+    tensor([[ 1.,  0.],
+            [-1.,  1.]])
+    """
+    units = dict(zip(classes, torch.eye(len(classes)), strict=True))
+    known = units | {"margin": units["unhappy"] - units["happy"]}
+    unknown = [target for target in targets if target not in known]
+    if unknown or not targets:
+        raise ValueError(f"targets must be some of {tuple(known)}, not {tuple(targets)}.")
+    return torch.stack([known[target] for target in targets])
+
+
+@contextmanager
+def eval_mode(model):
+    """The model in eval mode; afterwards every part is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def upsample(maps, size):
+    """Maps at the size of the picture, bilinear as published: (B, T, h, w) -> (B, T, H, W)."""
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
