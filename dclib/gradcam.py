@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., arXiv 1610.02391) and HiResCAM (Draelos & Carin, arXiv 2011.08891).
+"""Grad-CAM (Selvaraju et al., arXiv 1610.02391) and HiResCAM (Draelos et al., arXiv 2011.08891).
 
 Both are gradients of a score at the last convolution's output, so the backbone runs once, without a
 graph, and only the head is differentiated: all targets together, in float32 whatever the dtype of

@@ -1,0 +1,55 @@
+"""What the network says without a region: cells of the feature map zeroed, or pixels covered.
+
+The ground truth for maps. It needs a pass of the head for every region, not of the backbone; only
+covered pixels need that too.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dclib.gradcam import head_logits, target_weights
+
+CHUNK = 64  # feature maps in the head at once
+
+
+@torch.no_grad()
+def hide_cells(model, feature_map, hidden):
+    """Logits with some cells of the feature map set to zero: -> (B, 2).
+
+    Args:
+        feature_map: (B, C, h, w), from `dclib.gradcam.extract_features`; (1, C, h, w) is taken for
+            all of `hidden`.
+        hidden: (B, h, w) bool, true where a cell is to be zeroed.
+
+    A maximum that was there goes to the runner-up in its bin. Raises ValueError for other shapes.
+    """
+    if hidden.dim() != 3 or hidden.shape[1:] != feature_map.shape[2:]:
+        wanted = ("B", *feature_map.shape[2:])
+        raise ValueError(f"hidden must be {wanted}, not {tuple(hidden.shape)}.")
+    maps = feature_map.expand(len(hidden), -1, -1, -1)
+    parts = zip(maps.split(CHUNK), hidden.split(CHUNK), strict=True)
+    return torch.cat([head_logits(model, part * ~mask[:, None]) for part, mask in parts])
+
+
+@torch.no_grad()
+def leave_one_out(model, feature_map, target="margin"):
+    """How much a score falls when each cell alone is zeroed: (B, C, h, w) -> (B, h, w)."""
+    h, w = feature_map.shape[2:]
+    alone = torch.eye(h * w, dtype=torch.bool, device=feature_map.device).view(-1, h, w)
+    weights = target_weights(model.classes, [target])[0].to(feature_map.device)  # (2,)
+    whole = head_logits(model, feature_map) @ weights  # (B,)
+    without = [hide_cells(model, one[None], alone) @ weights for one in feature_map]
+    return (whole[:, None] - torch.stack(without)).view(-1, h, w)
+
+
+def cover_pixels(image, boxes):
+    """A Pillow image with boxes of it in its own mean colour, which says nothing by itself.
+
+    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides.
+    """
+    pixels = np.array(image.convert("RGB"))
+    mean = pixels.mean((0, 1)).round()
+    for left, top, right, bottom in np.asarray(boxes) * np.tile(image.size, 2):
+        pixels[round(top) : round(bottom), round(left) : round(right)] = mean
+    return Image.fromarray(pixels)
