@@ -122,7 +122,7 @@ def fold_head(model, temperature=1.0):
     p = head.dropout.p
     return FoldedHead(
         weights=_by_bin(state["lin1.weight"], levels, len(BRANCHES[model.stage])),
-        bias=state["lin1.bias"],
+        bias=state["lin1.bias"].clone(),
         last=unfolded * scale,
         offset=state["lin2.bias"] / temperature + unfolded @ shift,
         scale=scale,

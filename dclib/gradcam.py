@@ -60,11 +60,15 @@ def grad_cam(model, feature_map, targets=("happy", "unhappy"), method="grad-cam"
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}.")
-    weights = target_weights(model.classes, targets).to(feature_map.device)  # (T, n_classes)
     if feature_map.dim() != 4:
         raise ValueError(f"feature_map must be (B, C, h, w), not {tuple(feature_map.shape)}.")
-    with torch.inference_mode(False), torch.enable_grad():
-        n = len(feature_map)
+    n, device = len(feature_map), feature_map.device
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        weights = target_weights(model.classes, targets).to(device)  # (T, n_classes)
         copies = feature_map.detach().float().repeat(len(weights), 1, 1, 1)  # (T * B, C, h, w)
         logits = head_logits(model, copies.requires_grad_())  # every target has a copy of its own
         scores = (logits.unflatten(0, (-1, n)) * weights[:, None]).sum()

@@ -50,6 +50,6 @@ def cover_pixels(image, boxes):
     """
     pixels = np.array(image.convert("RGB"))
     mean = pixels.mean((0, 1)).round()
-    for left, top, right, bottom in np.asarray(boxes) * np.tile(image.size, 2):
+    for left, top, right, bottom in np.reshape(boxes, (-1, 4)) * np.tile(image.size, 2):
         pixels[round(top) : round(bottom), round(left) : round(right)] = mean
     return Image.fromarray(pixels)

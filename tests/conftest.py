@@ -47,6 +47,21 @@ def make_checkpoint(folder, training_data, **changes):
     return folder
 
 
+def lively_network(stage="spp+pmt", backbone="resnet18", seed=0, **settings):
+    """A network in eval mode whose every number, BatchNorm's too, is drawn at random.
+
+    About half of its neurons are on, so that nothing in an explanation is zero by chance.
+    """
+    torch.manual_seed(seed)
+    network = DeepConnection(stage, backbone, weights=None, **settings).train()
+    network(torch.randn(8, 3, 64, 64))  # BatchNorm has seen something
+    with torch.no_grad():
+        for layer in (network.head.lin1, network.head.lin2, network.head.bn1):
+            layer.bias.normal_()
+        network.head.bn1.weight.uniform_(0.5, 1.5)
+    return network.eval()
+
+
 @pytest.fixture(scope="session")
 def drawn_checkpoint(couples, tmp_path_factory):
     """A checkpoint that says it was trained on drawings."""

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from conftest import lively_network
+from PIL import Image
+from scipy.stats import spearmanr
+
+from dclib.evidence import find_evidence
+from dclib.occlusion import cover_pixels, hide_cells, leave_one_out
+
+
+@pytest.fixture(scope="module")
+def network():
+    return lively_network()
+
+
+@pytest.fixture(scope="module")
+def feature_map():
+    return torch.randn(2, 512, 9, 8, generator=torch.Generator().manual_seed(1)).clamp(min=0)
+
+
+def test_hiding_is_the_head_of_a_map_with_zeros(network, feature_map):
+    hidden = torch.rand(2, 9, 8, generator=torch.Generator().manual_seed(2)) < 0.4
+    zeroed = feature_map.clone()
+    for index in range(2):
+        zeroed[index, :, hidden[index]] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(
+            hide_cells(network, feature_map, hidden), network.forward_head(zeroed)
+        )
+    nothing = hide_cells(network, feature_map, torch.zeros(2, 9, 8, dtype=torch.bool))
+    torch.testing.assert_close(nothing, find_evidence(network, feature_map).logits)
+
+
+@pytest.mark.parametrize("target", ["margin", "happy"])
+def test_leave_one_out_is_a_loop(network, feature_map, target):
+    found = leave_one_out(network, feature_map, target)  # 72 cells: more than one chunk
+    for index, (y, x) in [(0, (0, 0)), (0, (8, 7)), (1, (4, 3)), (1, (7, 7))]:
+        without = feature_map[index : index + 1].clone()
+        without[..., y, x] = 0
+        with torch.no_grad():
+            two = [network.forward_head(m) for m in (feature_map[index : index + 1], without)]
+        scores = [logits[0, 1] - logits[0, 0] * (target == "margin") for logits in two]
+        if target == "happy":
+            scores = [logits[0, 0] for logits in two]
+        assert found[index, y, x].item() == pytest.approx((scores[0] - scores[1]).item(), abs=1e-4)
+
+
+def test_exact_evidence_ranks_cells_much_as_their_loss_does(network, feature_map):
+    truth = leave_one_out(network, feature_map)[0].flatten()
+    exact = find_evidence(network, feature_map).margin_map[0].flatten()
+    assert spearmanr(truth, exact).statistic > 0.5
+
+
+def test_masks_of_another_shape_are_refused(network, feature_map):
+    for shape in [(9, 8), (2, 8, 9), (2, 512, 9, 8)]:
+        with pytest.raises(ValueError, match=r"hidden must be \('B', 9, 8\)"):
+            hide_cells(network, feature_map, torch.zeros(shape, dtype=torch.bool))
+
+
+def test_covered_pixels_are_the_mean_and_the_rest_stays():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    covered = np.array(cover_pixels(image, [(0.5, 0.25, 1.0, 0.75)]))
+    mean = pixels.mean((0, 1)).round()
+    assert (covered[10:30, 30:60] == mean).all()
+    covered[10:30, 30:60] = pixels[10:30, 30:60]
+    assert (covered == pixels).all() and (np.array(image) == pixels).all()
+    assert (np.array(cover_pixels(image, [])) == pixels).all()

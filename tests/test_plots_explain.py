@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots_explain import OPACITY, overlay
+
+PICTURE = np.full((60, 90, 3), (200, 100, 60), np.uint8)
+GREY = PICTURE / 255 * 0.3 + PICTURE.mean() / 255 * 0.7
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_no_evidence_has_no_colour(smooth):
+    np.testing.assert_allclose(overlay(PICTURE, np.zeros((3, 3)), 1.0, smooth=smooth), GREY)
+
+
+def test_colours_tell_the_sign():
+    shown = overlay(Image.fromarray(PICTURE), np.array([[-1.0, 0.0, 1.0]]), scale=1.0)
+    assert shown.shape == (60, 90, 3)
+    for part, colour in ((shown[:, :30], HAPPY), (shown[:, 60:], UNHAPPY)):
+        expected = GREY[0, 0] * (1 - OPACITY) + np.array(to_rgb(colour)) * OPACITY
+        np.testing.assert_allclose(part, np.broadcast_to(expected, part.shape))
+    np.testing.assert_allclose(shown[:, 30:60], GREY[:, :30])
+
+
+def test_one_scale_makes_maps_comparable():
+    """A map with half the evidence has half the colour, whatever its own maximum is."""
+    weak, strong = (overlay(PICTURE, np.array([[v]]), scale=2.0) for v in (0.5, 1.0))
+    np.testing.assert_allclose(strong - GREY, 2 * (weak - GREY))
+    beyond = overlay(PICTURE, np.array([[9.0]]), scale=2.0)
+    np.testing.assert_allclose(beyond, overlay(PICTURE, np.array([[2.0]]), scale=2.0))
+
+
+def test_cells_are_squares_or_smooth():
+    values = np.array([[0.0, 1.0]])
+    assert len(np.unique(overlay(PICTURE, values, 1.0)[..., 0].round(6))) == 2
+    assert len(np.unique(overlay(PICTURE, values, 1.0, smooth=True)[..., 0].round(6))) > 20
+
+
+def test_a_scale_of_nothing_is_refused():
+    for scale in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="scale must be above 0"):
+            overlay(PICTURE, np.zeros((2, 2)), scale)
