@@ -46,12 +46,12 @@ def overlay(image, values, scale, colours=(HAPPY, UNHAPPY), smooth=False):
     return grey * (1 - share) + colour * share
 
 
-def show_maps(image, maps, scale=None, smooth=False, unit="log-odds"):
-    """A picture and maps over it, all on one scale, which is drawn beside them.
+def show_maps(pictures, maps, scale=None, smooth=False, unit="log-odds"):
+    """A row for each picture: itself, then maps over it. All are on one scale, drawn beside them.
 
     Args:
-        image: as in `overlay`.
-        maps: {title: (h, w)}. Positive is evidence for unhappy; in maps whose title begins with
+        pictures: B of them, as `overlay` takes them.
+        maps: {title: (B, h, w)}. Positive is evidence for unhappy; in maps whose title begins with
             "happy" it is for happy, and drawn in its colour.
         scale: value of full colour; the largest of all these maps by default.
         unit: of the numbers.
@@ -60,14 +60,18 @@ def show_maps(image, maps, scale=None, smooth=False, unit="log-odds"):
     maps = {title: torch.as_tensor(values) * signs[title] for title, values in maps.items()}
     strongest = max(values.abs().max().item() for values in maps.values())
     scale = scale or strongest or 1.0
-    width = 2.1 * (len(maps) + 1) + 0.8
-    fig, axes = plt.subplots(1, len(maps) + 1, figsize=(width, 2.4), layout="constrained")
-    axes[0].imshow(image)
-    axes[0].set_title("picture", fontsize=9)
-    for axis, (title, values) in zip(axes[1:], maps.items(), strict=True):
-        axis.imshow(overlay(image, values, scale, smooth=smooth))
-        axis.set_title(title if values.any() else f"{title}: no evidence", fontsize=9)
-    for axis in axes:
+    shape = (len(pictures), len(maps) + 1)
+    size = (1.9 * shape[1] + 0.8, 1.95 * shape[0] + 0.3)
+    fig, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
+    for row, picture, *of_picture in zip(axes, pictures, *maps.values(), strict=True):
+        row[0].imshow(picture)
+        for axis, values in zip(row[1:], of_picture, strict=True):
+            axis.imshow(overlay(picture, values, scale, smooth=smooth))
+            if not values.any():
+                axis.set_title("no evidence", fontsize=8, y=0, color="0.2")
+    for axis, title in zip(axes[0], ["picture", *maps], strict=True):
+        axis.set_title(title, fontsize=9)
+    for axis in axes.flat:
         axis.set_axis_off()
     draw_scale(fig, axes, scale, unit)
     return fig
