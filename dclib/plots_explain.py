@@ -68,7 +68,8 @@ def show_maps(pictures, maps, scale=None, smooth=False, unit="log-odds"):
         for axis, values in zip(row[1:], of_picture, strict=True):
             axis.imshow(overlay(picture, values, scale, smooth=smooth))
             if not values.any():
-                axis.set_title("no evidence", fontsize=8, y=0, color="0.2")
+                place = {"x": 0.5, "y": 0.04, "ha": "center", "transform": axis.transAxes}
+                axis.text(**place, s="no evidence", fontsize=8, bbox={"fc": "w", "ec": "none"})
     for axis, title in zip(axes[0], ["picture", *maps], strict=True):
         axis.set_title(title, fontsize=9)
     for axis in axes.flat:
