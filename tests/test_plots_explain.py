@@ -57,10 +57,6 @@ def test_maps_stand_beside_their_pictures_on_one_scale():
     assert [axis.get_title() for axis in axes[:3]] == ["picture", "happy", "margin"]
     texts = [[text.get_text() for text in axis.texts] for axis in axes[3:]]
     assert texts == [[], ["no evidence"], []]
-        [],
-        ["no evidence"],
-        [],
-    ]
     assert bar.get_ylim() == (-2, 2)
 
 
