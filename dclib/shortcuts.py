@@ -161,14 +161,15 @@ def interval(labels, scores, groups, seed=0):
     return tuple(np.quantile(areas, (0.025, 0.975)).tolist())
 
 
-def measure_pictures(root):
-    """Rows for `probe` from a data set folder, all splits, with id and what its metadata.csv tell.
+def measure_pictures(root, splits=None):
+    """Rows for `probe` from a data set folder, with id and what its metadata.csv tell.
 
+    All splits by default, or those that are named.
     Size and bytes are those of metadata.csv where it has them (of the originals), else the file's.
     Pictures that cannot be read are printed and left out, as `dclib.data.CoupleFolder` does.
     """
     rows = []
-    for split in splits_of(root):
+    for split in splits or splits_of(root):
         folder = Path(root) / split
         told = read_metadata(folder)
         for path, label in list_pictures(folder, CLASSES):

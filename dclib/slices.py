@@ -38,7 +38,7 @@ def read_tags(root, splits=None):
     FileNotFoundError or ValueError if there are no pictures in them.
     """
     splits = [splits] if isinstance(splits, str) else list(splits or splits_of(root))
-    rows = [row for row in measure_pictures(root) if row["id"].partition("/")[0] in splits]
+    rows = measure_pictures(root, splits)
     if not rows:
         raise ValueError(f"There are no pictures in {root} for the splits {', '.join(splits)}.")
     raw, left_out = _drop_named(_with_looks(pd.DataFrame(rows).set_index("id")))

@@ -318,7 +318,7 @@ def test_columns_that_are_no_tags_are_left_out_with_the_reason(tmp_path):
 
 def test_a_split_without_pictures_is_refused(tmp_path):
     root = write_pictures(tmp_path, make_rows())
-    with pytest.raises(ValueError, match=r"no pictures in .* for the splits val"):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*val"):
         read_tags(root, "val")
 
 
