@@ -185,6 +185,7 @@ class Address:
 
 
 def run_in_child(address, folder):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         run(address, folder)
     except KeyboardInterrupt:
