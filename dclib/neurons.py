@@ -23,7 +23,7 @@ from dclib.intervals import draw_times, freedom, group_interval, logit_interval,
 from dclib.robustness import choose_pictures, read_boxes
 
 DRAWS, BATCH = 1000, 32
-SAME = 0.999  # cosine of two neurons' activations from which they are called duplicates
+SAME = 0.999  # correlation of two neurons' activations from which they are called duplicates
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class States:
     Attributes:
         ids, groups, sources, labels: (N,); a label is true for unhappy.
         z: (N, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0.
-        excitation: (N, 100), the part of z that comes through positive weights.
         by_level: (N, 100, L), the parts of z by pyramid level; with `bias` (100,) they add up to z.
         cells: (N, 100, 2), row and column of the strongest cell of each neuron's region map.
         on_faces: (N, 100), share of a region map's positive mass on face boxes, NaN without boxes.
@@ -48,7 +47,6 @@ class States:
     sources: np.ndarray
     labels: np.ndarray
     z: np.ndarray
-    excitation: np.ndarray
     by_level: np.ndarray
     cells: np.ndarray
     on_faces: np.ndarray
@@ -138,7 +136,7 @@ def activation_states(checkpoint, root, split="test", n=None):
 
 
 def _split_inputs(model, head, feature_map):
-    """The neurons' inputs, what comes through positive weights, and the parts of the levels."""
+    """The neurons' inputs z (B, 100), and the parts of the pyramid's levels (B, 100, L)."""
     weight = model.head.lin1.weight.float()  # (100, P * C * bins)
     pooled = model.pool(feature_map)  # (B, P * C * bins)
     channels = feature_map.shape[1]
@@ -147,10 +145,8 @@ def _split_inputs(model, head, feature_map):
     pairs = [tensor.unflatten(1, (branches, -1)).split(sizes, 2) for tensor in (pooled, weight)]
     by_level = [F.linear(x.flatten(1), w.flatten(1)) for x, w in zip(*pairs, strict=True)]
     by_level = torch.stack(by_level, 2).double()  # (B, 100, L)
-    excitation = F.linear(pooled, weight.clamp(min=0)).double()
-    found = {"by_level": by_level, "excitation": excitation}
-    found["z"] = head.bias.double() + by_level.sum(2)
-    return {name: values.cpu().numpy() for name, values in found.items()}
+    z = head.bias.double() + by_level.sum(2)
+    return {"z": z.cpu().numpy(), "by_level": by_level.cpu().numpy()}
 
 
 def _reduce(regions, faces):
@@ -197,7 +193,7 @@ def neuron_table(states, draws=DRAWS, seed=0):
     contribution_*: mean of what it adds to the margin; strength: mean of its absolute value.
     level: the pyramid level on which its input depends most; level_share: how much of the variance.
     on_faces, face_area: means over pictures with boxes on which it is on.
-    dead, always_on; duplicate_of: the first neuron with the same activations but for scale, or -1.
+    dead, always_on; duplicate_of: the first neuron that says the same (correlation `SAME`), or -1.
 
     Columns that end in _low and _high are 95 % intervals for other groups of pictures.
     """
@@ -250,9 +246,9 @@ def _level_shares(states):
 
 
 def _duplicates(activations):
-    """The first neuron that each is a copy of, but for scale, or -1: (100,)."""
-    lengths = np.linalg.norm(activations, axis=0)
-    unit = activations / np.maximum(lengths, 1e-12)
+    """The first neuron that each is a copy of, but for scale and offset, or -1: (100,)."""
+    rest = activations - activations.mean(0)
+    unit = rest / np.maximum(np.linalg.norm(rest, axis=0), 1e-12)
     same = np.triu(unit.T @ unit >= SAME, 1)  # [k, n]: n comes after k
     return np.where(same.any(0), same.argmax(0), -1)
 
