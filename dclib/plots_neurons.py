@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Patch
 
 from dclib.data import CLASSES, DRAWN
 from dclib.evidence import fold_head
@@ -16,6 +17,7 @@ from dclib.plots import COLOURS, HAPPY, UNHAPPY
 from dclib.plots_explain import overlay
 
 HEAT = "YlOrRd"  # the authors' colours of activation
+SMALL = {"fontsize": 8, "frameon": False}
 EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "white", UNHAPPY))
 
 
@@ -79,30 +81,32 @@ def _corner(axis, colour, ha, va):
 def strongest(evidence, index=0, n=12):
     """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
     added = evidence.of_margin("contributions")[index].abs()
-    return added.argsort(descending=True)[:n].tolist()
+    return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
 
 
-def plot_region_maps(image, evidence, index=0, n=11):
+def plot_region_maps(image, evidence, index=0, n=12):
     """What each region adds to the margin through each of the strongest neurons, on one scale.
 
-    Through neurons that pull towards unhappy, vermilion regions switch on and blue ones off;
-    through the others it is the reverse. The first panel is the whole margin map: the sum over all
-    neurons that are on. The scale is its largest cell.
+    Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
+    through one that pulls towards happy it is the reverse. Summed over all neurons that are on,
+    these maps are the margin map. Raises ValueError if no neuron is on.
     """
-    gains = evidence.of_margin("contributions")[index] / evidence.z[index]  # pull, where on
-    maps = gains[:, None, None] * evidence.neuron_maps[index]  # (100, h, w)
-    added, whole = evidence.of_margin("contributions")[index], evidence.margin_map[index]
-    panels = [("all neurons", float(evidence.margin[index]), whole)]
-    panels += [(f"neuron {k}", float(added[k]), maps[k]) for k in strongest(evidence, index, n)]
-    scale = max(float(whole.abs().max()), 1e-6)
-    rows = -(-len(panels) // 4)
-    fig, axes = plt.subplots(rows, 4, figsize=(8, 2.15 * rows), squeeze=False)
+    shown = strongest(evidence, index, n)
+    if not shown:
+        raise ValueError("No neuron is on in this picture: no region has a say in the margin.")
+    added = evidence.of_margin("contributions")[index]
+    pull = (added / evidence.z[index])[shown]
+    maps = (pull[:, None, None] * evidence.neuron_maps[index, shown]).cpu()  # (n, h, w)
+    scale = float(maps.abs().max())
+    rows = -(-len(shown) // 4)
+    fig, axes = plt.subplots(rows, 4, figsize=(8, 2.2 * rows + 0.3), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, (name, value, values) in zip(axes.flat, panels, strict=False):
-        axis.imshow(overlay(image, values.cpu(), scale))
-        axis.set_title(f"{name}: {value:+.2f}", fontsize=9, color=UNHAPPY if value > 0 else HAPPY)
-    fig.suptitle(f"log-odds towards unhappy; full colour: {scale:.2f} and above", fontsize=9)
+    for axis, k, values in zip(axes.flat, shown, maps, strict=False):
+        axis.imshow(overlay(image, values, scale))
+        colour = UNHAPPY if added[k] > 0 else HAPPY
+        axis.set_title(f"neuron {k}: {added[k]:+.2f}", fontsize=9, color=colour)
+    fig.suptitle(f"log-odds for unhappy; full colour: {scale:.2f} a cell, either way", fontsize=9)
     fig.tight_layout(pad=0.4, h_pad=1.0)
     return fig
 
@@ -131,6 +135,7 @@ def plot_waterfall(evidence, index=0, n=10):
     answer = "unhappy" if place > 0 else "happy"
     axis.text(1.01, len(steps), f"{place:+.2f}", color=COLOURS[answer], **_beside(axis))
     axis.axvline(0, color="0.7", lw=1, ls=":")
+    axis.use_sticky_edges = False
     axis.set_yticks(range(len(steps) + 1), [*(name for name, _ in steps), "margin"])
     axis.invert_yaxis()
     axis.set_xlabel("happy   ←   log-odds for unhappy   →   unhappy")
@@ -215,30 +220,36 @@ def _about(states):
 
 def plot_own_right(result):
     """Which neurons part the classes, by kind, and how well each kind does alone (`own_right`)."""
+    fig, axes = plt.subplots(1, 3, figsize=(8, 3.4), width_ratios=(2.2, 1, 1))
+    left, share, area = axes
     colours = dict(zip(KINDS, (UNHAPPY, HAPPY), strict=True))
-    fig, (left, share, area) = plt.subplots(1, 3, figsize=(8, 3.4), width_ratios=(2.4, 1, 1))
     neurons = result.neurons.dropna(subset="low").sort_values("part", ascending=False)
     for row, (_, neuron) in enumerate(neurons.iterrows()):
         colour = colours[neuron["kind"]]
         left.barh(row, neuron["part"], color=colour, alpha=0.45)
         left.hlines(row, neuron["low"], neuron["high"], color=colour, lw=1.2)
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    left.legend(handles=handles, loc="lower right", **SMALL)
     left.axvline(0, color="0.7", lw=1)
     left.invert_yaxis()
     left.set(yticks=[], xlabel="part of the separation, log-odds")
     left.set_title(f"{len(neurons)} neurons that vary", fontsize=9)
     for place, (name, row) in enumerate(result.kinds.iterrows()):
-        ends = (row["share"], row["share_low"], row["share_high"])
-        _draw_interval(share, place, ends, colours[name])
-        ends = (row["auroc"], row["auroc_low"], row["auroc_high"])
-        _draw_interval(area, place, ends, colours[name])
+        for axis, column in ((share, "share"), (area, "auroc")):
+            ends = [row[column + end] for end in ("", "_low", "_high")]
+            _draw_interval(axis, place, ends, colours[name])
+    _draw_interval(share, 2, (1, np.nan, np.nan), "0.2")
     _draw_interval(area, 2, result.whole, "0.2")
-    names = ("unhappiness", "missing\nhappiness", "all")
-    share.axvline(0, color="0.7", lw=1, ls=":")
-    area.axvline(0.5, color="0.7", lw=1, ls=":")
-    share.set(yticks=range(2), yticklabels=names[:2], xlabel="share", ylim=(2.5, -0.5))
-    area.set(yticks=range(3), yticklabels=["", "", "all"], xlabel="AUROC alone", ylim=(2.5, -0.5))
-    area.set_xlim(min(0.45, result.kinds["auroc_low"].min()), 1.01)
-    fig.suptitle(f"{result.about}; lines: 95 % intervals", fontsize=9)
+    share.set(yticks=range(3), yticklabels=["unhappiness", "missing\nhappiness", "all"])
+    share.set_xlim(min(-0.05, result.kinds["share_low"].min()), 1.1)
+    area.set_xlim(min(0.45, result.kinds["auroc_low"].min()), 1.03)
+    area.set_yticks([])
+    for axis, none, name in ((share, 0, "share"), (area, 0.5, "AUROC alone")):
+        axis.axvline(none, color="0.7", lw=1, ls=":")
+        axis.set(ylim=(2.4, -0.6), xlabel=name)
+    gain, low, high = result.gain.loc[KINDS[1], ["value", "low", "high"]]
+    gained = f"AUROC of all less missing happiness alone: {gain:+.3f} ({low:+.3f} to {high:+.3f})"
+    fig.suptitle(f"{result.about}; lines: 95 % intervals\n{gained}", fontsize=9)
     sns.despine(fig)
     fig.tight_layout()
     return fig
@@ -248,6 +259,5 @@ def _draw_interval(axis, place, ends, colour):
     value, low, high = ends
     axis.hlines(place, low, high, color=colour, lw=2)
     axis.plot(value, place, "o", color=colour, ms=5)
-    axis.annotate(
-        f"{value:.2f}", (value, place), (0, 6), textcoords="offset points", fontsize=8, ha="center"
-    )
+    look = {"textcoords": "offset points", "fontsize": 8, "ha": "center"}
+    axis.annotate(f"{value:.2f}", (value, place), (0, 6), **look)
