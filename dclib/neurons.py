@@ -1,6 +1,6 @@
 """What the 100 neurons before the last layer do on many pictures: a table, and crops to look at.
 
-With BatchNorm folded (see `dclib.evidence`) a neuron that is off adds nothing to the margin, so that
+With BatchNorm folded (see `dclib.evidence`) a neuron that is off adds nothing to the margin:
 
     margin = const + sum_n (w'_unhappy,n - w'_happy,n) relu(z_n)
 
@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from dclib.data import CLASSES, CoupleFolder, make_loader
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
-from dclib.interventions import keep
 from dclib.intervals import draw_times, freedom, group_interval, logit_interval, strata
+from dclib.interventions import keep
 from dclib.robustness import choose_pictures, read_boxes
 
 DRAWS, BATCH = 1000, 32
@@ -151,7 +151,7 @@ def _split_inputs(model, head, feature_map):
 
 def _reduce(regions, faces):
     """What is kept of region maps (B, 100, h, w): strongest cells and the share on faces."""
-    b, _, h, w = regions.shape
+    h, w = regions.shape[2:]
     cells = np.stack(np.unravel_index(regions.flatten(2).argmax(2).numpy(), (h, w)), 2)
     covered = np.stack([face_cells(boxes, h, w) for boxes in faces])[:, None]  # (B, 1, h, w)
     mass = regions.clamp(min=0).numpy()
@@ -188,10 +188,10 @@ def neuron_table(states, draws=DRAWS, seed=0):
     """What each neuron is, measured on `States`: a DataFrame with a row a neuron.
 
     w_happy, w_unhappy, pull: folded weights and their difference, towards unhappy above 0.
-    rate_*: share of a class's pictures on which it is on (Wilson for groups, `group_interval`).
-    auroc: how often its activation is higher on the unhappy one of a random pair (`logit_interval`).
+    rate_*: share of a class's pictures on which it is on (`group_interval`).
+    auroc: how often it is higher on the unhappy one of a random pair (`logit_interval`).
     contribution_*: mean of what it adds to the margin; strength: mean of its absolute value.
-    level: the pyramid level on which its input depends most; level_share: how much of the variance.
+    level: the pyramid level on which its input depends most; level_share: of the variance.
     on_faces, face_area: means over pictures with boxes on which it is on.
     dead, always_on; duplicate_of: the first neuron that says the same (correlation `SAME`), or -1.
 

@@ -62,7 +62,7 @@ class OwnRight:
         if not gain["low"] > 0:
             return (
                 "The unhappiness neurons tell the classes apart by themselves, but that they add "
-                "to what the others say is not shown: two views of one thing."
+                "to what the others say is not shown."
             )
         return (
             "The unhappiness neurons tell the classes apart by themselves, and say something that "

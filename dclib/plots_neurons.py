@@ -99,7 +99,8 @@ def plot_region_maps(image, evidence, index=0, n=12):
     maps = (pull[:, None, None] * evidence.neuron_maps[index, shown]).cpu()  # (n, h, w)
     scale = float(maps.abs().max())
     rows = -(-len(shown) // 4)
-    fig, axes = plt.subplots(rows, 4, figsize=(8, 2.2 * rows + 0.3), squeeze=False)
+    size = (8, 2.1 * rows + 0.3)
+    fig, axes = plt.subplots(rows, 4, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, k, values in zip(axes.flat, shown, maps, strict=False):
@@ -107,7 +108,6 @@ def plot_region_maps(image, evidence, index=0, n=12):
         colour = UNHAPPY if added[k] > 0 else HAPPY
         axis.set_title(f"neuron {k}: {added[k]:+.2f}", fontsize=9, color=colour)
     fig.suptitle(f"log-odds for unhappy; full colour: {scale:.2f} a cell, either way", fontsize=9)
-    fig.tight_layout(pad=0.4, h_pad=1.0)
     return fig
 
 
@@ -136,6 +136,7 @@ def plot_waterfall(evidence, index=0, n=10):
     axis.text(1.01, len(steps), f"{place:+.2f}", color=COLOURS[answer], **_beside(axis))
     axis.axvline(0, color="0.7", lw=1, ls=":")
     axis.use_sticky_edges = False
+    axis.margins(x=0.02)
     axis.set_yticks(range(len(steps) + 1), [*(name for name, _ in steps), "margin"])
     axis.invert_yaxis()
     axis.set_xlabel("happy   ←   log-odds for unhappy   →   unhappy")
@@ -208,7 +209,8 @@ def _describe(k, row):
     if np.isfinite(row["on_faces"]):
         faces = f"; {row['on_faces']:.0%} of it on faces ({row['face_area']:.0%} of the area)"
     return (
-        f"Neuron {k}: pulls towards {side}{copy}; AUROC for unhappy {area}; level {row['level']}\n"
+        f"Neuron {k}: pulls towards {side}{copy}; AUROC for unhappy {area}; by the {row['level']} x "
+        f"{row['level']} bins\n"
         f"on: {', '.join(rates)}{faces}"
     )
 
