@@ -114,8 +114,7 @@ def own_right(states, draws=DRAWS, seed=0):
     for name, of in of_kind.items():
         share = (np.nan, *NOTHING)
         if separation[1] > 0:
-            value, spread = parts[of].sum() / parts.sum(), drawn[:, of].sum(1) / drawn.sum(1)
-            share = (value, *difference_interval(value, spread, *about))
+            share = _share(parts, drawn, of, *about)
         row = {"neurons": (of & (states.z > 0).any(0)).sum()} | _named("share", share)
         sure = of & (neurons["p_holm"] < ALPHA)
         row["significant"], row["against"] = (sure & (parts > 0)).sum(), (sure & (parts < 0)).sum()
@@ -128,6 +127,13 @@ def own_right(states, draws=DRAWS, seed=0):
     area = measure(whole, draws, seed).loc["AUROC", ["value", "low", "high"]]
     kinds, gain = (pd.DataFrame.from_dict(found, orient="index") for found in (rows, gains))
     return OwnRight(kinds, neurons, separation, tuple(area), gain, str(states))
+
+
+def _share(parts, drawn, of, n_groups, free):
+    """The share of the separation from the neurons `of`, and its ends; one that never varies is."""
+    value, spread = parts[of].sum() / parts.sum(), drawn[:, of].sum(1) / drawn.sum(1)
+    low, high = difference_interval(value, spread, n_groups, free)
+    return (value, low, high) if np.isfinite(low) else (value, value, value)
 
 
 def _separations(states, times):

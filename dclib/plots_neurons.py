@@ -208,11 +208,9 @@ def _describe(k, row):
     faces = ""
     if np.isfinite(row["on_faces"]):
         faces = f"; {row['on_faces']:.0%} of it on faces ({row['face_area']:.0%} of the area)"
-    return (
-        f"Neuron {k}: pulls towards {side}{copy}; AUROC for unhappy {area}; by the {row['level']} x "
-        f"{row['level']} bins\n"
-        f"on: {', '.join(rates)}{faces}"
-    )
+    bins = f"{row['level']} x {row['level']} bins"
+    first = f"Neuron {k}: pulls towards {side}{copy}; AUROC for unhappy {area}; by the {bins}"
+    return f"{first}\non: {', '.join(rates)}{faces}"
 
 
 def _about(states):
