@@ -2,7 +2,9 @@
 
 Groups (a couple, a series of photos) vary as wholes, within strata: those with happy pictures only,
 with unhappy ones only, with both. So the shares of the classes are taken as chosen, which they are.
-How often each interval covers the true value: benchmarks/results/coverage.json.
+How often each interval covers the true value: benchmarks/results/coverage.json. In 1,000 simulated
+data sets each, 206 of 220 intervals (metrics in 16 settings) did in 93 to 97 % of them, the others
+in 92 to 98 %: average precision too seldom at times, it and AUROC too often near 1.
 """
 
 import numpy as np

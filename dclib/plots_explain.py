@@ -5,9 +5,12 @@ never stretched to its own maximum: those that are compared have one scale, and 
 evidence there is no colour.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 import torch
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 
 from dclib.gradcam import upsample
 from dclib.plots import HAPPY, UNHAPPY
@@ -41,3 +44,68 @@ def overlay(image, values, scale, colours=(HAPPY, UNHAPPY), smooth=False):
     colour = np.where(strength < 0, to_rgb(colours[0]), to_rgb(colours[1]))
     share = OPACITY * np.abs(strength)
     return grey * (1 - share) + colour * share
+
+
+def show_maps(pictures, maps, scale=None, smooth=False, unit="log-odds"):
+    """A row for each picture: itself, then maps over it. All are on one scale, drawn beside them.
+
+    Args:
+        pictures: B of them, as `overlay` takes them.
+        maps: {title: (B, h, w)}. Positive is evidence for unhappy; in maps whose title begins with
+            "happy" it is for happy, and drawn in its colour.
+        scale: value of full colour; the largest of all these maps by default.
+        unit: of the numbers.
+    """
+    signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
+    maps = {title: torch.as_tensor(values) * signs[title] for title, values in maps.items()}
+    strongest = max(values.abs().max().item() for values in maps.values())
+    scale = scale or strongest or 1.0
+    shape = (len(pictures), len(maps) + 1)
+    size = (1.9 * shape[1] + 0.8, 1.95 * shape[0] + 0.3)
+    fig, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
+    for row, picture, *of_picture in zip(axes, pictures, *maps.values(), strict=True):
+        row[0].imshow(picture)
+        for axis, values in zip(row[1:], of_picture, strict=True):
+            axis.imshow(overlay(picture, values, scale, smooth=smooth))
+            if not values.any():
+                place = {"x": 0.5, "y": 0.04, "ha": "center", "transform": axis.transAxes}
+                axis.text(**place, s="no evidence", fontsize=8, bbox={"fc": "w", "ec": "none"})
+    for axis, title in zip(axes[0], ["picture", *maps], strict=True):
+        axis.set_title(title, fontsize=9)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    draw_scale(fig, axes, scale, unit)
+    return fig
+
+
+def draw_scale(fig, axes, scale, unit="log-odds"):
+    """The colour bar of maps over pictures."""
+    shades = LinearSegmentedColormap.from_list("evidence", [HAPPY, "0.85", UNHAPPY])
+    bar = fig.colorbar(ScalarMappable(Normalize(-scale, scale), shades), ax=axes, pad=0.01)
+    bar.set_ticks([-scale, 0, scale], labels=[f"{scale:.2g}\nhappy", "0", f"unhappy\n{scale:.2g}"])
+    bar.set_label(unit, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def plot_parts(evidence, index=0):
+    """From the constant to the margin of one picture: by pyramid level and branch.
+
+    The bars and the constant sum to the margin.
+    """
+    budget = evidence.of_margin("budget")[index]  # (L, P)
+    steps = [("constant", evidence.of_margin("const")[index].item())]
+    for n, row in zip(evidence.levels, budget, strict=True):
+        steps += [(f"{n} x {n} bins, {b}", v) for b, v in zip(evidence.branches, row.tolist())]
+    names, values = zip(*steps, strict=True)
+    starts = np.cumsum([0, *values[:-1]])
+    fig, axis = plt.subplots(figsize=(7, 0.3 * len(steps) + 1.2), layout="constrained")
+    colours = [UNHAPPY if value > 0 else HAPPY for value in values]
+    axis.barh(names, values, left=starts, color=["0.6", *colours[1:]])
+    margin = evidence.margin[index].item()
+    axis.axvline(margin, color="black", lw=1, label=f"margin {margin:+.2f}")
+    axis.axvline(0, color="0.7", lw=1)
+    axis.invert_yaxis()
+    axis.set_xlabel("log-odds for unhappy, added from top to bottom")
+    axis.legend(frameon=False, fontsize=8)
+    sns.despine(fig)
+    return fig

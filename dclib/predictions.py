@@ -115,7 +115,9 @@ def check_predictions(table, name="The table of predictions"):
     for fault, found in faults.items():
         if found.any():
             where = ", ".join(f"{key} {table.loc[found, key].iloc[0]!r}" for key in ("id", "label"))
-            raise ValueError(f"{name} has {fault}: {found.sum()} rows, the first is {where}.")
+            n = found.sum()
+            rows = "one row," if n == 1 else f"{n} rows, the first is"
+            raise ValueError(f"{name} has {fault}: {rows} {where}.")
     uses = table.groupby("id")[["seed", "label", "group"]].nunique()
     lacking = uses["seed"] < table["seed"].nunique()
     if (lacking | (uses["label"] > 1) | (uses["group"] > 1)).any():

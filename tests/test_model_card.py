@@ -280,8 +280,8 @@ def duplicate(table):
     [
         (
             duplicate,
-            "The table of predictions has a picture that is there before, with the same seed: 1 "
-            "rows, the first is id 'test/happy/0.jpg', label 'happy'.",
+            "The table of predictions has a picture that is there before, with the same seed: "
+            "one row, id 'test/happy/0.jpg', label 'happy'.",
         ),
         (
             lambda table: table.assign(logit_happy=np.nan),

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import torch
+from conftest import lively_network
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from dclib.evidence import find_evidence
 from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots_explain import OPACITY, overlay
+from dclib.plots_explain import OPACITY, overlay, plot_parts, show_maps
 
 PICTURE = np.full((60, 90, 3), (200, 100, 60), np.uint8)
 GREY = PICTURE / 255 * 0.3 + PICTURE.mean() / 255 * 0.7
@@ -42,3 +45,28 @@ def test_a_scale_of_nothing_is_refused():
     for scale in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="scale must be above 0"):
             overlay(PICTURE, np.zeros((2, 2)), scale)
+
+
+def test_maps_stand_beside_their_pictures_on_one_scale():
+    maps = {"happy": torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]]), "margin": torch.ones(2, 1, 2)}
+    fig = show_maps([PICTURE, PICTURE], maps)
+    *axes, bar = fig.axes
+    shown = np.reshape([axis.images[0].get_array() for axis in axes], (2, 3, 60, 90, 3))
+    np.testing.assert_allclose(shown[0, 1], overlay(PICTURE, [[-2.0, 0.0]], scale=2.0))
+    np.testing.assert_allclose(shown[1, 2], overlay(PICTURE, [[1.0, 1.0]], scale=2.0))
+    assert [axis.get_title() for axis in axes[:3]] == ["picture", "happy", "margin"]
+    texts = [[text.get_text() for text in axis.texts] for axis in axes[3:]]
+    assert texts == [[], ["no evidence"], []]
+    assert bar.get_ylim() == (-2, 2)
+
+
+def test_bars_lead_from_the_constant_to_the_margin():
+    evidence = find_evidence(lively_network(), torch.rand(2, 512, 3, 3))
+    axis = plot_parts(evidence, index=1).axes[0]
+    bars = axis.patches
+    assert len(bars) == 1 + 4 * 2
+    ends = [bar.get_x() + bar.get_width() for bar in bars]
+    for bar, end in zip(bars[1:], ends, strict=False):
+        assert bar.get_x() == pytest.approx(end)
+    assert ends[-1] == pytest.approx(evidence.margin[1].item(), abs=1e-4)
+    assert bars[0].get_width() == pytest.approx(evidence.of_margin("const")[1].item())

@@ -57,18 +57,18 @@ def test_a_csv_brings_back_every_text_and_number(tmp_path_factory, texts, logits
 MISUSE = {
     "lacks the column fold; it needs id, label": lambda t: t.drop(columns="fold"),
     "has no rows": lambda t: t[:0],
-    "label that is neither happy nor unhappy: 1 rows, the first is id 'test/3.jpg', label 'sad'": (
+    "label that is neither happy nor unhappy: one row, id 'test/3.jpg', label 'sad'": (
         lambda t: t.assign(label=["happy", "unhappy", "happy", "sad"])
     ),
     "did the training diverge.*: 4 rows": lambda t: t.assign(logit_happy=np.nan),
-    "did the training diverge.*: 1 rows": lambda t: t.assign(logit_unhappy=[0, 0, -np.inf, 0]),
+    "did the training diverge.*: one row,": lambda t: t.assign(logit_unhappy=[0, 0, -np.inf, 0]),
     "that is no number .*: 4 rows": lambda t: t.assign(temperature="warm"),
     "threshold that is no number": lambda t: t.assign(threshold=np.nan),
     "temperature that is not positive": lambda t: t.assign(temperature=0.0),
-    "no id, group or seed .* by its id.: 1 rows": lambda t: t.assign(group=["a", "b", "", "d"]),
+    "no id, group or seed .* by its id.: one row,": lambda t: t.assign(group=["a", "b", "", "d"]),
     "has no id": lambda t: t.assign(id=[None, "b", "c", "d"]),
     "no id, group or seed": lambda t: t.assign(seed=np.nan),
-    "there before, with the same seed: 1 rows": lambda t: t.assign(id=["a", "b", "c", "a"]),
+    "there before, with the same seed: one row,": lambda t: t.assign(id=["a", "b", "c", "a"]),
 }
 
 
