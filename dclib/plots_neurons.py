@@ -14,7 +14,7 @@ from dclib.evidence import fold_head
 from dclib.neurons import top_crops
 from dclib.own_right import KINDS
 from dclib.plots import COLOURS, HAPPY, UNHAPPY
-from dclib.plots_explain import overlay
+from dclib.plots_explain import draw_scale, overlay
 
 HEAT = "YlOrRd"  # the authors' colours of activation
 SMALL = {"fontsize": 8, "frameon": False}
@@ -107,7 +107,7 @@ def plot_region_maps(image, evidence, index=0, n=12):
         axis.imshow(overlay(image, values, scale))
         colour = UNHAPPY if added[k] > 0 else HAPPY
         axis.set_title(f"neuron {k}: {added[k]:+.2f}", fontsize=9, color=colour)
-    fig.suptitle(f"log-odds for unhappy; full colour: {scale:.2f} a cell, either way", fontsize=9)
+    draw_scale(fig, axes, scale, "log-odds a cell")
     return fig
 
 
@@ -127,7 +127,8 @@ def plot_waterfall(evidence, index=0, n=10):
     fig, axis = plt.subplots(figsize=(8, 0.27 * (len(steps) + 1) + 0.9))
     place = 0.0
     for row, (_, value) in enumerate(steps):
-        axis.barh(row, value, left=place, color=UNHAPPY if value > 0 else HAPPY)
+        colour = UNHAPPY if value > 0 else HAPPY
+        axis.barh(row, value, left=place, color=colour if row else "0.6")
         place += value
         axis.vlines(place, row - 0.4, row + 1.4, color="0.5", lw=0.8)
         axis.text(1.01, row, f"{value:+.2f}", **_beside(axis))
