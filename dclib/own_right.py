@@ -104,9 +104,9 @@ def own_right(states, draws=DRAWS, seed=0):
     drawn = _separations(states, times)  # (D, 100)
     parts = _separations(states, np.ones((1, len(labels))))[0]  # (100,)
     of_kind = {KINDS[0]: states.pull > 0, KINDS[1]: states.pull <= 0}
-    about = (len(strata_of), freedom(strata_of))  # groups, degrees of freedom
-    separation = (parts.sum(), *difference_interval(parts.sum(), drawn.sum(1), *about))
-    neurons = _judge_neurons(parts, drawn, *about)
+    sizes = (len(strata_of), freedom(strata_of))  # groups, degrees of freedom
+    separation = (parts.sum(), *difference_interval(parts.sum(), drawn.sum(1), *sizes))
+    neurons = _judge_neurons(parts, drawn, *sizes)
     neurons["kind"] = np.where(of_kind[KINDS[0]], *KINDS)
     tables = {name: _alone(states, of) for name, of in of_kind.items()}
     whole = _table(states, states.margins)
@@ -114,7 +114,7 @@ def own_right(states, draws=DRAWS, seed=0):
     for name, of in of_kind.items():
         share = (np.nan, *NOTHING)
         if separation[1] > 0:
-            share = _share(parts, drawn, of, *about)
+            share = _share(parts, drawn, of, *sizes)
         row = {"neurons": (of & (states.z > 0).any(0)).sum()} | _named("share", share)
         sure = of & (neurons["p_holm"] < ALPHA)
         row["significant"], row["against"] = (sure & (parts > 0)).sum(), (sure & (parts < 0)).sum()
@@ -178,5 +178,7 @@ def _ends(row, name):
 
 def _told(ends, form=".3f"):
     value, low, high = ends
+    if np.isnan(value):
+        return "-"
     interval = f" ({low:{form}} to {high:{form}})" if np.isfinite(low) else ""
     return f"{value:{form}}{interval}"

@@ -208,7 +208,8 @@ def _describe(k, row):
     ]
     faces = ""
     if np.isfinite(row["on_faces"]):
-        faces = f"; {row['on_faces']:.0%} of it on faces ({row['face_area']:.0%} of the area)"
+        faces = f"; of what excites it {row['on_faces']:.0%} on faces"
+        faces += f" ({row['face_area']:.0%} of the area)"
     bins = f"{row['level']} x {row['level']} bins"
     first = f"Neuron {k}: pulls towards {side}{copy}; AUROC for unhappy {area}; by the {bins}"
     return f"{first}\non: {', '.join(rates)}{faces}"

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,19 @@ def test_levels_of_other_stages(stage, checkpoint, couples):
     margins = (table["logit_unhappy"] - table["logit_happy"]) / 0.7
     np.testing.assert_allclose(found.margins, margins, rtol=1e-4, atol=1e-5)
     assert found.levels == ((1,) if stage == "resnet34" else (2, 1))
+
+
+def test_the_order_of_the_classes_does_not_matter(states, checkpoint, couples):
+    """The same network with its two logits, and their names, in the other order."""
+    model = deepcopy(checkpoint.model)
+    model.classes = model.classes[::-1]
+    for value in (model.head.lin2.weight, model.head.lin2.bias):
+        value.data = value.data.flip(0)
+    turned = activation_states(replace(checkpoint, model=model), couples, "train")
+    places = [turned.ids.tolist().index(name) for name in states.ids]
+    np.testing.assert_allclose(turned.margins[places], states.margins, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(turned.weights, states.weights)
+    assert (turned.labels[places] == states.labels).all()
 
 
 def test_some_pictures_are_whole_couples(checkpoint, couples):
