@@ -4,7 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from neuron_states import make_states, simulate
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from dclib.own_right import KINDS, own_right
 
@@ -51,6 +53,13 @@ def test_copies_with_the_other_sign_add_nothing():
     assert result.kinds.loc[KINDS[0], "share"] == pytest.approx(0.4)
     assert result.kinds["auroc"].nunique() == 1
     assert "is not shown" in result.verdict
+
+
+def test_p_values_are_corrected_by_holm_as_statsmodels_does():
+    rows = own_right(simulate([0.5, 0.4, 0.3, -0.5], [0.4, 0.5, 0, -0.6]), draws=200).neurons
+    error = (rows["high"] - rows["low"]) / 2 / student.ppf(0.975, 118)  # 120 groups, two strata
+    p = 2 * student.sf(np.abs(rows["part"]) / error, 118)
+    np.testing.assert_allclose(rows["p_holm"], multipletests(p, method="holm")[1], rtol=1e-6)
 
 
 def test_neurons_that_work_against_their_sign_are_counted():

@@ -70,9 +70,11 @@ def test_the_left_scatter_is_that_of_2019(checkpoint, evidence):
 
 
 def test_a_scatter_leaves_the_style_as_it_was(checkpoint, evidence):
-    before = dict(matplotlib.rcParams)
-    plot_scatter(checkpoint, evidence)
-    assert dict(matplotlib.rcParams) == before
+    fig = plot_scatter(checkpoint, evidence)
+    ggplot, plain = (to_hex(axis.get_facecolor()) for axis in (fig.axes[0], fig.axes[2]))
+    assert (ggplot, plain) == ("#e5e5e5", "#ffffff")
+    now, default = matplotlib.rcParams, matplotlib.rcParamsDefault
+    assert now["axes.facecolor"] == default["axes.facecolor"]
 
 
 def test_in_the_folded_scatter_a_neuron_that_is_off_is_hollow(checkpoint, evidence):
