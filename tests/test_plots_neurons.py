@@ -1,0 +1,172 @@
+from dataclasses import replace
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import lively_network
+from matplotlib.colors import to_hex
+from neuron_states import simulate
+from PIL import Image
+
+from dclib.checkpoint import load_checkpoint
+from dclib.data import CoupleFolder
+from dclib.evidence import find_evidence, fold_head
+from dclib.neurons import activation_states, neuron_table
+from dclib.own_right import own_right
+from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots_neurons import (
+    plot_cards,
+    plot_own_right,
+    plot_region_maps,
+    plot_scatter,
+    plot_waterfall,
+    strongest,
+)
+
+matplotlib.use("Agg")
+TEMPERATURE = 0.5
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(drawn_checkpoint):
+    found = load_checkpoint(drawn_checkpoint)
+    config = found.config | {"temperature": TEMPERATURE}
+    return replace(found, model=lively_network(levels=(2, 1)), config=config)
+
+
+@pytest.fixture(scope="module")
+def evidence(checkpoint):
+    images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        feature_map = checkpoint.model.forward_features(images)
+    return find_evidence(fold_head(checkpoint.model, TEMPERATURE), feature_map)
+
+
+def as_lin2_gets_it(model, evidence):
+    """Input of the last layer, by the network's own BatchNorm: (B, 100)."""
+    with torch.inference_mode():
+        return model.head.bn1(evidence.z.clamp(min=0))
+
+
+def test_the_left_scatter_is_that_of_2019(checkpoint, evidence):
+    left = plot_scatter(checkpoint, evidence, 1).axes[0]
+    (points,) = left.collections
+    weights = checkpoint.model.head.lin2.weight.detach().numpy()
+    np.testing.assert_allclose(points.get_offsets(), weights.T, rtol=1e-6)
+    expected = as_lin2_gets_it(checkpoint.model, evidence)[1]
+    np.testing.assert_allclose(points.get_array(), expected, rtol=1e-4, atol=1e-5)
+    assert points.get_clim() == (-1, 1.5)
+    assert points.get_cmap().name == "YlOrRd"
+    assert (left.get_xlabel(), left.get_ylabel()) == ("Happy Weight", "Unhappy Weight")
+    assert left.get_title() == "Activation of Neurons in Last Layer"
+
+
+def test_a_scatter_leaves_the_style_as_it_was(checkpoint, evidence):
+    fig = plot_scatter(checkpoint, evidence)
+    ggplot, plain = (to_hex(axis.get_facecolor()) for axis in (fig.axes[0], fig.axes[2]))
+    assert (ggplot, plain) == ("#e5e5e5", "#ffffff")
+    now, default = matplotlib.rcParams, matplotlib.rcParamsDefault
+    assert now["axes.facecolor"] == default["axes.facecolor"]
+
+
+def test_in_the_folded_scatter_a_neuron_that_is_off_is_hollow(checkpoint, evidence):
+    fig = plot_scatter(checkpoint, evidence, 0)
+    off, on = fig.axes[2].collections
+    is_on = evidence.z[0].numpy() > 0
+    assert len(on.get_offsets()) == is_on.sum()
+    np.testing.assert_allclose(on.get_array(), evidence.z[0][is_on])
+    assert len(off.get_facecolor()) == 0
+    head = fold_head(checkpoint.model, TEMPERATURE)
+    np.testing.assert_allclose(on.get_offsets(), head.last[:, is_on].T)
+    outside = (~is_on).sum() - len(off.get_offsets())
+    assert fig.axes[2].get_title().startswith(f"{is_on.sum()} on, {(~is_on).sum()} off ({outside}")
+
+
+def test_the_waterfall_ends_at_the_margin(evidence):
+    axis = plot_waterfall(evidence, 1, n=4).axes[0]
+    bars, added = axis.patches, evidence.of_margin("contributions")[1]
+    widths = np.array([bar.get_width() for bar in bars])
+    assert widths.sum() == pytest.approx(evidence.margin[1].item(), abs=1e-4)
+    starts = np.array([bar.get_x() for bar in bars])
+    np.testing.assert_allclose(starts[1:], np.cumsum(widths)[:-1], atol=1e-9)
+    assert widths[1:5] == pytest.approx(added[strongest(evidence, 1, 4)].numpy(), rel=1e-5)
+    assert np.abs(widths[1]) == pytest.approx(added.abs().max().item())
+    colours = [to_hex(bar.get_facecolor()).upper() for bar in bars]
+    assert colours[1:] == [UNHAPPY if width > 0 else HAPPY for width in widths[1:]]
+    (diamond,) = axis.lines[0].get_xdata()
+    assert diamond == pytest.approx(evidence.margin[1].item(), abs=1e-4)
+
+
+def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
+    """What the figure shows, recomputed: pull times region map, over the neurons that are on."""
+    head, on = fold_head(checkpoint.model, TEMPERATURE), evidence.z[0] > 0
+    pull = (head.last[1] - head.last[0])[on]
+    maps = pull[:, None, None] * evidence.neuron_maps[0, on]
+    torch.testing.assert_close(maps.sum(0), evidence.margin_map[0], rtol=1e-3, atol=1e-4)
+    fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 0, n=200)
+    largest = maps.abs().max().item()
+    assert fig.axes[-1].get_ylim() == pytest.approx((-largest, largest))
+    titled = [axis.get_title() for axis in fig.axes if axis.get_title()]
+    assert len(titled) == on.sum()
+    first = strongest(evidence)[0]
+    added = evidence.of_margin("contributions")[0, first]
+    assert titled[0] == f"neuron {first}: {added:+.2f}"
+
+
+def test_a_region_has_the_colour_of_what_it_adds(checkpoint, evidence):
+    fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 0, n=1)
+    shown = fig.axes[0].images[0].get_array()
+    (k,) = strongest(evidence, 0, 1)
+    head = fold_head(checkpoint.model, TEMPERATURE)
+    values = ((head.last[1] - head.last[0])[k] * evidence.neuron_maps[0, k]).numpy()
+    row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
+    cell = shown[row * 32 + 16, column * 32 + 16]
+    redder = cell[0] > cell[2]
+    assert redder == (values[row, column] > 0)
+
+
+def test_no_neuron_no_regions(evidence):
+    silent = replace(evidence, contributions=torch.zeros_like(evidence.contributions))
+    with pytest.raises(ValueError, match="No neuron is on"):
+        plot_region_maps(Image.new("RGB", (9, 9)), silent)
+
+
+def test_a_card_a_neuron(checkpoint, couples):
+    states = activation_states(checkpoint, couples, "train")
+    table = neuron_table(states, draws=20)
+    often = (states.z > 0).sum(0)
+    neurons = [int(often.argmax()), int(often.argmin())]
+    fig = plot_cards(states, table, CoupleFolder(couples, "train"), neurons, n=3)
+    assert len(fig.subfigs) == 2
+    told = fig.subfigs[0].get_suptitle()
+    assert told.startswith(f"Neuron {neurons[0]}: pulls towards ")
+    assert f"AUROC for unhappy {table.loc[neurons[0], 'auroc']:.2f}" in told
+    *crops, activations, evidence_map = fig.subfigs[0].axes
+    assert len(crops) == 3
+    heights = np.array([bar.get_height() for bar in activations.patches])
+    assert (heights[heights > 0].sum(), heights[heights < 0].sum()) == (12, -12)
+    expected = states.pull[neurons[0]] * states.maps[neurons[0]]
+    np.testing.assert_allclose(evidence_map.images[0].get_array(), expected)
+    limits = {part.axes[-1].images[0].get_clim() for part in fig.subfigs}
+    assert len(limits) == 1  # one scale
+    assert "drawn couples" in fig.get_supxlabel()
+
+
+def test_own_right_is_drawn_with_its_intervals():
+    result = own_right(simulate([0.5, 0.3, -0.4], [1, 0.5, -1]), draws=100)
+    left, share, area = plot_own_right(result).axes
+    widths = sorted(bar.get_width() for bar in left.patches)
+    assert widths == pytest.approx(sorted(result.neurons["part"]))
+    assert {to_hex(bar.get_facecolor()).upper() for bar in left.patches} == {HAPPY, UNHAPPY}
+    for axis, column in ((share, "share"), (area, "auroc")):
+        for place, row in enumerate(result.kinds.itertuples()):
+            ((x0, _), (x1, _)) = axis.collections[place].get_segments()[0]
+            assert (x0, x1) == (getattr(row, f"{column}_low"), getattr(row, f"{column}_high"))
