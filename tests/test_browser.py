@@ -30,14 +30,23 @@ from dclib.widgets import strength_panel
 strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
 """
 
+PANELS = """\
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+from dclib.widgets_explain import hide_panel, neuron_panel
+---
+hide_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
+---
+neuron_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
+"""
+
 
 @pytest.fixture
 def lab(tmp_path, drawn_checkpoint):
     """A JupyterLab on loopback over a folder with notebooks and a checkpoint; yields its URL."""
     shutil.copy(NOTEBOOK, tmp_path)
-    slider = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SLIDER)])
-    slider.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(slider, tmp_path / "slider.ipynb")
+    write_notebook(tmp_path / "slider.ipynb", SLIDER)
+    write_notebook(tmp_path / "panels.ipynb", PANELS)
     shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,6 +71,14 @@ def lab(tmp_path, drawn_checkpoint):
     finally:
         server.terminate()
         server.wait(30)
+
+
+def write_notebook(path, text):
+    """A notebook of code cells, with a line of dashes between them."""
+    cells = [nbformat.v4.new_code_cell(part) for part in text.split("---\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, path)
 
 
 def wait_until_up(url, server, log):
