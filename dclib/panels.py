@@ -45,15 +45,11 @@ def neuron_page(image, evidence, notes=()):
         _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), (scale, pull), k == order[0])
         for k in sorted(order, key=lambda k: not on[k])
     )
-    legend = (
-        f"<p>{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
-        f"{_swatch(UNHAPPY)} adds to unhappy, {_swatch(HAPPY)} to happy; full colour on the "
-        f"picture: {scale:.2g} log-odds a cell.</p>"
-    )
+    on_first = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
     told = [_cell_neurons(name, evidence, maps, at) for at in np.ndindex(*maps.shape[1:])]
     right = (
-        f'<div class="dc-right">{legend}<div class="dc-neurons dc-group" role="radiogroup" '
-        f'aria-label="neurons">{neurons}</div></div>'
+        f'<div class="dc-right"><p>{on_first}{legend(scale)}</p><div class="dc-neurons dc-group" '
+        f'role="radiogroup" aria-label="neurons">{neurons}</div></div>'
     )
     return page(_left(name, image, evidence.margin_map[0], told) + right, notes)
 
@@ -73,8 +69,7 @@ def page(body, notes=()):
     """A page around its body, with the sentences below it."""
     below = "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
     return (
-        f'<div class="dc-panel"><style>{CSS}</style>'
-        f'<div class="dc-page">{body}</div>{below}</div>'
+        f'<div class="dc-panel"><style>{CSS}</style><div class="dc-page">{body}</div>{below}</div>'
     )
 
 
@@ -143,15 +138,20 @@ def _neuron(name, k, values, added, on, scales, checked):
 
 def _item(group, key, label, look, part, checked, shown="", kind=""):
     """A radio button, its visible label, and the part of the page that it shows."""
+    state = " checked" if checked else ""
     return (
-        f'<span class="dc-item {kind}"><input type="radio" {OWN_KEYS} name="{group}" id="{group}-{key}" '
-        f'aria-label="{label}"{" checked" if checked else ""}><label for="{group}-{key}" '
+        f'<span class="dc-item {kind}"><input type="radio" {OWN_KEYS} name="{group}" '
+        f'id="{group}-{key}" aria-label="{label}"{state}><label for="{group}-{key}" '
         f'title="{label}" style="{look}">{shown}</label>{part}</span>'
     )
 
 
-def _swatch(colour):
-    return f'<span style="color: {colour}">&#9632;</span>'
+def legend(scale):
+    """What the colours over a picture mean, as HTML."""
+    unhappy, happy = (f'<span style="color: {c}">&#9632;</span>' for c in (UNHAPPY, HAPPY))
+    return (
+        f"{unhappy} is for unhappy, {happy} for happy; full colour is {scale:.2g} log-odds a cell."
+    )
 
 
 def place(at):
@@ -164,8 +164,13 @@ def describe_pull(added):
 
     >>> describe_pull(-0.5)
     '0.50 for happy'
+    >>> describe_pull(0.00021)
+    'under 0.001 either way'
     """
-    return f"{abs(added):.2f} for {'unhappy' if added > 0 else 'happy'}"
+    if abs(added) < 0.001:
+        return "under 0.001 either way"
+    digits = 2 if abs(added) >= 0.1 else 3
+    return f"{abs(added):.{digits}f} for {'unhappy' if added > 0 else 'happy'}"
 
 
 def tint(values, scale):

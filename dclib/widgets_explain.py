@@ -6,7 +6,6 @@ be chosen with the pointer or the keyboard.
 
 import html
 
-import ipywidgets
 import numpy as np
 import torch
 from IPython.display import HTML, display
@@ -22,6 +21,7 @@ from dclib.photo import DRAWINGS_ONLY
 from dclib.pictures import read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots_explain import overlay
+from dclib.widgets import ipywidgets  # its error names the extra that brings it
 
 FEATURES, PIXELS = "zero its features", "cover its pixels"
 MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16
@@ -116,6 +116,9 @@ class HidePanel(ipywidgets.Box):
         self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="Hide a cell:")
         self.strongest = ipywidgets.Button(description="Hide the strongest cell")
         self.clear = ipywidgets.Button(description="Clear")
+        self.scale = look.margin_map.abs().max().item() or 1.0  # of full colour
+        notes = [f'<p class="dc-note">{html.escape(note)}</p>' for note in look.notes]
+        self.below = f"<p>{panels.legend(self.scale)}</p>{''.join(notes)}"
         self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
         sheet = ipywidgets.HTML(f"<style>{panels.CSS}</style>")
         sheet.layout.display = "none"
@@ -159,7 +162,7 @@ class HidePanel(ipywidgets.Box):
             state = ", hidden" if cell.value else ""
             cell.tooltip = f"{place(at)}: {describe_pull(added)}{state}"
         try:
-            self.answer.value = self.tell(hidden) + _notes(self.look.notes)
+            self.answer.value = self.tell(hidden) + self.below
             self.picture.value = self.draw(hidden)
         except RuntimeError as error:  # of torch: too little memory, mostly
             self.answer.value = f'<p class="dc-error">{html.escape(f"This failed: {error}")}</p>'
@@ -169,8 +172,7 @@ class HidePanel(ipywidgets.Box):
         covering = self.how.value == PIXELS
         image = self.look.covered(hidden) if covering else self.look.image
         values = self.look.margin_map.masked_fill(hidden, 0)
-        scale = self.look.margin_map.abs().max().item() or 1.0
-        pixels = overlay(image.resize((SIDE, SIDE)), values, scale)
+        pixels = overlay(image.resize((SIDE, SIDE)), values, self.scale)
         rows, columns = (np.arange(SIDE) * n // SIDE for n in hidden.shape)
         grey = hidden.numpy()[rows][:, columns] & (not covering)  # (SIDE, SIDE)
         pixels = np.where(grey[..., None], 0.5, pixels)
@@ -187,8 +189,8 @@ class HidePanel(ipywidgets.Box):
             return _answers(rows) + "<p>Choose cells of the picture to hide them.</p>"
         rows.append((f"without {count(hidden)}", margin_of(hidden)))
         moves = {
-            "it moved by": rows[1][1] - rows[0][1],
-            "evidence says": -self.look.margin_map[hidden].sum().item(),
+            "move measured": rows[1][1] - rows[0][1],
+            "move by evidence": 0 - self.look.margin_map[hidden].sum().item(),
         }
         return _answers(rows) + _moves(moves, self.look.margin_map) + why(self.how.value, self.look)
 
@@ -204,7 +206,7 @@ class HidePanel(ipywidgets.Box):
         falls = leave_one_out(look.model, look.feature_map)[0].cpu() / look.temperature  # (h, w)
         told = [
             _answers([("whole picture", look.margin), ("without this cell", look.margin - fall)])
-            + _moves({"it moves by": -fall, "evidence says": -added}, look.margin_map)
+            + _moves({"move measured": -fall, "move by evidence": 0 - added}, look.margin_map)
             for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
         ]
         return panels.cell_page(look.image, look.margin_map, told, look.notes)
@@ -264,7 +266,3 @@ def _moves(moves, margin_map):
         bar = f'<span class="dc-bar">{bar}</span>'
         rows += f"<tr><td>{name}</td><td>{move:+.2f}</td><td>{bar}</td></tr>"
     return f"<table>{rows}</table>"
-
-
-def _notes(notes):
-    return "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)

@@ -1,4 +1,4 @@
-"""The widgets as a person meets them: JupyterLab in Chromium, a photo, the slider of strength."""
+"""The widgets as a person meets them: JupyterLab in Chromium, and everything is clicked."""
 
 import os
 import shutil
@@ -166,3 +166,59 @@ def test_the_slider_of_strength_changes_the_pictures(lab):
         assert seen[0] == seen[2]
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
         browser.close()
+
+
+def show_state(page, name):
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / name)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_hide_a_region_and_choose_a_neuron(lab):
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        browser, page = open_and_run(playwright, lab.format("panels.ipynb"))
+        picture, answer = page.locator(".dc-stage img"), page.locator(".dc-controls table").first
+        page.locator(".dc-neurons").wait_for(timeout=120_000)
+        cells = page.locator(".dc-grid button")
+        assert cells.count() == 16  # 128 px
+        assert page.locator(".dc-grid").bounding_box() == picture.bounding_box()
+        whole, seen = answer.inner_text(), picture.get_attribute("src")
+        cells.nth(5).click()
+        expect(answer).to_contain_text("without 1 cell")
+        expect(picture).not_to_have_attribute("src", seen)
+        cells.nth(6).focus()
+        page.keyboard.press("Space")
+        expect(answer).to_contain_text("without 2 cells")
+        hidden = answer.inner_text()
+        page.get_by_text("cover its pixels").click()
+        expect(answer).not_to_have_text(hidden, use_inner_text=True)
+        show_state(page, "05.png")
+        page.get_by_role("button", name="Clear").click()
+        expect(answer).to_have_text(whole, use_inner_text=True)
+        choose_neurons(page, expect)
+        assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
+        browser.close()
+
+
+def choose_neurons(page, expect):
+    """Of the page without a kernel: by pointer, by keyboard, from a region's list."""
+    neurons, shown = page.locator(".dc-neurons label"), page.locator(".dc-neuron-text:visible")
+    region = page.locator(".dc-right .dc-map:visible")
+    first, seen = shown.inner_text(), region.get_attribute("src")
+    neurons.nth(3).hover()
+    expect(shown).to_contain_text(f"Neuron {neurons.nth(3).inner_text()} ")
+    assert region.get_attribute("src") != seen
+    page.mouse.move(5, 5)
+    expect(shown).to_have_text(first, use_inner_text=True)
+    neurons.nth(2).click()
+    page.keyboard.press("ArrowRight")  # JupyterLab must not take it
+    expect(shown).to_contain_text(f"Neuron {neurons.nth(3).inner_text()} ")
+    page.locator(".dc-cells > .dc-item > label").nth(15).click()
+    listed = page.locator(".dc-cell-text:visible")
+    expect(listed).to_contain_text("row 4, column 4")
+    neuron = listed.locator("label").last
+    neuron.click()
+    expect(shown).to_contain_text(f"{neuron.inner_text().capitalize()} is on")
+    show_state(page, "06.png")
