@@ -54,15 +54,17 @@ def neuron_page(image, evidence, notes=()):
     return page(_left(name, image, evidence.margin_map[0], told) + right, notes)
 
 
-def cell_page(image, margin_map, told, notes=()):
-    """Choose a cell of the picture, read what belongs to it: `told` has HTML for each, row-major.
+def cell_page(image, margin_map, told, text="", notes=()):
+    """Choose a cell of the picture, read what belongs to it.
 
-    Colours are the margin map (h, w).
+    Colours are the margin map (h, w). `told` has HTML for each cell, row-major; `text` is a
+    sentence beside the picture.
     """
     scale = margin_map.abs().max().item() or 1.0
     colours = f'<img class="dc-map" alt="" src="{data_uri(tint(margin_map, scale))}">'
     name = f"dc{uuid.uuid4().hex[:8]}"
-    return page(_left(name, image, margin_map, told) + colours, notes)
+    right = f'<div class="dc-right"><p>{html.escape(text)}</p><p>{legend(scale)}</p></div>'
+    return page(_left(name, image, margin_map, told) + colours + right, notes)
 
 
 def page(body, notes=()):

@@ -215,7 +215,8 @@ class HidePanel(ipywidgets.Box):
             + _moves({"move measured": -fall, "move by evidence": 0 - added}, look.margin_map)
             for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
         ]
-        return panels.cell_page(look.image, look.margin_map, told, look.notes)
+        text = "Without a kernel: choose a cell to see what zeroing the features of it alone does."
+        return panels.cell_page(look.image, look.margin_map, told, text, look.notes)
 
 
 def _tracks(h, w):
