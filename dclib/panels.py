@@ -43,7 +43,7 @@ def neuron_page(image, evidence, notes=()):
     on = (evidence.z[0] > 0).cpu()
     neurons = "".join(
         _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), (scale, pull), k == order[0])
-        for k in sorted(order, key=lambda k: not on[k])
+        for k in order
     )
     on_first = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
     told = [_cell_neurons(name, evidence, maps, at) for at in np.ndindex(*maps.shape[1:])]

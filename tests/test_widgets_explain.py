@@ -81,8 +81,8 @@ def test_hidden_features_move_the_margin_as_the_head_says(checkpoint, couple, pa
 
 def test_covered_pixels_are_looked_at_anew(checkpoint, couple, panel):
     panel.how.value = PIXELS
-    panel.cells[1].value = panel.cells[2].value = True
-    covered = cover_pixels(couple, [(0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1)])
+    panel.cells[1].value = panel.cells[3].value = True  # the right half, top and bottom
+    covered = cover_pixels(couple, [(0.5, 0, 1, 1)])
     _, evidence = explain(checkpoint, covered)
     assert numbers(panel.answer.value)["without 2 cells"] == row(evidence.margin.item())
     colour = np.array(covered)[0, -1]
