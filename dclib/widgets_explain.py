@@ -23,6 +23,10 @@ from dclib.widgets import picture_png
 
 SIDE = 336  # pixels of a picture on the page
 FEATURES, PIXELS = "zero its features", "cover its pixels"
+WHY = {  # why the evidence of a cell is not the effect of hiding it
+    FEATURES: "another cell steps in where a maximum is gone, and neurons switch on or off",
+    PIXELS: "a cell has seen far more than its own pixels, so that all cells change a little",
+}
 SHOWN = 8  # neurons of a cell
 
 
@@ -127,7 +131,8 @@ class HidePanel(Panel):
         self.hidden = torch.zeros(self.h, self.w, dtype=torch.bool)
         self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="hide a cell:")
         self.how.observe(lambda _: self.draw(), names="value")
-        strongest = ipywidgets.Button(description="hide the strongest cell")
+        fit = ipywidgets.Layout(width="auto")
+        strongest = ipywidgets.Button(description="hide the strongest cell", layout=fit)
         strongest.on_click(lambda _: self.hide_strongest())
         clear = ipywidgets.Button(description="show all again")
         clear.on_click(lambda _: self.clear())
@@ -178,8 +183,7 @@ class HidePanel(Panel):
         return (
             f"{told}<p>Without {cells}: <b>{describe_margin(now)}</b>, "
             f"moved by {now - before:+.2f}.</p><p>The evidence map books {booked:+.2f} for that. "
-            "The two differ because another cell steps in where a maximum is gone, and neurons "
-            "switch on or off.</p>"
+            f"The two differ, as {WHY[self.how.value]}.</p>"
         )
 
 

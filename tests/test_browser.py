@@ -1,4 +1,4 @@
-"""The widgets as a person meets them: JupyterLab in Chromium, a photo, the slider of strength."""
+"""The widgets as a person meets them: JupyterLab in Chromium, a photo, a slider, two panels."""
 
 import os
 import shutil
@@ -30,14 +30,25 @@ from dclib.widgets import strength_panel
 strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
 """
 
+PANELS = """\
+from dclib.checkpoint import load_checkpoint
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+from dclib.widgets_explain import hide_panel, neuron_panel
+
+checkpoint, couple = load_checkpoint("checkpoints/demo"), draw_scene(sample_scene(0, 1)[0], 256)
+display(hide_panel(checkpoint, couple, size=96), neuron_panel(checkpoint, couple, size=96))
+"""
+
 
 @pytest.fixture
 def lab(tmp_path, drawn_checkpoint):
     """A JupyterLab on loopback over a folder with notebooks and a checkpoint; yields its URL."""
     shutil.copy(NOTEBOOK, tmp_path)
-    slider = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SLIDER)])
-    slider.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(slider, tmp_path / "slider.ipynb")
+    for name, source in (("slider", SLIDER), ("panels", PANELS)):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -147,5 +158,40 @@ def test_the_slider_of_strength_changes_the_pictures(lab):
             page.screenshot(path=Path(folder) / "02.png")
         assert seen[0] != seen[1]
         assert seen[0] == seen[2]
+        assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_regions_are_hidden_and_neurons_chosen_by_hand(lab):
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        browser, page = open_and_run(playwright, lab.format("panels.ipynb"))
+        cell = page.get_by_title("cell: row 2, column 3")
+        cell.first.wait_for(timeout=120_000)
+        told = page.locator(".widget-html-content")
+        expect(told.filter(has_text="Click cells of the picture")).to_be_visible()
+        cell.first.click()
+        expect(told.filter(has_text="Without one cell")).to_be_visible()
+        page.get_by_text("cover its pixels").click()
+        page.get_by_title("cell: row 1, column 1").first.focus()
+        page.keyboard.press("Enter")
+        expect(told.filter(has_text="Without 2 cells")).to_be_visible()
+        picture = page.locator("img.widget-image, .jupyter-widgets img").nth(1)
+        before = picture.get_attribute("src")
+        neurons = page.get_by_label("neuron:")
+        fifth = neurons.locator("option").nth(4).inner_text()
+        neurons.select_option(fifth)
+        chosen = fifth.split(":")[0]
+        expect(told.filter(has_text=f"Neuron {chosen}:")).to_be_visible()
+        assert picture.get_attribute("src") != before
+        cell.nth(1).click()
+        expect(told.filter(has_text="row 2, column 3 switches on most")).to_be_visible()
+        if folder := os.environ.get("SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / "panels.png")
+            page.set_viewport_size({"width": 420, "height": 1400})
+            page.wait_for_timeout(1000)
+            page.screenshot(path=Path(folder) / "panels_phone.png")
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
         browser.close()
