@@ -50,41 +50,41 @@ def find_cases(checkpoint, root, split="test", n=None, size=None, place=PLACES[0
             a larger one; look whether the network still answers well at it.
         place: where in the picture cells are, one of `PLACES`.
 
-    Regions are faces, couple (with bodies) and `AGAINST`, energy by area in the couple's faces less
-    that in the bystanders' where these are not hidden behind the couple. `value` is NaN where a
-    picture has no such boxes. Raises ValueError for other places, for boxes that cannot be read,
+    Regions are faces, couple (with bodies), bystanders' faces where the couple does not hide them,
+    and energy by area in the couple's faces less that in theirs. `value` is NaN where a picture has
+    no such boxes. Raises ValueError for other places, for boxes that cannot be read,
     and for a split without any.
     """
     if place not in PLACES:
         raise ValueError(f"place must be one of {PLACES}, not {place!r}.")
-    model, size = checkpoint.model, size or checkpoint.config["image_size"]
+    size = size or checkpoint.config["image_size"]
     dataset, chosen = choose(checkpoint, root, split, n, seed)
     features = collect_features(checkpoint, dataset, chosen, size)
-    shape = features.shape[2:]
-    regions = find_regions(dataset, chosen, *shape, STRIDE / size if place == PLACES[1] else None)
-    if not any(centres.any() for centres, _ in regions.values()):
+    stride = STRIDE / size if place == PLACES[1] else None
+    regions = find_regions(dataset, chosen, *features.shape[2:], stride)
+    if not regions["faces"][1].any():
         raise ValueError(f"No picture of {root}/{split} has face boxes in metadata.csv (boxes).")
     groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
-    maps = draw_maps(model, features)
-    maps |= draw_priors(regions["faces"][1], groups)
+    maps = draw_maps(checkpoint.model, features) | draw_priors(regions["faces"][1], groups)
     maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]
-    for k in range(UNTRAINED):
-        untrained = random_network(model, seed + k)
-        drawn = draw_maps(untrained, collect_features(checkpoint, dataset, chosen, size, untrained))
-        for name in ("evidence", "Grad-CAM"):
-            maps[f"random weights: {name}", k] = drawn[name]
+    maps = [*maps.items(), *_draw_untrained(checkpoint, dataset, chosen, size, seed)]
     told = {"id": [dataset.ids[index] for index in chosen], "group": groups}
-    tables = [
-        pd.DataFrame(told | {"map": name if isinstance(name, str) else name[0]} | row)
-        for name, values in maps.items()
+    rows = [
+        pd.DataFrame(told | {"map": name} | row)
+        for name, values in maps
         for row in measure_maps(values, regions)
     ]
-    cases = pd.concat(tables).groupby([*KEYS, "id", "group"], sort=False, as_index=False)
-    return cases.agg({"value": _mean, "chance": "mean", "flat": "mean"})
+    cases = pd.concat(rows).groupby([*KEYS, "id", "group"], sort=False, as_index=False)
+    return cases.mean()  # over networks of random weights
 
 
-def _mean(values):
-    return np.mean(values.to_numpy())  # NaN stays
+def _draw_untrained(checkpoint, dataset, chosen, size, seed):
+    """The maps (N, h, w) of several networks of random weights, each with its name."""
+    for k in range(UNTRAINED):
+        model = random_network(checkpoint.model, seed + k)
+        maps = draw_maps(model, collect_features(checkpoint, dataset, chosen, size, model))
+        for name in ("evidence", "Grad-CAM"):
+            yield f"random weights: {name}", maps[name]
 
 
 def choose(checkpoint, root, split, n, seed=0):

@@ -19,18 +19,19 @@ TIE = 1e-5  # values that differ by less, as a share of the largest, are equal
 POINTING = "pointing"
 MEASURES = (POINTING, "strongest cell", "energy", "energy / area")
 BOXES = {"faces": "boxes", "bodies": "body_boxes", "bystanders": "bystander_boxes"}  # columns
-AGAINST = "faces less bystanders' faces"
+OTHERS = "bystanders' faces"
+AGAINST = f"faces less {OTHERS}"
 
 
 def find_regions(dataset, chosen, h, w, stride=None):
     """Where the boxes of pictures are on maps of h x w cells: {region: (centres, shares)}.
 
     Both are (N, h, w): whether the centre of a cell is in a box, and how much of the cell. Regions
-    are faces, couple (empty without bodies) and bystanders, where no box of the couple hides them.
+    are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
     `stride`: from the centre of a cell's view to the next, as a share of the picture; None
     stretches the map over the picture.
     """
-    found = {"faces": [], "couple": [], "bystanders": []}
+    found = {"faces": [], "couple": [], OTHERS: []}
     for boxes in read_boxes(dataset, chosen):
         if stride:
             ends = np.array((w, h, w, h))
@@ -38,7 +39,7 @@ def find_regions(dataset, chosen, h, w, stride=None):
         faces, bodies, others = (box_mask(box, h * FINE, w * FINE) for box in boxes.values())
         found["faces"].append(faces)
         found["couple"].append((faces | bodies) & bodies.any())
-        found["bystanders"].append(others & ~faces & ~bodies)
+        found[OTHERS].append(others & ~faces & ~bodies)
     masks = {name: np.reshape(mask, (-1, h, FINE, w, FINE)) for name, mask in found.items()}
     middle = FINE // 2
     return {n: (m[:, :, middle, :, middle], m.mean((2, 4))) for n, m in masks.items()}
@@ -51,10 +52,8 @@ def read_boxes(dataset, chosen):
     """
     columns, found = {name: dataset.column(column) for name, column in BOXES.items()}, []
     for index in chosen:
-        sides, told = (
-            np.tile(dataset.picture(index).size, 2),
-            {n: c[index] for n, c in columns.items()},
-        )
+        sides = np.tile(dataset.picture(index).size, 2)
+        told = {name: column[index] for name, column in columns.items()}
         try:
             boxes = {n: np.array(json.loads(text or "[]"), float) for n, text in told.items()}
             found.append({name: box.reshape(-1, 4) / sides for name, box in boxes.items()})
@@ -90,8 +89,7 @@ def measure_maps(values, regions):
         for measure, value, chance in zip(MEASURES, (*hits, energy, by_area[name]), chances):
             value = np.where(np.isnan(area), np.nan, value)
             rows.append({"region": name, "measure": measure, "value": value, "chance": chance})
-    rows = [row for row in rows if row["region"] != "bystanders"]
-    difference = by_area["faces"] - by_area["bystanders"]
+    difference = by_area["faces"] - by_area[OTHERS]
     rows.append({"region": AGAINST, "measure": MEASURES[3], "value": difference, "chance": 0.0})
     return [row | {"flat": flat} for row in rows]
 
