@@ -35,14 +35,14 @@ def plot_localisation(table):
         _draw_dots(axis, of[key], rows)
         region, measure = key
         n, excluded = of[key]["n"].max(), of[key]["excluded"].max()
-        left_out = f", {excluded} without such boxes" if excluded else ""
+        left_out = f"; {excluded} excluded" if excluded else ""
         axis.set_title(f"{region}\n(n = {n}{left_out})", fontsize=8)
         axis.set_xlabel(measure, fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0, 0].set_yticks(range(len(rows)), rows)
     for label in axes[0, 0].get_yticklabels():
         label.set_color("black" if label.get_text() in LOOKS else "0.4")
-    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    axes[0, 0].set_ylim(len(rows) + 0.2, -0.5)  # room for a word
     sns.despine(fig, left=True)
     fig.tight_layout()
     return fig
@@ -113,13 +113,13 @@ def plot_cascade(table):
             axis.plot(x[-1:], y[-1:], mfc="white", **look)
         axis.axhline(0, color="0.75", lw=1, ls=":", zorder=0)
         axis.set_xticks(places, names, fontsize=7, rotation=40, ha="right")
+        axis.set_xlabel("randomised, with all before it", fontsize=8)
         axis.set_title(
             f"maps {'with' if similarity == 'signed' else 'without'} their signs", fontsize=9
         )
     axes[0].set_ylabel(f"rank correlation with the original (n = {table['n'].max()})", fontsize=8)
     axes[0].set_ylim(-1.02, 1.05)
     axes[1].legend(frameon=False, fontsize=8)
-    fig.supxlabel("randomised, together with all before it", fontsize=8)
     sns.despine(fig)
     fig.tight_layout()
     return fig
