@@ -82,11 +82,10 @@ def grad_cam(model, feature_map, targets=("happy", "unhappy"), method="grad-cam"
 def extract_features(model, images):
     """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32.
 
-    The images may be of any floating dtype; the network computes in its own.
+    The images may be of any floating dtype and on any device; the network computes in its own.
     """
-    dtype = next(model.parameters()).dtype
     with eval_mode(model), torch.no_grad():
-        return model.forward_features(images.to(dtype)).float()
+        return model.forward_features(images.to(next(model.parameters()))).float()
 
 
 def head_logits(model, feature_map):

@@ -35,7 +35,7 @@ def overlay(image, values, scale, colours=(HAPPY, UNHAPPY), smooth=False):
     picture = np.asarray(image, float)
     picture = picture / 255 if picture.max() > 1 else picture  # (H, W, 3)
     grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
-    values = torch.as_tensor(values, dtype=torch.float32)[None, None]
+    values = torch.as_tensor(values, dtype=torch.float32, device="cpu")[None, None]
     if smooth:
         values = upsample(values, picture.shape[:2])
     else:
@@ -57,7 +57,7 @@ def show_maps(pictures, maps, scale=None, smooth=False, unit="log-odds"):
         unit: of the numbers.
     """
     signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
-    maps = {title: torch.as_tensor(values) * signs[title] for title, values in maps.items()}
+    maps = {k: torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()}
     strongest = max(values.abs().max().item() for values in maps.values())
     scale = scale or strongest or 1.0
     shape = (len(pictures), len(maps) + 1)
