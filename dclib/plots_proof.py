@@ -18,6 +18,7 @@ LOOKS = {  # a colour, a line and a marker for each kind of map
 PANELS = (("faces", MEASURES[0]), ("faces", MEASURES[3]), (AGAINST, MEASURES[3]))
 ROW = 0.24  # inches
 BASELINE = "0.55"
+SMALL = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
 
 
 def plot_localisation(table):
@@ -55,11 +56,8 @@ def _draw_dots(axis, part, rows):
         axis.plot(part["value"][name], place, marker, color=colour, ms=5)
     chance = part["chance"].mean()
     axis.axvline(chance, color="0.75", lw=1, ls=":", zorder=0)
-    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **_SMALL)
+    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **SMALL)
     axis.tick_params(left=False)
-
-
-_SMALL = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
 
 
 def plot_curves(points, areas):

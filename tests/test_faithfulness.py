@@ -143,6 +143,19 @@ def test_what_was_randomised_stays_so(checkpoint, couples, monkeypatch):
         assert table["absolute", part].to_numpy() == pytest.approx(1)
 
 
+def test_a_network_that_sees_nothing_any_more_has_flat_maps(checkpoint, couples, monkeypatch):
+    def blind(model, seed):
+        other = copy.deepcopy(model)
+        other.backbone.conv1.weight.data.zero_()
+        return other
+
+    monkeypatch.setattr(module, "random_network", blind)
+    table = cascade(checkpoint, couples, "train", n=8, size=96, repetitions=1)
+    seen = table.set_index("part")
+    assert (seen.loc["layer1", "excluded"] == 0).all()
+    assert (seen.loc["conv1", "excluded"] == 8).all() and seen.loc["conv1", "value"].isna().all()
+
+
 def test_a_map_follows_what_the_network_learned(checkpoint, couples):
     before = copy.deepcopy(checkpoint.model.state_dict())
     table = cascade(checkpoint, couples, "train", n=8, size=96, repetitions=2)

@@ -1,3 +1,4 @@
+import copy
 import csv
 import shutil
 
@@ -12,6 +13,8 @@ from scipy.stats import ttest_1samp
 from dclib import localisation as module
 from dclib.checkpoint import load_checkpoint
 from dclib.evaluate import wilson_interval
+from dclib.evidence import find_evidence
+from dclib.gradcam import grad_cam
 from dclib.localisation import (
     draw_maps,
     draw_priors,
@@ -130,6 +133,20 @@ def test_a_cell_looks_at_pixel_32_i():
     assert seen == pytest.approx(4 * 32, abs=4)  # and not (4 + 1/2) * 32
 
 
+def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
+    seeds = []
+
+    def make(model, seed):
+        seeds.append(seed)
+        return random_network(model, seed)
+
+    monkeypatch.setattr(module, "random_network", make)
+    found = find_cases(checkpoint, couples, seed=5)
+    assert seeds == [5, 6, 7]
+    values = found[found["map"].eq("random weights: evidence") & found["measure"].eq("pointing")]
+    assert not (3 * values["value"].dropna() % 1).round(6).any()  # thirds
+
+
 def test_random_networks_differ_and_leave_the_random_numbers_alone(checkpoint):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -140,12 +157,21 @@ def test_random_networks_differ_and_leave_the_random_numbers_alone(checkpoint):
     assert not nets[0].training
 
 
-def test_maps_are_those_of_the_answer(checkpoint):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_maps_are_those_of_the_answer(checkpoint, sign):
+    """Of a network, and of one that always answers the opposite."""
+    model = copy.deepcopy(checkpoint.model)
+    model.head.lin2.weight.data *= sign
     features = torch.rand(3, 512, 2, 2, generator=torch.Generator().manual_seed(0))
-    maps = draw_maps(checkpoint.model, features)
+    maps, evidence = draw_maps(model, features), find_evidence(model, features)
     assert all(values.shape == (3, 2, 2) and (values >= 0).all() for values in maps.values())
-    assert (maps["evidence for the answer"] <= maps["evidence"]).all()
     assert maps["feature norm"] == pytest.approx(features.norm(dim=1).numpy(), rel=1e-5)
+    towards = evidence.margin.sign()[:, None, None] * evidence.margin_map
+    assert maps["evidence for the answer"] == pytest.approx(towards.clamp(min=0).numpy())
+    cams = grad_cam(model, features)
+    for k, margin in enumerate(evidence.margin):
+        answer = cams["unhappy" if margin > 0 else "happy"][k]
+        assert maps["Grad-CAM"][k] == pytest.approx(answer.clamp(min=0).numpy())
 
 
 def test_faces_elsewhere_do_not_know_the_own_couple():

@@ -85,6 +85,8 @@ def test_curves_carry_their_bands_and_areas():
         "deletion: lower is better",
         "insertion: higher is better",
     ]
+    verbs = [axis.get_xlabel().split(",")[0] for axis in fig.axes]
+    assert verbs == ["share of cells hidden", "share of cells shown"]
     axis = fig.axes[0]
     names = [text.get_text() for text in axis.get_legend().get_texts()]
     assert names == ["evidence: 0.500", "Grad-CAM: 0.600", "random: 0.700"]

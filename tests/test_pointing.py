@@ -65,6 +65,7 @@ def test_the_strongest_cell_decides():
 def test_ties_count_in_part_and_a_flat_map_misses():
     inside = np.array([[1, 0], [0, 0]])
     assert pointing_hit(np.array([[3.0, 3.0], [0, 3.0]]), inside) == pytest.approx(1 / 3)
+    assert pointing_hit(np.array([[3.0, 3.0 + 1e-8], [0, 1]]), inside) == 0.5  # but for rounding
     everywhere = np.ones((2, 2))
     for flat in (0.0, 1.0, 1e-9, 1e9):
         assert pointing_hit(np.full((2, 2), flat), everywhere) == 0
