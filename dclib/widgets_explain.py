@@ -1,260 +1,268 @@
 """Looking inside by hand: hide a region, choose a neuron or a region. ipywidgets 7.7.1 and 8.
 
-Both panels show the picture as the network sees it, a square, with a button on every cell of the
-feature map: click it, or reach it with Tab and press Enter.
+Both panels show the picture as the network sees it, a square, and every cell of the feature map can
+be chosen with the pointer or the keyboard.
 """
 
 import html
-from functools import partial
 
-import ipywidgets
 import numpy as np
 import torch
-from PIL import Image
-from scipy.ndimage import binary_erosion
+from IPython.display import HTML, display
 
+from dclib import panels
 from dclib.augment import EvalTransform
+from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
-from dclib.occlusion import cover_pixels, hide_cells
-from dclib.pictures import PictureError, read_picture
+from dclib.occlusion import cover_pixels, hide_cells, leave_one_out
+from dclib.panels import SIDE, describe_pull, place
+from dclib.photo import DRAWINGS_ONLY
+from dclib.pictures import read_picture
+from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots_explain import overlay
-from dclib.widgets import picture_png
+from dclib.widgets import ipywidgets  # its error names the extra that brings it
 
-SIDE = 336  # pixels of a picture on the page
 FEATURES, PIXELS = "zero its features", "cover its pixels"
-WHY = {  # why the evidence of a cell is not the effect of hiding it
-    FEATURES: "another cell steps in where a maximum is gone, and neurons switch on or off",
-    PIXELS: "a cell has seen far more than its own pixels, so that all cells change a little",
-}
-SHOWN = 8  # neurons of a cell
+MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16
 
 
 def hide_panel(checkpoint, image, size=None):
     """A widget that hides cells of a picture and says how the answer moves.
 
     Args:
-        checkpoint: a loaded `Checkpoint`.
+        checkpoint: a loaded `Checkpoint`, or the path of its folder.
         image: a Pillow image, or anything that `dclib.pictures.read_picture` takes.
-        size: pixels a side of the network's input; the checkpoint's by default.
+        size: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
 
-    Colours are the exact evidence of each cell; hidden cells are grey. A picture that cannot be
-    read gets a sentence.
+    Colours are the exact evidence of each cell. Where no widget can be shown, a page says what each
+    cell alone does. What cannot be used gets a sentence, never a traceback.
     """
     return _panel(HidePanel, checkpoint, image, size)
 
 
 def neuron_panel(checkpoint, image, size=None):
-    """A widget that shows the region of a neuron, and the neurons of a region.
+    """A page that shows the region of a neuron, and the neurons of a region.
 
-    Arguments are those of `hide_panel`. Colours are what each cell adds to the margin through the
-    chosen neuron, on one scale for all neurons. Where no kernel answers, as on a printed page,
-    `dclib.plots_neurons.plot_region_maps` shows the strongest neurons side by side.
+    Arguments are those of `hide_panel`. See `dclib.panels.neuron_page`; it needs no kernel.
     """
-    return _panel(NeuronPanel, checkpoint, image, size)
+
+    def show(look):
+        return HTML(panels.neuron_page(look.image, look.evidence, look.notes))
+
+    return _panel(show, checkpoint, image, size)
 
 
-def _panel(kind, checkpoint, image, size):
+def _panel(make, checkpoint, image, size):
     try:
-        return kind(checkpoint, read_picture(image).image, size).box
-    except PictureError as error:
-        return ipywidgets.HTML(f'<p class="dc-error">{html.escape(str(error))}</p>')
+        return make(Look(checkpoint, image, size))
+    except (ValueError, FileNotFoundError) as error:  # pictures, checkpoints and sizes among them
+        return HTML(f'<p class="dc-error">{html.escape(str(error))}</p>')
 
 
-class CellPicture:
-    """A picture of SIDE x SIDE pixels with a button on each of its h x w cells."""
+class Look:
+    """A network, a picture, and what one has to say about the other.
 
-    def __init__(self, h, w, alt, on_click):
-        side = f"{SIDE}px"
-        self.picture = ipywidgets.Image(format="png", width=SIDE, height=SIDE)
-        self.picture.layout = ipywidgets.Layout(width=side, height=side, margin="0")
-        self.buttons = []
-        for row, column in np.ndindex(h, w):
-            place = f"{alt}: row {row + 1}, column {column + 1}"
-            bare = ipywidgets.Layout(width="auto", height="auto", margin="0", padding="0")
-            button = ipywidgets.Button(tooltip=place, layout=bare)
-            button.style.button_color = "transparent"
-            button.on_click(partial(self._clicked, on_click, (row, column)))
-            self.buttons.append(button)
-        over = ipywidgets.Layout(width=side, height=side, margin=f"-{side} 0 0 0")
-        over.grid_template_columns, over.grid_template_rows = (
-            f"repeat({w}, 1fr)",
-            f"repeat({h}, 1fr)",
-        )
-        grid = ipywidgets.GridBox(self.buttons, layout=over)
-        frame = ipywidgets.Layout(width=side, overflow="hidden", flex="0 0 auto")
-        self.box = ipywidgets.VBox([self.picture, grid], layout=frame)
+    Raises PictureError, CheckpointError, FileNotFoundError, or ValueError for another size.
+    """
 
-    def _clicked(self, on_click, cell, _):
-        on_click(cell)
-
-    def show(self, pixels):
-        """Pixels (H, W, 3), 0 to 1."""
-        self.picture.value = picture_png(Image.fromarray(np.uint8(np.rint(pixels * 255))))
-
-
-class Panel:
-    """What both panels share: the picture, its features and its evidence."""
-
-    def __init__(self, checkpoint, image, size):
+    def __init__(self, checkpoint, image, size=None):
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = load_checkpoint(checkpoint)
         config = checkpoint.config
+        size = config["image_size"] if size is None else size
+        if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
+            raise ValueError(f"size must be a whole number from 32 to 512 pixels, not {size!r}.")
         self.model, self.temperature = checkpoint.model, config["temperature"]
-        size = size or config["image_size"]
         self.transform = EvalTransform(size, config["mean"], config["std"])
-        self.image = image.resize((SIDE, SIDE))
-        self.feature_map = self.features(image)  # (1, C, h, w)
+        self.image, notes = read_picture(image)
+        self.notes = ([DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []) + list(notes)
         self.head = fold_head(self.model, self.temperature)
+        self.feature_map = self.features(self.image)  # (1, C, h, w)
         self.evidence = find_evidence(self.head, self.feature_map)
-        self.h, self.w = self.feature_map.shape[2:]
-        self.text = ipywidgets.HTML()
-        self.cells = CellPicture(self.h, self.w, "cell", self.click)
-        wide = ipywidgets.Layout(max_width="30em", padding="0 1em")
-        controls = ipywidgets.VBox([*self.controls(), self.text], layout=wide)
-        wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap")
-        self.box = ipywidgets.Box([self.cells.box, controls], layout=wrap)
-        self.draw()
+        self.margin, self.margin_map = (
+            self.evidence.margin.item(),
+            self.evidence.margin_map[0].cpu(),
+        )
 
     def features(self, image):
         device = next(self.model.parameters()).device
         return extract_features(self.model, self.transform(image)[None].to(device))
 
-    def spread(self, mask):
-        """A mask of cells at the size of the picture: (h, w) -> (SIDE, SIDE)."""
-        rows, columns = (np.arange(SIDE) * n // SIDE for n in mask.shape)
-        return np.asarray(mask)[rows][:, columns]
+    def margin_without(self, hidden):
+        """Log-odds for unhappy with cells (h, w) zeroed in the feature map."""
+        logits = hide_cells(self.model, self.feature_map, hidden[None].to(self.feature_map.device))
+        happy, unhappy = (self.model.classes.index(name) for name in ("happy", "unhappy"))
+        return (logits[0, unhappy] - logits[0, happy]).item() / self.temperature
+
+    def margin_covered(self, hidden):
+        """Log-odds for unhappy of the picture with the pixels of cells (h, w) covered."""
+        return find_evidence(self.head, self.features(self.covered(hidden))).margin.item()
+
+    def covered(self, hidden):
+        cells = hidden.nonzero().numpy()[:, ::-1]  # (K, 2), column and row
+        h, w = hidden.shape
+        return cover_pixels(self.image, np.concatenate([cells, cells + 1], 1) / (w, h, w, h))
 
 
-class HidePanel(Panel):
-    """State: `hidden` (h, w) bool, and how cells are hidden."""
+class HidePanel(ipywidgets.Box):
+    """Toggle buttons over a picture; `hidden` (h, w) is what they say."""
 
-    def controls(self):
-        self.hidden = torch.zeros(self.h, self.w, dtype=torch.bool)
-        self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="hide a cell:")
-        self.how.observe(lambda _: self.draw(), names="value")
-        fit = ipywidgets.Layout(width="auto")
-        strongest = ipywidgets.Button(description="hide the strongest cell", layout=fit)
-        strongest.on_click(lambda _: self.hide_strongest())
-        clear = ipywidgets.Button(description="show all again")
-        clear.on_click(lambda _: self.clear())
-        return self.how, ipywidgets.HBox([strongest, clear])
+    def __init__(self, look):
+        self.look = look
+        h, w = look.margin_map.shape
+        bare = {"layout": ipywidgets.Layout(), "style": ipywidgets.ToggleButton().style}
+        self.cells = [ipywidgets.ToggleButton(**bare) for _ in range(h * w)]  # 256 at most
+        self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="Hide a cell:")
+        self.strongest = ipywidgets.Button(description="Hide the strongest cell")
+        self.clear = ipywidgets.Button(description="Clear")
+        self.scale = look.margin_map.abs().max().item() or 1.0  # of full colour
+        notes = [f'<p class="dc-note">{html.escape(note)}</p>' for note in look.notes]
+        self.below = f"<p>{panels.legend(self.scale)}</p>{''.join(notes)}"
+        self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
+        sheet = ipywidgets.HTML(f"<style>{panels.CSS}</style>")
+        sheet.layout.display = "none"
+        grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w)).add_class("dc-grid")
+        stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
+        row = ipywidgets.Box([self.strongest, self.clear]).add_class("dc-row")
+        controls = ipywidgets.VBox([self.how, row, self.answer]).add_class("dc-controls")
+        super().__init__([sheet, stage, controls])
+        self.add_class("dc-panel").add_class("dc-hide")
+        for cell in self.cells:
+            cell.observe(self.show, names="value")
+        self.how.observe(self.show, names="value")
+        self.strongest.on_click(self.hide_strongest)
+        self.clear.on_click(lambda _: self.choose(torch.zeros(h, w, dtype=torch.bool)))
+        self.show()
 
-    def click(self, cell):
-        self.hidden[cell] ^= True
-        self.draw()
+    @property
+    def hidden(self):
+        return torch.tensor([cell.value for cell in self.cells]).view(self.look.margin_map.shape)
 
-    def hide_strongest(self):
-        """Of those that are still shown, by the size of its evidence."""
-        strength = self.evidence.margin_map[0].abs().cpu().masked_fill(self.hidden, -1)
-        self.hidden.view(-1)[strength.argmax()] = True
-        self.draw()
+    def choose(self, hidden):
+        """Press the buttons of these cells (h, w) and no others; the panel is drawn once."""
+        for cell, value in zip(self.cells, hidden.flatten().tolist(), strict=True):
+            cell.unobserve(self.show, names="value")
+            cell.value = value
+            cell.observe(self.show, names="value")
+        self.show()
 
-    def clear(self):
-        self.hidden.zero_()
-        self.draw()
+    def hide_strongest(self, _=None):
+        """Of the cells that are still shown, by the size of their evidence."""
+        hidden = self.hidden
+        strength = self.look.margin_map.abs().masked_fill(hidden, -1)
+        hidden.view(-1)[strength.argmax()] = True
+        self.choose(hidden)
 
-    def margin_without(self):
-        """Log-odds for unhappy without the hidden cells."""
-        if self.how.value == PIXELS:
-            return find_evidence(self.head, self.features(self.covered())).margin.item()
-        hidden = self.hidden[None].to(self.feature_map.device)
-        logits = hide_cells(self.model, self.feature_map, hidden)[0] / self.temperature
-        names = self.model.classes
-        return (logits[names.index("unhappy")] - logits[names.index("happy")]).item()
+    def show(self, _=None):
+        hidden = self.hidden
+        for cell, at, added in zip(
+            self.cells, np.ndindex(*hidden.shape), self.look.margin_map.flatten().tolist()
+        ):
+            state = ", hidden" if cell.value else ""
+            cell.tooltip = f"{place(at)}: {describe_pull(added)}{state}"
+        try:
+            self.answer.value = self.tell(hidden) + self.below
+            self.picture.value = self.draw(hidden)
+        except RuntimeError as error:  # of torch: too little memory, mostly
+            self.answer.value = f'<p class="dc-error">{html.escape(f"This failed: {error}")}</p>'
 
-    def covered(self):
-        cells = self.hidden.nonzero().numpy()  # (K, 2)
-        corners = np.concatenate([cells[:, ::-1], cells[:, ::-1] + 1], 1)
-        return cover_pixels(self.image, corners / (self.w, self.h, self.w, self.h))
+    def draw(self, hidden):
+        """The picture as an <img>: evidence in colour, what is hidden grey or covered."""
+        covering = self.how.value == PIXELS
+        image = self.look.covered(hidden) if covering else self.look.image
+        values = self.look.margin_map.masked_fill(hidden, 0)
+        pixels = overlay(image.resize((SIDE, SIDE)), values, self.scale)
+        rows, columns = (np.arange(SIDE) * n // SIDE for n in hidden.shape)
+        grey = hidden.numpy()[rows][:, columns] & (not covering)  # (SIDE, SIDE)
+        pixels = np.where(grey[..., None], 0.5, pixels)
+        alt = f"the picture with {count(hidden)} hidden"
+        return f'<img alt="{alt}" src="{panels.data_uri(panels.to_image(pixels), "JPEG")}">'
 
-    def draw(self):
-        values, hidden = self.evidence.margin_map[0].cpu(), self.spread(self.hidden)[..., None]
-        pixels = overlay(self.image, values, values.abs().max().item() or 1.0)
-        self.cells.show(np.where(hidden, 0.5, pixels))
-        self.text.value = self.explain()
+    def tell(self, hidden):
+        """The answer before and after, and what the evidence map books for these cells."""
+        margin_of = (
+            self.look.margin_covered if self.how.value == PIXELS else self.look.margin_without
+        )
+        rows = [("whole picture", self.look.margin)]
+        if not hidden.any():
+            return _answers(rows) + "<p>Choose cells of the picture to hide them.</p>"
+        rows.append((f"without {count(hidden)}", margin_of(hidden)))
+        moves = {
+            "move measured": rows[1][1] - rows[0][1],
+            "move by evidence": 0 - self.look.margin_map[hidden].sum().item(),
+        }
+        return _answers(rows) + _moves(moves, self.look.margin_map) + why(self.how.value, self.look)
 
-    def explain(self):
-        before, n = self.evidence.margin.item(), int(self.hidden.sum())
-        told = f"<p>The whole picture: {describe_margin(before)}.</p>"
-        if not n:
-            return told + "<p>Click cells of the picture to hide them.</p>"
-        now = self.margin_without()
-        booked = -self.evidence.margin_map[0].cpu()[self.hidden].sum().item()
-        cells = "one cell" if n == 1 else f"{n} cells"
+    def _ipython_display_(self, **_):
+        """As a widget, and as a page for where none can be shown (ipywidgets 7 and 8)."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        bundle = {"text/plain": "A panel to hide regions of a picture.", "text/html": self.page()}
+        display(bundle | {"application/vnd.jupyter.widget-view+json": view}, raw=True)
+
+    def page(self):
+        """What each cell alone does, without a kernel."""
+        look = self.look
+        falls = leave_one_out(look.model, look.feature_map)[0].cpu() / look.temperature  # (h, w)
+        told = [
+            _answers([("whole picture", look.margin), ("without this cell", look.margin - fall)])
+            + _moves({"move measured": -fall, "move by evidence": 0 - added}, look.margin_map)
+            for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
+        ]
+        return panels.cell_page(look.image, look.margin_map, told, look.notes)
+
+
+def _tracks(h, w):
+    return ipywidgets.Layout(
+        grid_template_rows=f"repeat({h}, minmax(0, 1fr))",
+        grid_template_columns=f"repeat({w}, minmax(0, 1fr))",
+    )
+
+
+def count(hidden):
+    """How many cells are hidden, in words."""
+    n = int(hidden.sum())
+    return "1 cell" if n == 1 else f"{n or 'no'} cells"
+
+
+def why(how, look):
+    """Why the margin did not move by what the evidence map says."""
+    if how == PIXELS:
         return (
-            f"{told}<p>Without {cells}: <b>{describe_margin(now)}</b>, "
-            f"moved by {now - before:+.2f}.</p><p>The evidence map books {booked:+.2f} for that. "
-            f"The two differ, as {WHY[self.how.value]}.</p>"
+            "<p>The two differ because covered pixels also change the cells around them, and a "
+            "flat patch is something to see too.</p>"
         )
+    gone = (
+        ""
+        if look.model.stage == "resnet34"
+        else "a maximum that is gone leaves its runner-up, and "
+    )
+    return f"<p>The two differ because {gone}neurons switch on or off.</p>"
 
 
-class NeuronPanel(Panel):
-    """State: the neuron and the cell that were chosen."""
-
-    def controls(self):
-        self.pull = self.evidence.of_margin("contributions")[0].cpu()  # (100,)
-        on = self.evidence.z[0].cpu() > 0
-        weights = torch.where(on, self.pull / self.evidence.z[0].cpu(), 0)
-        regions = self.evidence.neuron_maps[0].cpu()
-        self.regions, self.maps = regions, weights[:, None, None] * regions  # (100, h, w)
-        order = self.pull.abs().argsort(descending=True, stable=True).tolist()
-        names = [(f"{n}: {describe_pull(self.pull[n].item(), on[n])}", n) for n in order]
-        self.neuron = ipywidgets.Dropdown(options=names, description="neuron:")
-        self.neuron.observe(lambda _: self.draw(), names="value")
-        self.cell = None
-        return (self.neuron,)
-
-    def click(self, cell):
-        self.cell = None if cell == self.cell else cell
-        self.draw()
-
-    def draw(self):
-        scale = self.maps.abs().max().item() or 1.0
-        pixels = overlay(self.image, self.maps[self.neuron.value], scale)
-        if self.cell:
-            chosen = np.zeros((self.h, self.w), bool)
-            chosen[self.cell] = True
-            inside = self.spread(chosen)
-            pixels = np.where(
-                (inside & ~binary_erosion(inside, iterations=3))[..., None], 0, pixels
-            )
-        self.cells.show(pixels)
-        self.text.value = self.explain()
-
-    def explain(self):
-        n = self.neuron.value
-        told = (
-            f"<p>Neuron {n}: {describe_pull(self.pull[n].item(), self.evidence.z[0, n] > 0)}; full "
-            f"colour is {self.maps.abs().max().item():.2f} log-odds in a cell.</p>"
-        )
-        if not self.cell:
-            return told + "<p>Click a cell of the picture to see which neurons it switches on.</p>"
-        gains = self.regions[:, self.cell[0], self.cell[1]]
-        rows = "".join(
-            f"<tr><td>{k}</td><td>{gains[k]:+.2f}</td>"
-            f"<td>{self.maps[k, self.cell[0], self.cell[1]]:+.2f}</td></tr>"
-            for k in gains.argsort(descending=True)[:SHOWN].tolist()
-        )
-        head = "<tr><th>neuron</th><th>input from here</th><th>log-odds from here</th></tr>"
-        place = f"row {self.cell[0] + 1}, column {self.cell[1] + 1}"
-        return f"{told}<p>The cell in {place} switches on most:</p><table>{head}{rows}</table>"
+def _answers(rows):
+    """Margins and the probabilities that they mean, as a table."""
+    body = "".join(
+        f"<tr><td>{name}</td><td>{margin:+.2f}</td><td>{probability(-margin):.1%}</td>"
+        f"<td>{probability(margin):.1%}</td></tr>"
+        for name, margin in rows
+    )
+    return f"<table><tr><th></th><th>log-odds</th><th>happy</th><th>unhappy</th></tr>{body}</table>"
 
 
-def describe_margin(margin):
-    """Log-odds and the probability that they mean.
-
-    >>> describe_margin(2.0)
-    'unhappy 88.1 % (margin +2.00)'
-    """
-    prob = torch.tensor(abs(margin), dtype=torch.float64).sigmoid().item()
-    return f"{'unhappy' if margin > 0 else 'happy'} {prob * 100:.1f} % (margin {margin:+.2f})"
+def probability(margin):
+    """Of unhappy, from its log-odds."""
+    return torch.tensor(margin, dtype=torch.float64).sigmoid().item()
 
 
-def describe_pull(pull, on):
-    """What a neuron does to the margin of this picture.
-
-    >>> describe_pull(-0.5, True)
-    '0.50 for happy'
-    """
-    if not on:
-        return "off, adds nothing"
-    return f"{abs(pull):.2f} for {'unhappy' if pull > 0 else 'happy'}"
+def _moves(moves, margin_map):
+    """Log-odds as numbers and bars; a full bar is all evidence of one sign in the picture."""
+    full = max(margin_map.clamp(min=0).sum().item(), -margin_map.clamp(max=0).sum().item()) or 1.0
+    rows = ""
+    for name, move in moves.items():
+        width = min(abs(move) / full, 1) * 50
+        start, colour = (50, UNHAPPY) if move > 0 else (50 - width, HAPPY)
+        bar = f'<i style="left: {start:.1f}%; width: {width:.1f}%; background: {colour}"></i>'
+        bar = f'<span class="dc-bar">{bar}</span>'
+        rows += f"<tr><td>{name}</td><td>{move:+.2f}</td><td>{bar}</td></tr>"
+    return f"<table>{rows}</table>"

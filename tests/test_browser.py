@@ -1,4 +1,4 @@
-"""The widgets as a person meets them: JupyterLab in Chromium, a photo, a slider, two panels."""
+"""The widgets as a person meets them: JupyterLab in Chromium, and everything is clicked."""
 
 import os
 import shutil
@@ -31,13 +31,13 @@ strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
 """
 
 PANELS = """\
-from dclib.checkpoint import load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawing import draw_scene
 from dclib.widgets_explain import hide_panel, neuron_panel
-
-checkpoint, couple = load_checkpoint("checkpoints/demo"), draw_scene(sample_scene(0, 1)[0], 256)
-display(hide_panel(checkpoint, couple, size=96), neuron_panel(checkpoint, couple, size=96))
+---
+hide_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
+---
+neuron_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
 """
 
 
@@ -45,10 +45,8 @@ display(hide_panel(checkpoint, couple, size=96), neuron_panel(checkpoint, couple
 def lab(tmp_path, drawn_checkpoint):
     """A JupyterLab on loopback over a folder with notebooks and a checkpoint; yields its URL."""
     shutil.copy(NOTEBOOK, tmp_path)
-    for name, source in (("slider", SLIDER), ("panels", PANELS)):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    write_notebook(tmp_path / "slider.ipynb", SLIDER)
+    write_notebook(tmp_path / "panels.ipynb", PANELS)
     shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -73,6 +71,14 @@ def lab(tmp_path, drawn_checkpoint):
     finally:
         server.terminate()
         server.wait(30)
+
+
+def write_notebook(path, text):
+    """A notebook of code cells, with a line of dashes between them."""
+    cells = [nbformat.v4.new_code_cell(part) for part in text.split("---\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, path)
 
 
 def wait_until_up(url, server, log):
@@ -162,36 +168,57 @@ def test_the_slider_of_strength_changes_the_pictures(lab):
         browser.close()
 
 
+def show_state(page, name):
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / name)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_regions_are_hidden_and_neurons_chosen_by_hand(lab):
+def test_hide_a_region_and_choose_a_neuron(lab):
     from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
         browser, page = open_and_run(playwright, lab.format("panels.ipynb"))
-        cell = page.get_by_title("cell: row 2, column 3")
-        cell.first.wait_for(timeout=120_000)
-        told = page.locator(".widget-html-content")
-        expect(told.filter(has_text="Click cells of the picture")).to_be_visible()
-        cell.first.click()
-        expect(told.filter(has_text="Without one cell")).to_be_visible()
+        picture, answer = page.locator(".dc-stage img"), page.locator(".dc-controls table").first
+        page.locator(".dc-neurons").wait_for(timeout=120_000)
+        cells = page.locator(".dc-grid button")
+        assert cells.count() == 16  # 128 px
+        assert page.locator(".dc-grid").bounding_box() == picture.bounding_box()
+        whole, seen = answer.inner_text(), picture.get_attribute("src")
+        cells.nth(5).click()
+        expect(answer).to_contain_text("without 1 cell")
+        expect(picture).not_to_have_attribute("src", seen)
+        cells.nth(6).focus()
+        page.keyboard.press("Space")
+        expect(answer).to_contain_text("without 2 cells")
+        hidden = answer.inner_text()
         page.get_by_text("cover its pixels").click()
-        page.get_by_title("cell: row 1, column 1").first.focus()
-        page.keyboard.press("Enter")
-        expect(told.filter(has_text="Without 2 cells")).to_be_visible()
-        picture = page.locator("img.widget-image, .jupyter-widgets img").nth(1)
-        before = picture.get_attribute("src")
-        neurons = page.get_by_label("neuron:")
-        fifth = neurons.locator("option").nth(4).inner_text()
-        neurons.select_option(fifth)
-        chosen = fifth.split(":")[0]
-        expect(told.filter(has_text=f"Neuron {chosen}:")).to_be_visible()
-        assert picture.get_attribute("src") != before
-        cell.nth(1).click()
-        expect(told.filter(has_text="row 2, column 3 switches on most")).to_be_visible()
-        if folder := os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / "panels.png")
-            page.set_viewport_size({"width": 420, "height": 1400})
-            page.wait_for_timeout(1000)
-            page.screenshot(path=Path(folder) / "panels_phone.png")
+        expect(answer).not_to_have_text(hidden, use_inner_text=True)
+        show_state(page, "05.png")
+        page.get_by_role("button", name="Clear").click()
+        expect(answer).to_have_text(whole, use_inner_text=True)
+        choose_neurons(page, expect)
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
         browser.close()
+
+
+def choose_neurons(page, expect):
+    """Of the page without a kernel: by pointer, by keyboard, from a region's list."""
+    neurons, shown = page.locator(".dc-neurons label"), page.locator(".dc-neuron-text:visible")
+    region = page.locator(".dc-right .dc-map:visible")
+    first, seen = shown.inner_text(), region.get_attribute("src")
+    neurons.nth(3).hover()
+    expect(shown).to_contain_text(f"Neuron {neurons.nth(3).inner_text()} ")
+    assert region.get_attribute("src") != seen
+    page.mouse.move(5, 5)
+    expect(shown).to_have_text(first, use_inner_text=True)
+    neurons.nth(2).click()
+    page.keyboard.press("ArrowRight")  # JupyterLab must not take it
+    expect(shown).to_contain_text(f"Neuron {neurons.nth(3).inner_text()} ")
+    page.locator(".dc-cells > .dc-item > label").nth(15).click()
+    listed = page.locator(".dc-cell-text:visible")
+    expect(listed).to_contain_text("row 4, column 4")
+    neuron = listed.locator("label").last
+    neuron.click()
+    expect(shown).to_contain_text(f"{neuron.inner_text().capitalize()} is on")
+    show_state(page, "06.png")

@@ -1,31 +1,35 @@
+"""The panels without a browser; tests/test_browser.py has them in one."""
+
+import base64
 import io
+import re
 
 import numpy as np
 import pytest
 import torch
+from conftest import lively_network, make_checkpoint
 from PIL import Image
 
-from dclib.checkpoint import load_checkpoint
+from dclib import widgets_explain
+from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawing import draw_scene
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
-from dclib.occlusion import cover_pixels, hide_cells
-from dclib.widgets_explain import (
-    FEATURES,
-    PIXELS,
-    SIDE,
-    HidePanel,
-    NeuronPanel,
-    describe_margin,
-    hide_panel,
-    neuron_panel,
-)
+from dclib.occlusion import cover_pixels, hide_cells, leave_one_out
+from dclib.panels import SIDE
+from dclib.photo import DRAWINGS_ONLY
+from dclib.widgets_explain import FEATURES, PIXELS, hide_panel, neuron_panel
+
+TEMPERATURE = 1.7
 
 
 @pytest.fixture(scope="module")
 def checkpoint(drawn_checkpoint):
-    return load_checkpoint(drawn_checkpoint)  # 64 px: 2 x 2 cells
+    """A network with much to say, trained on drawings, at 64 px: 2 x 2 cells."""
+    loaded = load_checkpoint(drawn_checkpoint)
+    config = loaded.config | {"temperature": TEMPERATURE}
+    return Checkpoint(lively_network(levels=(4, 2, 1)), config, loaded.folder)
 
 
 @pytest.fixture(scope="module")
@@ -33,113 +37,178 @@ def couple():
     return draw_scene(sample_scene(0, 1)[0], 256)
 
 
+@pytest.fixture
+def panel(checkpoint, couple):
+    return hide_panel(checkpoint, couple)
+
+
 def explain(checkpoint, image):
-    images = checkpoint.transform(image)[None]
-    feature_map = extract_features(checkpoint.model, images)
-    head = fold_head(checkpoint.model, checkpoint.config["temperature"])
-    return feature_map, find_evidence(head, feature_map)
+    feature_map = extract_features(checkpoint.model, checkpoint.transform(image)[None])
+    return feature_map, find_evidence(fold_head(checkpoint.model, TEMPERATURE), feature_map)
 
 
-def pixels_of(panel):
-    return np.array(Image.open(io.BytesIO(panel.cells.picture.value)))
+def picture_of(panel):
+    (data,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', panel.picture.value)
+    return np.array(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int)
 
 
-def click(panel, row, column):
-    panel.cells.buttons[row * panel.w + column].click()
+def numbers(html):
+    """{first column: the numbers of its row} of the tables in a piece of HTML."""
+    rows = re.findall(r"<tr><td>(.*?)</td>(.*?)</tr>", html)
+    return {name: re.findall(r"<td>([-+.\d%]+)</td>", cells) for name, cells in rows}
 
 
-def test_hidden_features_move_the_margin_as_the_head_says(checkpoint, couple):
-    panel = HidePanel(checkpoint, couple, None)
+def row(margin):
+    prob = 1 / (1 + np.exp(-margin))
+    return [f"{margin:+.2f}", f"{1 - prob:.1%}", f"{prob:.1%}"]
+
+
+def test_hidden_features_move_the_margin_as_the_head_says(checkpoint, couple, panel):
     feature_map, evidence = explain(checkpoint, couple)
-    assert describe_margin(evidence.margin.item()) in panel.text.value
-    click(panel, 0, 1)
+    before = evidence.margin.item()
+    assert numbers(panel.answer.value)["whole picture"] == row(before)
+    panel.cells[1].value = True  # what a click does
     hidden = torch.tensor([[[False, True], [False, False]]])
-    logits = hide_cells(checkpoint.model, feature_map, hidden)[0]
-    margin = (logits[1] - logits[0]).item() / checkpoint.config["temperature"]
-    assert panel.margin_without() == pytest.approx(margin, abs=1e-5)
-    assert f"Without one cell: <b>{describe_margin(margin)}</b>" in panel.text.value
-    assert f"books {-evidence.margin_map[0, 0, 1]:+.2f}" in panel.text.value
+    logits = hide_cells(checkpoint.model, feature_map, hidden)[0] / TEMPERATURE
+    after = (logits[1] - logits[0]).item()
+    shown = numbers(panel.answer.value)
+    assert shown["without 1 cell"] == row(after)
+    assert shown["move measured"] == [f"{after - before:+.2f}"]
+    assert shown["move by evidence"] == [f"{-evidence.margin_map[0, 0, 1].item():+.2f}"]
+    assert shown["move measured"] != shown["move by evidence"]
+    assert "a maximum that is gone leaves its runner-up" in panel.answer.value
 
 
-def test_covered_pixels_are_looked_at_anew(checkpoint, couple):
-    panel = HidePanel(checkpoint, couple, None)
+def test_covered_pixels_are_looked_at_anew(checkpoint, couple, panel):
     panel.how.value = PIXELS
-    click(panel, 1, 0)
-    covered = cover_pixels(couple.resize((SIDE, SIDE)), [(0, 0.5, 0.5, 1)])
+    panel.cells[1].value = panel.cells[2].value = True
+    covered = cover_pixels(couple, [(0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1)])
     _, evidence = explain(checkpoint, covered)
-    assert panel.margin_without() == pytest.approx(evidence.margin.item(), abs=1e-4)
+    assert numbers(panel.answer.value)["without 2 cells"] == row(evidence.margin.item())
+    colour = np.array(covered)[0, -1]
+    assert np.abs(picture_of(panel)[: SIDE // 2 - 9, SIDE // 2 + 9 :] - colour.mean()).max() < 40
     panel.how.value = FEATURES
-    assert panel.margin_without() != pytest.approx(evidence.margin.item(), abs=1e-4)
+    assert numbers(panel.answer.value)["without 2 cells"] != row(evidence.margin.item())
 
 
-def test_a_hidden_cell_is_grey_and_comes_back(checkpoint, couple):
-    panel = HidePanel(checkpoint, couple, None)
-    before = pixels_of(panel)
-    click(panel, 1, 1)
-    half = SIDE // 2
-    assert (pixels_of(panel)[half:, half:] == 128).all()
-    assert (pixels_of(panel)[:half] == before[:half]).all()
-    click(panel, 1, 1)
-    assert (pixels_of(panel) == before).all()
+def test_a_hidden_cell_is_grey_and_comes_back(panel):
+    before, half = picture_of(panel), SIDE // 2
+    panel.cells[3].value = True
+    assert np.abs(picture_of(panel)[half + 9 :, half + 9 :] - 128).max() <= 2
+    assert np.abs(picture_of(panel)[: half - 9] - before[: half - 9]).max() <= 2
+    panel.cells[3].value = False
+    assert (picture_of(panel) == before).all()
 
 
-def test_the_strongest_cells_go_first_and_all_come_back(checkpoint, couple):
-    panel = HidePanel(checkpoint, couple, None)
-    strength = panel.evidence.margin_map[0].abs().flatten()
+def test_the_strongest_cells_go_first_and_all_come_back(panel):
+    strength = panel.look.margin_map.abs().flatten()
+    whole = panel.answer.value
     for n, cell in enumerate(strength.argsort(descending=True).tolist(), 1):
-        panel.hide_strongest()
-        assert panel.hidden.flatten()[cell] and panel.hidden.sum() == n
-    before = panel.text.value
-    panel.clear()
-    assert not panel.hidden.any() and panel.text.value != before
+        panel.strongest.click()
+        assert panel.cells[cell].value and panel.hidden.sum() == n
+    panel.strongest.click()  # none is left: nothing happens
+    assert panel.hidden.all()
+    panel.clear.click()
+    assert not panel.hidden.any() and panel.answer.value == whole
 
 
-def test_a_neuron_shows_its_region_and_what_it_does(checkpoint, couple):
-    panel = NeuronPanel(checkpoint, couple, None)
+def test_many_cells_at_once_are_one_answer(panel, monkeypatch):
+    asked = []
+    monkeypatch.setattr(panel, "tell", lambda hidden: asked.append(hidden) or "")
+    panel.choose(torch.ones(2, 2, dtype=torch.bool))
+    assert len(asked) == 1 and asked[0].all()
+    panel.cells[0].value = False  # and the buttons still answer
+    assert len(asked) == 2
+
+
+def test_every_cell_is_named_for_who_cannot_see_it(panel):
+    assert [cell.tooltip.split(":")[0] for cell in panel.cells][2] == "row 2, column 1"
+    panel.cells[2].value = True
+    assert panel.cells[2].tooltip.endswith(", hidden")
+    assert not panel.cells[1].tooltip.endswith(", hidden")
+    assert 'alt="the picture with 1 cell hidden"' in panel.picture.value
+
+
+def test_the_page_without_a_kernel_says_what_each_cell_alone_does(checkpoint, couple, panel):
+    feature_map, evidence = explain(checkpoint, couple)
+    falls = leave_one_out(checkpoint.model, feature_map)[0].flatten() / TEMPERATURE
+    parts = panel.page().split('<span class="dc-item')[1:]
+    for part, fall in zip(parts, falls.tolist(), strict=True):
+        shown = numbers(part)
+        assert shown["without this cell"] == row(evidence.margin.item() - fall)
+        assert shown["move measured"] == [f"{-fall:+.2f}"]
+
+
+def test_shown_as_a_widget_and_as_a_page(panel, monkeypatch):
+    """What both versions of ipywidgets call; a page without widgets takes the HTML."""
+    shown = []
+    monkeypatch.setattr(widgets_explain, "display", lambda data, raw: shown.append(data))
+    panel._ipython_display_()
+    (data,) = shown
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
+    assert "without this cell" in data["text/html"]
+
+
+@pytest.mark.parametrize(("size", "side"), [(None, 2), (80, 3), (200, 7), (512, 16)])
+def test_any_grid_up_to_16_cells_a_side(checkpoint, couple, size, side):
+    panel = hide_panel(checkpoint, couple, size)
+    assert len(panel.cells) == side * side
+    panel.cells[-1].value = True
+    assert panel.hidden[side - 1, side - 1] and panel.hidden.sum() == 1
+    assert picture_of(panel).shape == (SIDE, SIDE, 3)
+
+
+def test_a_neuron_panel_is_a_page_of_this_picture(checkpoint, couple):
     _, evidence = explain(checkpoint, couple)
+    page = neuron_panel(checkpoint, couple).data
     pull = evidence.of_margin("contributions")[0]
-    values = [value for _, value in panel.neuron.options]
-    assert pull[values].abs().tolist() == sorted(pull.abs().tolist(), reverse=True)
-    before = pixels_of(panel)
-    panel.neuron.value = values[3]
-    assert f"Neuron {values[3]}: {abs(pull[values[3]]):.2f} for" in panel.text.value
-    assert (pixels_of(panel) != before).any()
-    torch.testing.assert_close(panel.maps.sum(0), evidence.margin_map[0], atol=1e-5, rtol=1e-4)
+    first = pull.abs().argmax().item()
+    assert f"Neuron {first} is on and adds {abs(pull[first]):.2f} for" in page
+    assert f"{(evidence.z > 0).sum()} of 100 neurons are on" in page
+    assert neuron_panel(checkpoint, couple, size=128).data.count("The cell in row") == 16
 
 
-def test_an_off_neuron_has_no_colour(checkpoint, couple):
-    panel = NeuronPanel(checkpoint, couple, None)
-    off = (panel.evidence.z[0] <= 0).nonzero()[0].item()
-    panel.neuron.value = off
-    assert f"Neuron {off}: off, adds nothing" in panel.text.value
-    assert not panel.maps[off].any()
-
-
-def test_a_region_tells_the_neurons_that_it_switches_on(checkpoint, couple):
-    panel = NeuronPanel(checkpoint, couple, None)
-    click(panel, 0, 1)
-    strongest = panel.evidence.neuron_maps[0, :, 0, 1].argmax().item()
-    gain = panel.evidence.neuron_maps[0, strongest, 0, 1].item()
-    first_row = panel.text.value.split("</tr>")[1]
-    assert first_row.startswith(f"<tr><td>{strongest}</td><td>{gain:+.2f}</td>")
-    assert "row 1, column 2" in panel.text.value
-    click(panel, 0, 1)
-    assert "<table>" not in panel.text.value
+def test_a_checkpoint_of_drawings_says_so(checkpoint, couple, panel, tmp_path):
+    assert DRAWINGS_ONLY in panel.answer.value
+    assert DRAWINGS_ONLY in panel.page()
+    assert DRAWINGS_ONLY in neuron_panel(checkpoint, couple).data
+    photos = {"name": "photos", "kind": "photographs", "n": {}, "sha256": "0"}
+    other = make_checkpoint(tmp_path / "photos", photos)
+    assert DRAWINGS_ONLY not in neuron_panel(other, couple).data
+    assert DRAWINGS_ONLY not in hide_panel(other, couple).answer.value
 
 
 @pytest.mark.parametrize("make", [hide_panel, neuron_panel])
-def test_any_grid_and_every_cell_can_be_named(checkpoint, couple, make):
-    box = make(checkpoint, couple, size=200)  # 7 x 7 cells
-    picture, grid = box.children[0].children
-    assert [button.tooltip for button in grid.children][-1] == "cell: row 7, column 7"
-    assert len(grid.children) == 49 and picture.width == str(SIDE)
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"image": b"<b>milk</b>"}, "not a picture that can be read"),
+        ({"image": "no/such.jpg"}, "There is no picture at no/such.jpg."),
+        ({"checkpoint": "no/such"}, "no/such is no checkpoint"),
+        ({"size": 4096}, "size must be a whole number from 32 to 512 pixels, not 4096."),
+        ({"size": "big"}, "not &#x27;big&#x27;."),
+    ],
+)
+def test_what_cannot_be_used_gets_a_sentence(checkpoint, couple, make, changes, sentence):
+    shown = make(**({"checkpoint": checkpoint, "image": couple} | changes))
+    assert sentence in shown.data and "<b>" not in shown.data
 
 
-@pytest.mark.parametrize("make", [hide_panel, neuron_panel])
-def test_what_is_no_picture_gets_a_sentence(checkpoint, make):
-    assert "not a picture that can be read" in make(checkpoint, b"<b>milk</b>").value
+def test_what_fails_later_gets_a_sentence_too(panel, monkeypatch):
+    def fail(hidden):
+        raise RuntimeError("out of <memory>")
+
+    monkeypatch.setattr(panel.look, "margin_covered", fail)
+    panel.cells[0].value = True
+    panel.how.value = PIXELS
+    assert "This failed: out of &lt;memory&gt;" in panel.answer.value
+    panel.how.value = FEATURES
+    assert "without 1 cell" in panel.answer.value
 
 
-def test_margins_in_words():
-    assert describe_margin(0.0) == "happy 50.0 % (margin +0.00)"
-    assert describe_margin(-3.0) == "happy 95.3 % (margin -3.00)"
+def test_a_network_without_a_pyramid_has_no_runner_up(checkpoint, couple):
+    network = lively_network(stage="resnet34")
+    panel = hide_panel(Checkpoint(network, checkpoint.config, checkpoint.folder), couple)
+    panel.cells[0].value = True
+    assert "runner-up" not in panel.answer.value
+    assert "neurons switch on or off" in panel.answer.value
