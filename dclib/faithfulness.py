@@ -21,6 +21,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 
 from dclib.ablation import estimate
+from dclib.cells import cell_edges
 from dclib.evidence import find_evidence
 from dclib.gradcam import grad_cam
 from dclib.localisation import choose, collect_features, mean_row, other_groups, random_network
@@ -206,7 +207,8 @@ def mark_evidence(checkpoint, root, split="test", n=None, size=None, seed=0):
     dataset, chosen = choose(checkpoint, root, split, n, seed)
     groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
     features = collect_features(checkpoint, dataset, chosen, size)
-    touched = cells_of(MARK, *features.shape[2:])
+    size = size or checkpoint.config["image_size"]
+    touched = cells_of(MARK, *features.shape[2:], size)
     labels, rows = dataset.labels.numpy()[chosen], []
     for name, maps in signed_maps(checkpoint.model, features).items():
         shares = energy_share(np.abs(maps), touched)  # (N,)
@@ -217,8 +219,9 @@ def mark_evidence(checkpoint, root, split="test", n=None, size=None, seed=0):
     return pd.DataFrame(rows)
 
 
-def cells_of(box, h, w):
-    """The cells of a map stretched over the picture that a box touches: (h, w) bool."""
+def cells_of(box, h, w, size):
+    """The cells of a map that a box touches: (h, w) bool. `size`: pixels a side of the input."""
     x0, y0, x1, y1 = box
-    y, x = np.arange(h), np.arange(w)
-    return ((y < y1 * h) & (y + 1 > y0 * h))[:, None] & (x < x1 * w) & (x + 1 > x0 * w)
+    down, across = cell_edges(h, size), cell_edges(w, size)
+    rows = (down[:-1] < y1) & (down[1:] > y0)
+    return rows[:, None] & (across[:-1] < x1) & (across[1:] > x0)

@@ -6,9 +6,8 @@ couples), with the evidence of another picture, with the norm of the feature map
 nothing of the verdict, and with networks of random weights, which have learned nothing.
 The measures: `dclib.pointing`.
 
-Where is a cell? Stretched over the picture, as maps are shown, cell i of w has its centre at
-(i + 1/2) / w. But a ResNet's padding puts the centre of what it sees at pixel 32 i, half a cell
-further up and left (cf. arXiv 2010.02178). `PLACES` has both.
+Where is a cell? Where the centre of what it sees is (`dclib.cells`). Most tools stretch the map
+over the picture instead, so that cell i of w has its centre at (i + 1/2) / w. `PLACES` has both.
 """
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from scipy.stats import t as student
 
 from dclib.augment import EvalTransform
+from dclib.cells import STRIDE
 from dclib.data import CoupleFolder
 from dclib.evidence import find_evidence
 from dclib.gradcam import METHODS, extract_features, grad_cam
@@ -25,8 +25,7 @@ from dclib.model import DeepConnection
 from dclib.pointing import POINTING, find_regions, measure_maps
 from dclib.robustness import choose_pictures
 
-PLACES = ("stretched", "receptive field")
-STRIDE = 32  # pixels of the input from cell to cell, in every ResNet
+PLACES = ("receptive field", "stretched")
 SPREAD = 0.25  # standard deviation of the centred map, as a share of a side
 UNTRAINED = 3  # networks of random weights
 BATCH = 32
@@ -60,7 +59,7 @@ def find_cases(checkpoint, root, split="test", n=None, size=None, place=PLACES[0
     size = size or checkpoint.config["image_size"]
     dataset, chosen = choose(checkpoint, root, split, n, seed)
     features = collect_features(checkpoint, dataset, chosen, size)
-    stride = STRIDE / size if place == PLACES[1] else None
+    stride = STRIDE / size if place == PLACES[0] else None
     regions = find_regions(dataset, chosen, *features.shape[2:], stride)
     if not regions["faces"][1].any():
         raise ValueError(f"No picture of {root}/{split} has face boxes in metadata.csv (boxes).")

@@ -173,9 +173,9 @@ def test_features_come_with_the_groups_of_their_pictures(checkpoint, couples):
 
 
 def test_cells_are_those_that_a_box_touches():
-    assert np.argwhere(cells_of(MARK, 3, 3)).tolist() == [[0, 0]]
-    assert np.argwhere(cells_of(MARK, 16, 16)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    assert cells_of((0.5, 0, 1, 0.5), 2, 2).tolist() == [[False, True], [False, False]]
+    assert np.argwhere(cells_of(MARK, 3, 3, 96)).tolist() == [[0, 0]]
+    assert np.argwhere(cells_of(MARK, 8, 8, 256)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert cells_of((0.25, 0, 1, 0.25), 2, 2, 64).tolist() == [[False, True], [False, False]]
 
 
 def test_a_planted_mark_draws_the_evidence_into_its_corner(tmp_path):

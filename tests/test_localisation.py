@@ -26,7 +26,6 @@ from dclib.localisation import (
     summarise,
     versus,
 )
-from dclib.model import DeepConnection
 from dclib.pointing import AGAINST, MEASURES
 
 
@@ -121,16 +120,6 @@ def test_pictures_without_boxes_are_excluded_and_counted(checkpoint, couples, tm
         locate(checkpoint, root)
     with pytest.raises(ValueError, match="place must be one of"):
         locate(checkpoint, root, place="centre")
-
-
-def test_a_cell_looks_at_pixel_32_i():
-    """Where the input's gradient of one cell lies: what `PLACES` is about."""
-    model = random_network(DeepConnection("resnet34", "resnet18", None)).train()  # statistics fit
-    images = torch.randn(4, 3, 256, 256).requires_grad_()
-    model.forward_features(images)[:, :, 4, 4].sum().backward()
-    weight = images.grad.abs().sum((0, 1, 2)).double()
-    seen = (weight * (torch.arange(256) + 0.5)).sum() / weight.sum()
-    assert seen == pytest.approx(4 * 32, abs=4)  # and not (4 + 1/2) * 32
 
 
 def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
