@@ -5,6 +5,7 @@ be chosen with the pointer or the keyboard.
 """
 
 import html
+import uuid
 
 import numpy as np
 import torch
@@ -123,7 +124,8 @@ class HidePanel(ipywidgets.Box):
         notes = [f'<p class="dc-note">{html.escape(note)}</p>' for note in look.notes]
         self.below = f"<p>{panels.legend(self.scale)}</p>{''.join(notes)}"
         self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
-        sheet = ipywidgets.HTML(f"<style>{panels.CSS}</style>")
+        self.without = f"dc{uuid.uuid4().hex[:8]}"  # class of the page for where this is not shown
+        sheet = ipywidgets.HTML(f"<style>{panels.CSS} .{self.without} {{display: none}}</style>")
         sheet.layout.display = "none"
         grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w, look.size)).add_class("dc-grid")
         stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
@@ -197,10 +199,14 @@ class HidePanel(ipywidgets.Box):
         return _answers(rows) + _moves(moves, self.look.margin_map) + why(self.how.value, self.look)
 
     def _ipython_display_(self, **_):
-        """As a widget, and as a page for where none can be shown (ipywidgets 7 and 8)."""
+        """A page for where no widget can be shown, then the widget, which hides the page.
+
+        Called by ipywidgets 7 and 8. An exported notebook has no widgets without the internet.
+        """
+        display(HTML(f'<div class="{self.without}">{self.page()}</div>'))
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        bundle = {"text/plain": "A panel to hide regions of a picture.", "text/html": self.page()}
-        display(bundle | {"application/vnd.jupyter.widget-view+json": view}, raw=True)
+        plain = {"text/plain": "A panel to hide regions of a picture."}
+        display(plain | {"application/vnd.jupyter.widget-view+json": view}, raw=True)
 
     def page(self):
         """What each cell alone does, without a kernel."""

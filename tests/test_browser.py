@@ -181,6 +181,7 @@ def test_hide_a_region_and_choose_a_neuron(lab):
         browser, page = open_and_run(playwright, lab.format("panels.ipynb"))
         picture, answer = page.locator(".dc-stage img"), page.locator(".dc-controls table").first
         page.locator(".dc-neurons").wait_for(timeout=120_000)
+        assert page.get_by_text("without this cell").locator("visible=true").count() == 0
         cells = page.locator(".dc-grid button")
         assert cells.count() == 16  # 128 px
         assert page.locator(".dc-grid").bounding_box() == picture.bounding_box()
@@ -215,7 +216,7 @@ def choose_neurons(page, expect):
     neurons.nth(2).click()
     page.keyboard.press("ArrowRight")  # JupyterLab must not take it
     expect(shown).to_contain_text(f"Neuron {neurons.nth(3).inner_text()} ")
-    page.locator(".dc-cells > .dc-item > label").nth(15).click()
+    page.locator(".dc-cells > .dc-item > label:visible").nth(15).click()
     listed = page.locator(".dc-cell-text:visible")
     expect(listed).to_contain_text("row 4, column 4")
     neuron = listed.locator("label").last

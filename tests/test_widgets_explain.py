@@ -141,14 +141,16 @@ def test_the_page_without_a_kernel_says_what_each_cell_alone_does(checkpoint, co
         assert shown["move measured"] == [f"{-fall:+.2f}"]
 
 
-def test_shown_as_a_widget_and_as_a_page(panel, monkeypatch):
-    """What both versions of ipywidgets call; a page without widgets takes the HTML."""
+def test_a_page_is_shown_that_the_widget_hides(panel, monkeypatch):
+    """What both versions of ipywidgets call; where no widget is shown, the page remains."""
     shown = []
-    monkeypatch.setattr(widgets_explain, "display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr(widgets_explain, "display", lambda data, **_: shown.append(data))
     panel._ipython_display_()
-    (data,) = shown
-    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
-    assert "without this cell" in data["text/html"]
+    page, widget = shown
+    assert "without this cell" in page.data
+    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
+    name = re.match(r'<div class="(\w+)">', page.data)[1]
+    assert f".{name} {{display: none}}</style>" in panel.children[0].value
 
 
 @pytest.mark.parametrize(("size", "side"), [(None, 2), (80, 3), (200, 7), (512, 16)])
