@@ -6,7 +6,7 @@ the network. Nothing is hooked, and the network is left as it was found.
 
     feature_map = extract_features(model, images)     # (B, C, h, w)
     cams = grad_cam(model, feature_map)               # (B, T, h, w), signed
-    shown = upsample(cams.positive, images.shape[2:])
+    published = upsample(cams.positive, images.shape[2:])
 
 Grad-CAM averages the gradient over the map, which is exact for global average pooling only. Behind
 a pyramid it can light places that the network did not use; HiResCAM, and `dclib.evidence`, do not.
@@ -82,11 +82,10 @@ def grad_cam(model, feature_map, targets=("happy", "unhappy"), method="grad-cam"
 def extract_features(model, images):
     """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32.
 
-    The images may be of any floating dtype; the network computes in its own.
+    The images may be of any floating dtype and on any device; the network computes in its own.
     """
-    dtype = next(model.parameters()).dtype
     with eval_mode(model), torch.no_grad():
-        return model.forward_features(images.to(dtype)).float()
+        return model.forward_features(images.to(next(model.parameters()))).float()
 
 
 def head_logits(model, feature_map):
@@ -131,5 +130,8 @@ def eval_mode(model):
 
 
 def upsample(maps, size):
-    """Maps at the size of the picture, bilinear as published: (B, T, h, w) -> (B, T, H, W)."""
+    """Maps stretched over the picture, bilinear as published: (B, T, h, w) -> (B, T, H, W).
+
+    `dclib.cells.spread`, which figures use, puts the cells where they look instead.
+    """
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

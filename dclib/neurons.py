@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from dclib.cells import STRIDE, cell_edges
 from dclib.data import CLASSES, CoupleFolder, make_loader
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
@@ -39,7 +40,8 @@ class States:
         face_area: (N,), share of the picture that these boxes cover, NaN without.
         maps: (100, h, w), mean region map over the pictures on which a neuron is on.
         weights: (2, 100), folded, of happy and unhappy; const: what the margin has besides.
-        levels: bins a side of the pyramid's L levels; threshold: of the verdict; split: its name.
+        levels: bins a side of the pyramid's L levels; threshold: of the verdict; split: its name;
+            size: pixels a side of the network's input.
     """
 
     ids: np.ndarray
@@ -58,6 +60,7 @@ class States:
     levels: tuple[int, ...]
     threshold: float
     split: str
+    size: int
 
     @property
     def activations(self):
@@ -101,7 +104,7 @@ def activation_states(checkpoint, root, split="test", n=None):
     `n`: about so many pictures, whole groups by lot; None takes all. Region maps are reduced batch
     by batch. Raises ValueError for boxes in metadata.csv that cannot be read.
     """
-    model = checkpoint.model
+    model, size = checkpoint.model, checkpoint.config["image_size"]
     head = fold_head(model, checkpoint.config["temperature"])
     dataset = CoupleFolder(root, split, checkpoint.transform, model.classes)
     chosen = choose_pictures(dataset, n)
@@ -114,7 +117,7 @@ def activation_states(checkpoint, root, split="test", n=None):
         on = part["z"] > 0
         maps = maps + (regions * torch.as_tensor(on)[..., None, None]).sum(0)
         done = sum(len(p["z"]) for p in parts)
-        parts.append(part | _reduce(regions, faces[done : done + len(on)]))
+        parts.append(part | _reduce(regions, faces[done : done + len(on)], size))
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     often = (found["z"] > 0).sum(0)[:, None, None]
     order = [head.classes.index(name) for name in CLASSES]
@@ -131,6 +134,7 @@ def activation_states(checkpoint, root, split="test", n=None):
         levels=tuple(head.levels),
         threshold=checkpoint.config["threshold"],
         split=split,
+        size=size,
         **found,
     )
 
@@ -149,11 +153,11 @@ def _split_inputs(model, head, feature_map):
     return {"z": z.cpu().numpy(), "by_level": by_level.cpu().numpy()}
 
 
-def _reduce(regions, faces):
+def _reduce(regions, faces, size):
     """What is kept of region maps (B, 100, h, w): strongest cells and the share on faces."""
     h, w = regions.shape[2:]
     cells = np.stack(np.unravel_index(regions.flatten(2).argmax(2).numpy(), (h, w)), 2)
-    covered = np.stack([face_cells(boxes, h, w) for boxes in faces])[:, None]  # (B, 1, h, w)
+    covered = np.stack([face_cells(boxes, h, w, size) for boxes in faces])[:, None]  # (B, 1, h, w)
     mass = regions.clamp(min=0).numpy()
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing excites a neuron
         on_faces = (mass * covered).sum((2, 3)) / mass.sum((2, 3))
@@ -169,18 +173,19 @@ def _face_shares(dataset):
     return shares
 
 
-def face_cells(boxes, h, w):
+def face_cells(boxes, h, w, size):
     """Share of each of h x w cells that the largest overlap with a box covers, NaN without boxes.
 
     `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides.
     """
     if not len(boxes):
         return np.full((h, w), np.nan)
-    (across, down) = (
-        np.clip(boxes[:, end, None] * cells - np.arange(cells), 0, 1)
-        - np.clip(boxes[:, start, None] * cells - np.arange(cells), 0, 1)
-        for start, end, cells in ((0, 2, w), (1, 3, h))
-    )  # (K, w), (K, h)
+    shares = []  # across (K, w), down (K, h)
+    for axis, n in ((0, w), (1, h)):
+        edges = cell_edges(n, size)
+        ends = np.clip(boxes[:, [axis, axis + 2], None], edges[:-1], edges[1:])  # (K, 2, n)
+        shares.append((ends[:, 1] - ends[:, 0]) / np.diff(edges))
+    across, down = shares
     return (down[:, :, None] * across[:, None]).max(0)
 
 
@@ -268,32 +273,34 @@ def top_crops(states, dataset, neuron, n=9, context=2.0):
 
     Args:
         dataset: the `CoupleFolder` of these states (any transform).
-        context: side of a crop in cells of the feature map. It is centred on the strongest cell of
-            the neuron's region map, but moved where it would leave the picture.
+        context: side of a crop in steps from cell to cell. It is centred where the strongest cell
+            of the neuron's region map looks, but moved where it would leave the picture.
 
     Pictures on which the neuron is off are left out: a dead neuron has no crops.
     """
     found, seen, places = [], set(), {name: i for i, name in enumerate(dataset.ids)}
-    h, w = states.maps.shape[1:]
     for row in np.argsort(-states.z[:, neuron], kind="stable"):
         if states.z[row, neuron] <= 0 or len(found) == n:
             break
         if states.groups[row] not in seen:
             seen.add(states.groups[row])
             picture = dataset.picture(places[states.ids[row]])
-            box = _crop_box(states.cells[row, neuron], (h, w), picture.size, context)
+            box = _crop_box(states.cells[row, neuron], states.size, picture.size, context)
             label = CLASSES[int(states.labels[row])]
             activation = float(states.z[row, neuron])
             found.append(Crop(picture.crop(box), states.ids[row], label, activation))
     return found
 
 
-def _crop_box(cell, grid, size, context):
-    """x0, y0, x1, y1 in pixels around the middle of a cell (row, column), inside the picture."""
+def _crop_box(cell, size, shape, context):
+    """x0, y0, x1, y1 in pixels around the centre of a cell (row, column), inside the picture.
+
+    `size`: pixels a side of the network's input; `shape`: width and height of the picture.
+    """
     ends = []
-    for place, cells, pixels in zip(cell[::-1], grid[::-1], size, strict=True):
-        side = min(context / cells, 1.0)
-        start = np.clip((place + 0.5) / cells - side / 2, 0, 1 - side)
+    for place, pixels in zip(cell[::-1], shape, strict=True):
+        side = min(context * STRIDE / size, 1.0)
+        start = np.clip(place * STRIDE / size - side / 2, 0, 1 - side)
         ends.append((round(start * pixels), round((start + side) * pixels)))
     (x0, x1), (y0, y1) = ends
     return x0, y0, x1, y1

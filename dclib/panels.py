@@ -16,6 +16,7 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from dclib.cells import cell_edges, spread
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots_explain import OPACITY, overlay
 
@@ -25,12 +26,13 @@ OWN_KEYS = 'data-lm-suppress-shortcuts="true"'  # JupyterLab would take the arro
 CSS = Path(__file__).with_suffix(".css").read_text()
 
 
-def neuron_page(image, evidence, notes=()):
+def neuron_page(image, evidence, size, notes=()):
     """Choose a neuron, see its region; choose a region, see its neurons: a page as a string.
 
     Args:
         image: Pillow image.
         evidence: `Evidence` of this picture alone, temperature included.
+        size: pixels a side of the network's input.
         notes: sentences that belong beside it.
 
     Maps are in log-odds through the neuron, on one scale for all of them; those of the neurons that
@@ -42,7 +44,7 @@ def neuron_page(image, evidence, notes=()):
     order = pull.abs().argsort(descending=True, stable=True).tolist()
     on = (evidence.z[0] > 0).cpu()
     neurons = "".join(
-        _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), (scale, pull), k == order[0])
+        _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), (scale, pull, size), k == order[0])
         for k in order
     )
     on_first = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
@@ -51,20 +53,20 @@ def neuron_page(image, evidence, notes=()):
         f'<div class="dc-right"><p>{on_first}{legend(scale)}</p><div class="dc-neurons dc-group" '
         f'role="radiogroup" aria-label="neurons">{neurons}</div></div>'
     )
-    return page(_left(name, image, evidence.margin_map[0], told) + right, notes)
+    return page(_left(name, image, evidence.margin_map[0], told, size) + right, notes)
 
 
-def cell_page(image, margin_map, told, text="", notes=()):
+def cell_page(image, margin_map, told, size, text="", notes=()):
     """Choose a cell of the picture, read what belongs to it.
 
-    Colours are the margin map (h, w). `told` has HTML for each cell, row-major; `text` is a
-    sentence beside the picture.
+    Colours are the margin map (h, w). `told` has HTML for each cell, row-major; `size` is that of
+    the network's input, `text` a sentence beside the picture.
     """
     scale = margin_map.abs().max().item() or 1.0
-    colours = f'<img class="dc-map" alt="" src="{data_uri(tint(margin_map, scale))}">'
+    colours = f'<img class="dc-map" alt="" src="{data_uri(tint(margin_map, scale, size))}">'
     name = f"dc{uuid.uuid4().hex[:8]}"
     right = f'<div class="dc-right"><p>{html.escape(text)}</p><p>{legend(scale)}</p></div>'
-    return page(_left(name, image, margin_map, told) + colours + right, notes)
+    return page(_left(name, image, margin_map, told, size) + colours + right, notes)
 
 
 def page(body, notes=()):
@@ -85,10 +87,10 @@ def through_neurons(evidence):
     return (weights[:, None, None] * evidence.neuron_maps[0]).cpu(), pull.cpu()
 
 
-def _left(name, image, margin_map, told):
+def _left(name, image, margin_map, told, size):
     """The greyed picture, its cells, and what is told of the one that was chosen."""
     h, w = margin_map.shape
-    grey = overlay(image.resize((SIDE, SIDE)), torch.zeros(1, 1), 1)
+    grey = overlay(image.resize((SIDE, SIDE)), torch.zeros(1, 1), 1, size)
     first = margin_map.abs().argmax().item()
     cells = "".join(
         _cell(f"{name}-cell", at, added, text, at == divmod(first, w))
@@ -98,8 +100,17 @@ def _left(name, image, margin_map, told):
         f'<img class="dc-base" alt="the picture, as the square that the network sees" '
         f'src="{data_uri(to_image(grey), "JPEG")}"><div class="dc-left"><div class="dc-cells '
         f'dc-group" role="radiogroup" aria-label="cells of the picture" '
-        f'style="grid-template: repeat({h}, 1fr) / repeat({w}, 1fr)">{cells}</div></div>'
+        f'style="grid-template: {tracks(h, size)} / {tracks(w, size)}">{cells}</div></div>'
     )
+
+
+def tracks(n, size):
+    """Widths of n cells along a side, for a CSS grid.
+
+    >>> tracks(3, 80)
+    'minmax(0, 200fr) minmax(0, 400fr) minmax(0, 400fr)'
+    """
+    return " ".join(f"minmax(0, {1000 * part:.0f}fr)" for part in np.diff(cell_edges(n, size)))
 
 
 def _cell(name, at, added, told, checked):
@@ -124,12 +135,12 @@ def _cell_neurons(name, evidence, maps, at):
 
 
 def _neuron(name, k, values, added, on, scales, checked):
-    scale, pull = scales
+    scale, pull, size = scales
     strongest = divmod(values.abs().argmax().item(), values.shape[1])
     told = f"Neuron {k} is on and adds {describe_pull(added)}" if on else f"Neuron {k} is off"
     where = f" Its strongest cell is in {place(strongest)}." if on else " It adds nothing."
     text = f'<p class="dc-neuron-text"><b>{told}.</b>{where}</p>'
-    image = data_uri(tint(values, scale))
+    image = data_uri(tint(values, scale, size))
     part = f'<div class="dc-part"><img class="dc-map" alt="its regions" src="{image}">{text}</div>'
     shade = int(200 * abs(added) / (pull.abs().max().item() or 1))
     look = f"background: {UNHAPPY if added > 0 else HAPPY}{shade:02x}" if on else ""
@@ -175,9 +186,10 @@ def describe_pull(added):
     return f"{abs(added):.{digits}f} for {'unhappy' if added > 0 else 'happy'}"
 
 
-def tint(values, scale):
+def tint(values, scale, size):
     """The colours that `overlay` puts over a greyed picture, alone: (h, w) -> RGBA Pillow image."""
-    strength = (np.asarray(values.cpu(), float) / scale).clip(-1, 1)[..., None]  # (h, w, 1)
+    strength = (np.asarray(values.cpu(), float) / scale).clip(-1, 1)
+    strength = spread(strength, (SIDE, SIDE), size)[..., None]  # (h, w) -> (SIDE, SIDE, 1)
     colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
     return to_image(np.concatenate([colour, OPACITY * np.abs(strength)], 2))
 

@@ -12,21 +12,22 @@ import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 
-from dclib.gradcam import upsample
+from dclib.cells import spread
 from dclib.plots import HAPPY, UNHAPPY
 
 OPACITY = 0.75  # of the colour at `scale`
 
 
-def overlay(image, values, scale, colours=(HAPPY, UNHAPPY), smooth=False):
+def overlay(image, values, scale, size, colours=(HAPPY, UNHAPPY), smooth=False):
     """A map over its picture: an array (H, W, 3), 0 to 1.
 
     Args:
         image: Pillow image, or array (H, W, 3) of 0 to 255 or 0 to 1.
-        values: (h, w); cells are stretched over the picture.
+        values: (h, w), one a cell; `dclib.cells` says where cells are.
         scale: value of full colour, for all maps that are compared; larger ones look the same.
+        size: pixels a side of the network's input.
         colours: of negative values and of positive ones.
-        smooth: bilinear between cells, as Grad-CAM was published; else every cell is a square.
+        smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
 
     The picture is greyed, and as grey where a value is 0. Raises ValueError unless scale > 0.
     """
@@ -35,38 +36,36 @@ def overlay(image, values, scale, colours=(HAPPY, UNHAPPY), smooth=False):
     picture = np.asarray(image, float)
     picture = picture / 255 if picture.max() > 1 else picture  # (H, W, 3)
     grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
-    values = torch.as_tensor(values, dtype=torch.float32)[None, None]
-    if smooth:
-        values = upsample(values, picture.shape[:2])
-    else:
-        values = torch.nn.functional.interpolate(values, size=picture.shape[:2])
-    strength = (values[0, 0].numpy() / scale).clip(-1, 1)[..., None]  # (H, W, 1)
+    values = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
+    strength = spread(values / scale, picture.shape[:2], size, smooth)
+    strength = strength.clip(-1, 1)[..., None]  # (h, w) -> (H, W, 1)
     colour = np.where(strength < 0, to_rgb(colours[0]), to_rgb(colours[1]))
     share = OPACITY * np.abs(strength)
     return grey * (1 - share) + colour * share
 
 
-def show_maps(pictures, maps, scale=None, smooth=False, unit="log-odds"):
+def show_maps(pictures, maps, size, scale=None, smooth=False, unit="log-odds"):
     """A row for each picture: itself, then maps over it. All are on one scale, drawn beside them.
 
     Args:
         pictures: B of them, as `overlay` takes them.
         maps: {title: (B, h, w)}. Positive is evidence for unhappy; in maps whose title begins with
             "happy" it is for happy, and drawn in its colour.
+        size: pixels a side of the network's input.
         scale: value of full colour; the largest of all these maps by default.
         unit: of the numbers.
     """
     signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
-    maps = {title: torch.as_tensor(values) * signs[title] for title, values in maps.items()}
+    maps = {k: torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()}
     strongest = max(values.abs().max().item() for values in maps.values())
     scale = scale or strongest or 1.0
     shape = (len(pictures), len(maps) + 1)
-    size = (1.9 * shape[1] + 0.8, 1.95 * shape[0] + 0.3)
-    fig, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
+    inches = (1.9 * shape[1] + 0.8, 1.95 * shape[0] + 0.3)
+    fig, axes = plt.subplots(*shape, figsize=inches, squeeze=False, layout="constrained")
     for row, picture, *of_picture in zip(axes, pictures, *maps.values(), strict=True):
         row[0].imshow(picture)
         for axis, values in zip(row[1:], of_picture, strict=True):
-            axis.imshow(overlay(picture, values, scale, smooth=smooth))
+            axis.imshow(overlay(picture, values, scale, size, smooth=smooth))
             if not values.any():
                 place = {"x": 0.5, "y": 0.04, "ha": "center", "transform": axis.transAxes}
                 axis.text(**place, s="no evidence", fontsize=8, bbox={"fc": "w", "ec": "none"})

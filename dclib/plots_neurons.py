@@ -84,12 +84,13 @@ def strongest(evidence, index=0, n=12):
     return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
 
 
-def plot_region_maps(image, evidence, index=0, n=12):
+def plot_region_maps(image, evidence, size, index=0, n=12):
     """What each region adds to the margin through each of the strongest neurons, on one scale.
 
     Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
     through one that pulls towards happy it is the reverse. Summed over all neurons that are on,
-    these maps are the margin map. Raises ValueError if no neuron is on.
+    these maps are the margin map. `size`: pixels a side of the network's input. Raises ValueError
+    if no neuron is on.
     """
     shown = strongest(evidence, index, n)
     if not shown:
@@ -99,12 +100,12 @@ def plot_region_maps(image, evidence, index=0, n=12):
     maps = (pull[:, None, None] * evidence.neuron_maps[index, shown]).cpu()  # (n, h, w)
     scale = float(maps.abs().max())
     rows = -(-len(shown) // 4)
-    size = (8, 2.1 * rows + 0.3)
-    fig, axes = plt.subplots(rows, 4, figsize=size, squeeze=False, layout="constrained")
+    inches = (8, 2.1 * rows + 0.3)
+    fig, axes = plt.subplots(rows, 4, figsize=inches, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, k, values in zip(axes.flat, shown, maps, strict=False):
-        axis.imshow(overlay(image, values, scale))
+        axis.imshow(overlay(image, values, scale, size))
         colour = UNHAPPY if added[k] > 0 else HAPPY
         axis.set_title(f"neuron {k}: {added[k]:+.2f}", fontsize=9, color=colour)
     draw_scale(fig, axes, scale, "log-odds a cell")

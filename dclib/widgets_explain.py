@@ -13,6 +13,7 @@ from IPython.display import HTML, display
 
 from dclib import panels
 from dclib.augment import EvalTransform
+from dclib.cells import cell_edges, spread
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
@@ -49,7 +50,7 @@ def neuron_panel(checkpoint, image, size=None):
     """
 
     def show(look):
-        return HTML(panels.neuron_page(look.image, look.evidence, look.notes))
+        return HTML(panels.neuron_page(look.image, look.evidence, look.size, look.notes))
 
     return _panel(show, checkpoint, image, size)
 
@@ -75,6 +76,7 @@ class Look:
         if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
             raise ValueError(f"size must be a whole number from 32 to 512 pixels, not {size!r}.")
         self.model, self.temperature = checkpoint.model, config["temperature"]
+        self.size = size
         self.transform = EvalTransform(size, config["mean"], config["std"])
         self.image, notes = read_picture(image)
         self.notes = ([DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []) + list(notes)
@@ -101,9 +103,10 @@ class Look:
         return find_evidence(self.head, self.features(self.covered(hidden))).margin.item()
 
     def covered(self, hidden):
-        cells = hidden.nonzero().numpy()[:, ::-1]  # (K, 2), column and row
-        h, w = hidden.shape
-        return cover_pixels(self.image, np.concatenate([cells, cells + 1], 1) / (w, h, w, h))
+        rows, columns = hidden.nonzero().numpy().T  # (K,) each
+        down, across = (cell_edges(n, self.size) for n in hidden.shape)
+        ends = (across[columns], down[rows], across[columns + 1], down[rows + 1])
+        return cover_pixels(self.image, np.stack(ends, 1))
 
 
 class HidePanel(ipywidgets.Box):
@@ -124,7 +127,7 @@ class HidePanel(ipywidgets.Box):
         self.without = f"dc{uuid.uuid4().hex[:8]}"  # class of the page for where this is not shown
         sheet = ipywidgets.HTML(f"<style>{panels.CSS} .{self.without} {{display: none}}</style>")
         sheet.layout.display = "none"
-        grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w)).add_class("dc-grid")
+        grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w, look.size)).add_class("dc-grid")
         stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
         row = ipywidgets.Box([self.strongest, self.clear]).add_class("dc-row")
         controls = ipywidgets.VBox([self.how, row, self.answer]).add_class("dc-controls")
@@ -174,9 +177,8 @@ class HidePanel(ipywidgets.Box):
         covering = self.how.value == PIXELS
         image = self.look.covered(hidden) if covering else self.look.image
         values = self.look.margin_map.masked_fill(hidden, 0)
-        pixels = overlay(image.resize((SIDE, SIDE)), values, self.scale)
-        rows, columns = (np.arange(SIDE) * n // SIDE for n in hidden.shape)
-        grey = hidden.numpy()[rows][:, columns] & (not covering)  # (SIDE, SIDE)
+        pixels = overlay(image.resize((SIDE, SIDE)), values, self.scale, self.look.size)
+        grey = spread(hidden.numpy(), (SIDE, SIDE), self.look.size) & (not covering)
         pixels = np.where(grey[..., None], 0.5, pixels)
         alt = f"the picture with {count(hidden)} hidden"
         return f'<img alt="{alt}" src="{panels.data_uri(panels.to_image(pixels), "JPEG")}">'
@@ -216,13 +218,12 @@ class HidePanel(ipywidgets.Box):
             for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
         ]
         text = "Without a kernel: choose a cell to see what zeroing the features of it alone does."
-        return panels.cell_page(look.image, look.margin_map, told, text, look.notes)
+        return panels.cell_page(look.image, look.margin_map, told, look.size, text, look.notes)
 
 
-def _tracks(h, w):
+def _tracks(h, w, size):
     return ipywidgets.Layout(
-        grid_template_rows=f"repeat({h}, minmax(0, 1fr))",
-        grid_template_columns=f"repeat({w}, minmax(0, 1fr))",
+        grid_template_rows=panels.tracks(h, size), grid_template_columns=panels.tracks(w, size)
     )
 
 

@@ -29,6 +29,7 @@ def make_states(activations, labels, pull, groups=None, **changes):
         "levels": (2, 1),
         "threshold": 0.5,
         "split": "test",
+        "size": 96,
     }
     return States(**fields | changes)
 

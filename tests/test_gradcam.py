@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchcam.methods import GradCAM
 
+from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import eval_mode, extract_features, grad_cam, upsample
 from dclib.model import STAGES
 
@@ -149,18 +150,21 @@ def test_the_network_is_left_as_found_after_exceptions():
     assert state_of(model) == before
 
 
-def test_nothing_is_kept_over_many_calls(network):
+@pytest.mark.parametrize("explain", [grad_cam, find_evidence])
+def test_nothing_is_kept_over_many_calls(network, explain):
     def tensors():
         gc.collect()
         found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
         return len(found), sum(t.numel() for t in found)
 
+    head = fold_head(network) if explain is find_evidence else network
     feature_map, before = torch.rand(1, 512, 2, 2), state_of(network)
-    grad_cam(network, feature_map)
+    explain(head, feature_map)
     first = tensors()
     for _ in range(500):
-        cams = grad_cam(network, feature_map)
-    del cams
+        found = explain(head, feature_map)
+    assert not any(v.requires_grad for v in vars(found).values() if torch.is_tensor(v))
+    del found
     assert tensors() == first and state_of(network) == before
 
 

@@ -8,6 +8,7 @@ from neuron_states import make_states
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from dclib.cells import cell_edges
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
 from dclib.evaluate import wilson_interval
@@ -114,10 +115,11 @@ def test_face_cells_against_points():
     box = np.array([[0.1, 0.2, 0.55, 0.9]])
     y, x = rng.random((2, 200_000))
     inside = (box[0, 0] <= x) & (x < box[0, 2]) & (box[0, 1] <= y) & (y < box[0, 3])
-    cell = (y * h).astype(int) * w + (x * w).astype(int)
+    down, across = (np.searchsorted(cell_edges(n, 112)[1:-1], p) for n, p in ((h, y), (w, x)))
+    cell = down * w + across
     shares = np.bincount(cell, inside, h * w) / np.bincount(cell, minlength=h * w)
-    np.testing.assert_allclose(face_cells(box, h, w), shares.reshape(h, w), atol=0.02)
-    assert np.isnan(face_cells(np.zeros((0, 4)), h, w)).all()
+    np.testing.assert_allclose(face_cells(box, h, w, 112), shares.reshape(h, w), atol=0.02)
+    assert np.isnan(face_cells(np.zeros((0, 4)), h, w, 112)).all()
 
 
 def test_evidence_on_faces_is_a_share_and_area_is_that_of_the_boxes(states):
@@ -194,15 +196,15 @@ def test_a_dead_neuron_has_no_crops(states, couples):
 
 
 def test_a_crop_lies_around_the_strongest_cell_and_inside_the_picture():
-    assert _crop_box((3, 2), (8, 8), (256, 256), 2) == (48, 80, 112, 144)  # centre (80, 112)
-    assert _crop_box((0, 7), (8, 8), (256, 256), 2) == (192, 0, 256, 64)
-    assert _crop_box((1, 1), (3, 3), (300, 150), 5) == (0, 0, 300, 150)
+    assert _crop_box((3, 2), 256, (256, 256), 2) == (32, 64, 96, 128)  # centre (64, 96)
+    assert _crop_box((0, 7), 256, (256, 256), 2) == (192, 0, 256, 64)
+    assert _crop_box((1, 1), 96, (300, 150), 5) == (0, 0, 300, 150)
 
 
 def test_a_crop_shows_what_is_in_the_cell(tmp_path):
-    """A white square in cell (2, 5) of 8 x 8: the crop of one cell is white and nothing else."""
+    """A white square where cell (2, 5) of 8 x 8 looks: a crop of one cell is white, no more."""
     picture = Image.new("RGB", (256, 256))
-    picture.paste((255, 255, 255), (160, 64, 192, 96))
+    picture.paste((255, 255, 255), (144, 48, 176, 80))
 
     class One:
         ids = ("test/happy/0000.jpg",)
@@ -211,7 +213,7 @@ def test_a_crop_shows_what_is_in_the_cell(tmp_path):
             return picture
 
     cells, maps = np.array([[[2, 5]]]), np.zeros((1, 8, 8))
-    states = make_states([[1.0]], np.array([0]), [1.0], cells=cells, maps=maps)
+    states = make_states([[1.0]], np.array([0]), [1.0], cells=cells, maps=maps, size=256)
     (crop,) = top_crops(states, One(), 0, context=1)
     assert crop.image.getextrema() == ((255, 255),) * 3
 

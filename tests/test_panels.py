@@ -21,6 +21,8 @@ from dclib.panels import (
 )
 from dclib.plots_explain import overlay
 
+SIZE = 128  # of the input, as if it were 96 x 128
+
 
 @pytest.fixture(scope="module")
 def evidence():
@@ -35,7 +37,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def page(picture, evidence):
-    return neuron_page(picture, evidence, ("Only <drawings>.",))
+    return neuron_page(picture, evidence, SIZE, ("Only <drawings>.",))
 
 
 def items(page, group):
@@ -61,7 +63,7 @@ def test_every_neuron_has_its_map_and_its_number(page, evidence):
     for k in on:
         assert f"Neuron {k} is on and adds {describe_pull(pull[k].item())}." in neurons[str(k)]
         values = pull[k] / z[k] * evidence.neuron_maps[0, k]
-        assert np.array_equal(image_of(neurons[str(k)]), np.array(tint(values, scale.item())))
+        assert np.array_equal(image_of(neurons[str(k)]), np.array(tint(values, scale.item(), SIZE)))
 
 
 def test_a_neuron_that_is_off_has_no_colour(page, evidence):
@@ -102,7 +104,7 @@ def test_the_strongest_are_chosen_at_first(page, evidence):
 
 
 def test_two_pages_share_no_radio_button(page, picture, evidence):
-    other = neuron_page(picture, evidence)
+    other = neuron_page(picture, evidence, SIZE)
     names = [set(re.findall(r'(?:name|id)="(\w+-[\w-]+)"', text)) for text in (page, other)]
     assert len(names[0]) == 100 + 12 + 2
     assert not names[0] & names[1]
@@ -123,20 +125,20 @@ def test_sentences_are_escaped_and_nothing_is_loaded(page):
 def test_a_tint_over_the_greyed_picture_is_the_overlay(picture):
     values = torch.randn(3, 4)
     values[0, 0] = 0
-    grey = overlay(picture.resize((SIDE, SIDE)), torch.zeros(1, 1), 1)
-    colours = tint(values, 1.5).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    grey = overlay(picture.resize((SIDE, SIDE)), torch.zeros(1, 1), 1, SIZE)
+    colours = tint(values, 1.5, SIZE)
     rgba = np.asarray(colours, float) / 255
     seen = grey * (1 - rgba[..., 3:]) + rgba[..., :3] * rgba[..., 3:]
-    assert np.abs(seen - overlay(picture.resize((SIDE, SIDE)), values, 1.5)).max() < 0.005
+    assert np.abs(seen - overlay(picture.resize((SIDE, SIDE)), values, 1.5, SIZE)).max() < 0.005
 
 
 def test_cells_can_carry_any_text(picture):
-    page = cell_page(picture, torch.tensor([[0.5, -2.0]]), ["<p>left</p>", "<p>right</p>"])
+    page = cell_page(picture, torch.tensor([[0.5, -2.0]]), ["<p>left</p>", "<p>right</p>"], SIZE)
     left, right = items(page, "cell").values()
     assert "row 1, column 1: 0.50 for unhappy" in left and "<p>left</p>" in left
     assert "row 1, column 2: 2.00 for happy" in right and " checked" in right
 
 
 def test_without_evidence_there_is_no_colour(picture, evidence):
-    page = cell_page(picture, torch.zeros(2, 2), [""] * 4)
+    page = cell_page(picture, torch.zeros(2, 2), [""] * 4, SIZE)
     assert not image_of(page)[..., 3].any()

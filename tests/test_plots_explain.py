@@ -10,50 +10,51 @@ from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots_explain import OPACITY, overlay, plot_parts, show_maps
 
 PICTURE = np.full((60, 90, 3), (200, 100, 60), np.uint8)
+SIZE = 80  # of the input: 3 x 3 cells, the first of each row half as wide as the others
 GREY = PICTURE / 255 * 0.3 + PICTURE.mean() / 255 * 0.7
 
 
 @pytest.mark.parametrize("smooth", [False, True])
 def test_no_evidence_has_no_colour(smooth):
-    np.testing.assert_allclose(overlay(PICTURE, np.zeros((3, 3)), 1.0, smooth=smooth), GREY)
+    np.testing.assert_allclose(overlay(PICTURE, np.zeros((3, 3)), 1.0, SIZE, smooth=smooth), GREY)
 
 
 def test_colours_tell_the_sign():
-    shown = overlay(Image.fromarray(PICTURE), np.array([[-1.0, 0.0, 1.0]]), scale=1.0)
+    shown = overlay(Image.fromarray(PICTURE), np.array([[-1.0, 0.0, 1.0]]), 1.0, SIZE)
     assert shown.shape == (60, 90, 3)
-    for part, colour in ((shown[:, :30], HAPPY), (shown[:, 60:], UNHAPPY)):
+    for part, colour in ((shown[:, :18], HAPPY), (shown[:, 54:], UNHAPPY)):
         expected = GREY[0, 0] * (1 - OPACITY) + np.array(to_rgb(colour)) * OPACITY
         np.testing.assert_allclose(part, np.broadcast_to(expected, part.shape))
-    np.testing.assert_allclose(shown[:, 30:60], GREY[:, :30])
+    np.testing.assert_allclose(shown[:, 18:54], GREY[:, :36])
 
 
 def test_one_scale_makes_maps_comparable():
     """A map with half the evidence has half the colour, whatever its own maximum is."""
-    weak, strong = (overlay(PICTURE, np.array([[v]]), scale=2.0) for v in (0.5, 1.0))
+    weak, strong = (overlay(PICTURE, np.array([[v]]), 2.0, SIZE) for v in (0.5, 1.0))
     np.testing.assert_allclose(strong - GREY, 2 * (weak - GREY))
-    beyond = overlay(PICTURE, np.array([[9.0]]), scale=2.0)
-    np.testing.assert_allclose(beyond, overlay(PICTURE, np.array([[2.0]]), scale=2.0))
+    beyond = overlay(PICTURE, np.array([[9.0]]), 2.0, SIZE)
+    np.testing.assert_allclose(beyond, overlay(PICTURE, np.array([[2.0]]), 2.0, SIZE))
 
 
 def test_cells_are_squares_or_smooth():
     values = np.array([[0.0, 1.0]])
-    assert len(np.unique(overlay(PICTURE, values, 1.0)[..., 0].round(6))) == 2
-    assert len(np.unique(overlay(PICTURE, values, 1.0, smooth=True)[..., 0].round(6))) > 20
+    assert len(np.unique(overlay(PICTURE, values, 1.0, SIZE)[..., 0].round(6))) == 2
+    assert len(np.unique(overlay(PICTURE, values, 1.0, SIZE, smooth=True)[..., 0].round(6))) > 20
 
 
 def test_a_scale_of_nothing_is_refused():
     for scale in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="scale must be above 0"):
-            overlay(PICTURE, np.zeros((2, 2)), scale)
+            overlay(PICTURE, np.zeros((2, 2)), scale, SIZE)
 
 
 def test_maps_stand_beside_their_pictures_on_one_scale():
     maps = {"happy": torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]]), "margin": torch.ones(2, 1, 2)}
-    fig = show_maps([PICTURE, PICTURE], maps)
+    fig = show_maps([PICTURE, PICTURE], maps, SIZE)
     *axes, bar = fig.axes
     shown = np.reshape([axis.images[0].get_array() for axis in axes], (2, 3, 60, 90, 3))
-    np.testing.assert_allclose(shown[0, 1], overlay(PICTURE, [[-2.0, 0.0]], scale=2.0))
-    np.testing.assert_allclose(shown[1, 2], overlay(PICTURE, [[1.0, 1.0]], scale=2.0))
+    np.testing.assert_allclose(shown[0, 1], overlay(PICTURE, [[-2.0, 0.0]], 2.0, SIZE))
+    np.testing.assert_allclose(shown[1, 2], overlay(PICTURE, [[1.0, 1.0]], 2.0, SIZE))
     assert [axis.get_title() for axis in axes[:3]] == ["picture", "happy", "margin"]
     texts = [[text.get_text() for text in axis.texts] for axis in axes[3:]]
     assert texts == [[], ["no evidence"], []]

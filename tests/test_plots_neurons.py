@@ -111,7 +111,7 @@ def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
     pull = (head.last[1] - head.last[0])[on]
     maps = pull[:, None, None] * evidence.neuron_maps[0, on]
     torch.testing.assert_close(maps.sum(0), evidence.margin_map[0], rtol=1e-3, atol=1e-4)
-    fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 0, n=200)
+    fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 96, n=200)
     largest = maps.abs().max().item()
     assert fig.axes[-1].get_ylim() == pytest.approx((-largest, largest))
     titled = [axis.get_title() for axis in fig.axes if axis.get_title()]
@@ -122,13 +122,13 @@ def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
 
 
 def test_a_region_has_the_colour_of_what_it_adds(checkpoint, evidence):
-    fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 0, n=1)
+    fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 96, n=1)
     shown = fig.axes[0].images[0].get_array()
     (k,) = strongest(evidence, 0, 1)
     head = fold_head(checkpoint.model, TEMPERATURE)
     values = ((head.last[1] - head.last[0])[k] * evidence.neuron_maps[0, k]).numpy()
     row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
-    cell = shown[row * 32 + 16, column * 32 + 16]
+    cell = shown[row * 32 + 1, column * 32 + 1]
     redder = cell[0] > cell[2]
     assert redder == (values[row, column] > 0)
 
@@ -136,7 +136,7 @@ def test_a_region_has_the_colour_of_what_it_adds(checkpoint, evidence):
 def test_no_neuron_no_regions(evidence):
     silent = replace(evidence, contributions=torch.zeros_like(evidence.contributions))
     with pytest.raises(ValueError, match="No neuron is on"):
-        plot_region_maps(Image.new("RGB", (9, 9)), silent)
+        plot_region_maps(Image.new("RGB", (9, 9)), silent, 96)
 
 
 def test_a_card_a_neuron(checkpoint, couples):

@@ -23,6 +23,8 @@ from dclib.widgets_explain import FEATURES, PIXELS, hide_panel, neuron_panel
 
 TEMPERATURE = 1.7
 
+EDGE = SIDE // 4  # between the first cell and the second, at 64 px
+
 
 @pytest.fixture(scope="module")
 def checkpoint(drawn_checkpoint):
@@ -82,20 +84,20 @@ def test_hidden_features_move_the_margin_as_the_head_says(checkpoint, couple, pa
 def test_covered_pixels_are_looked_at_anew(checkpoint, couple, panel):
     panel.how.value = PIXELS
     panel.cells[1].value = panel.cells[3].value = True  # the right half, top and bottom
-    covered = cover_pixels(couple, [(0.5, 0, 1, 1)])
+    covered = cover_pixels(couple, [(0.25, 0, 1, 1)])
     _, evidence = explain(checkpoint, covered)
     assert numbers(panel.answer.value)["without 2 cells"] == row(evidence.margin.item())
     colour = np.array(covered)[0, -1]
-    assert np.abs(picture_of(panel)[: SIDE // 2 - 9, SIDE // 2 + 9 :] - colour.mean()).max() < 40
+    assert np.abs(picture_of(panel)[: EDGE - 20, EDGE + 12 :] - colour.mean()).max() < 40
     panel.how.value = FEATURES
     assert numbers(panel.answer.value)["without 2 cells"] != row(evidence.margin.item())
 
 
 def test_a_hidden_cell_is_grey_and_comes_back(panel):
-    before, half = picture_of(panel), SIDE // 2
+    before = picture_of(panel)
     panel.cells[3].value = True
-    assert np.abs(picture_of(panel)[half + 9 :, half + 9 :] - 128).max() <= 2
-    assert np.abs(picture_of(panel)[: half - 9] - before[: half - 9]).max() <= 2
+    assert np.abs(picture_of(panel)[EDGE + 12 :, EDGE + 12 :] - 128).max() <= 2
+    assert np.abs(picture_of(panel)[: EDGE - 20] - before[: EDGE - 20]).max() <= 2
     panel.cells[3].value = False
     assert (picture_of(panel) == before).all()
 

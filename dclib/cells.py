@@ -1,0 +1,49 @@
+"""Where in the picture the cells of a feature map are.
+
+The padding of a ResNet puts the centre of what cell i sees at pixel STRIDE * i of the network's
+input: the first one at the very edge (cf. arXiv 2010.02178). Stretched over the picture, as maps
+are mostly shown, they would be half a cell too far down and right. A pixel belongs to the cell with
+the nearest centre, so that the first cell of a row is narrower than the others.
+"""
+
+import numpy as np
+
+STRIDE = 32  # pixels of the input from cell to cell, in every ResNet
+
+
+def cell_edges(n, size):
+    """Where n cells along a side of `size` input pixels begin and end, as shares of it: (n + 1,).
+
+    >>> cell_edges(3, 80).tolist()
+    [0.0, 0.2, 0.6, 1.0]
+    """
+    inner = STRIDE * (np.arange(n - 1) + 0.5) / size
+    return np.concatenate([[0.0], inner, [1.0]])
+
+
+def cell_centres(n, size):
+    """Where the views of n cells are centred, as shares of a side of `size` input pixels: (n,)."""
+    return STRIDE * np.arange(n) / size
+
+
+def spread(values, shape, size, smooth=False):
+    """A map over the picture: (h, w) -> (H, W).
+
+    Args:
+        shape: H and W, pixels of the picture.
+        size: pixels a side of the network's input, a square.
+        smooth: linear between the centres of cells; else every cell has one value.
+    """
+    for axis, pixels in enumerate(shape):
+        n = values.shape[axis]
+        places = (np.arange(pixels) + 0.5) / pixels  # of the pixels' centres
+        if smooth:
+            at = np.interp(places, cell_centres(n, size), np.arange(n))
+            lower = np.minimum(at.astype(int), max(n - 2, 0))
+            share = np.expand_dims(at - lower, 1 - axis)
+            upper = np.minimum(lower + 1, n - 1)
+            values = values.take(lower, axis) * (1 - share) + values.take(upper, axis) * share
+        else:
+            cells = np.searchsorted(cell_edges(n, size)[1:-1], places, side="right")
+            values = values.take(cells, axis)
+    return values

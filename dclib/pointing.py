@@ -1,0 +1,124 @@
+"""The pointing game and its kin: how maps over cells lie to boxes in the picture.
+
+pointing         is the centre of the strongest cell in a box (pointing game, arXiv 1608.00507)
+strongest cell   how much of that cell's area is in the boxes
+energy           share of the map's mass in the boxes (energy-based pointing, arXiv 1910.01279)
+energy / area    the same, by the share of the map that the boxes cover: 1 is chance
+
+A cell is 32 px of the network's input and may be as large as a face, so maps are not smoothed, and
+there is no tolerance: the usual 15 px would be half a cell. A flat map misses, ties count in part,
+and pictures without the boxes in question are NaN.
+"""
+
+import json
+
+import numpy as np
+
+FINE = 33  # points a side of a cell at which boxes are looked up; odd, so that one is its centre
+TIE = 1e-5  # values that differ by less, as a share of the largest, are equal
+POINTING = "pointing"
+MEASURES = (POINTING, "strongest cell", "energy", "energy / area")
+BOXES = {"faces": "boxes", "bodies": "body_boxes", "bystanders": "bystander_boxes"}  # columns
+OTHERS = "bystanders' faces"
+AGAINST = f"faces less {OTHERS}"
+
+
+def find_regions(dataset, chosen, h, w, stride=None):
+    """Where the boxes of pictures are on maps of h x w cells: {region: (centres, shares)}.
+
+    Both are (N, h, w): whether the centre of a cell is in a box, and how much of the cell. Regions
+    are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
+    `stride`: from the centre of a cell's view to the next, as a share of the picture; None
+    stretches the map over the picture.
+    """
+    found = {"faces": [], "couple": [], OTHERS: []}
+    for boxes in read_boxes(dataset, chosen):
+        if stride:
+            ends = np.array((w, h, w, h))
+            boxes = {name: (box / stride + 0.5) / ends for name, box in boxes.items()}
+        faces, bodies, others = (box_mask(box, h * FINE, w * FINE) for box in boxes.values())
+        found["faces"].append(faces)
+        found["couple"].append((faces | bodies) & bodies.any())
+        found[OTHERS].append(others & ~faces & ~bodies)
+    masks = {name: np.reshape(mask, (-1, h, FINE, w, FINE)) for name, mask in found.items()}
+    middle = FINE // 2
+    return {n: (m[:, :, middle, :, middle], m.mean((2, 4))) for n, m in masks.items()}
+
+
+def read_boxes(dataset, chosen):
+    """The boxes of each picture as shares of its sides: [{name: (K, 4)}, ...], names of `BOXES`.
+
+    From JSON lists of [x0, y0, x1, y1] in pixels; raises ValueError for others.
+    """
+    columns, found = {name: dataset.column(column) for name, column in BOXES.items()}, []
+    for index in chosen:
+        sides = np.tile(dataset.picture(index).size, 2)
+        told = {name: column[index] for name, column in columns.items()}
+        try:
+            boxes = {n: np.array(json.loads(text or "[]"), float) for n, text in told.items()}
+            found.append({name: box.reshape(-1, 4) / sides for name, box in boxes.items()})
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"The boxes of {dataset.ids[index]} in metadata.csv must be JSON lists of "
+                f"[x0, y0, x1, y1], not {told}."
+            ) from error
+    return found
+
+
+def box_mask(boxes, height, width):
+    """Which points of an even grid are in one of the boxes: (K, 4) shares -> (height, width)."""
+    y, x = ((np.arange(side) + 0.5) / side for side in (height, width))
+    mask = np.zeros((height, width), bool)
+    for x0, y0, x1, y1 in boxes:
+        mask |= ((y0 <= y) & (y < y1))[:, None] & (x0 <= x) & (x < x1)
+    return mask
+
+
+def measure_maps(values, regions):
+    """Measures of maps (N, h, w), none below 0: dicts of region, measure, value (N,), chance, flat.
+
+    `regions` are those of `find_regions`.
+    """
+    flat, rows, by_area = is_flat(values), [], {}
+    for name, (centres, shares) in regions.items():
+        area, energy = shares.mean((1, 2)), energy_share(values, shares)
+        area = np.where(area > 0, area, np.nan)
+        by_area[name] = energy / area
+        hits = (pointing_hit(values, centres), pointing_hit(values, shares))
+        chances = (centres.mean((1, 2)), area, area, 1.0)
+        for measure, value, chance in zip(MEASURES, (*hits, energy, by_area[name]), chances):
+            value = np.where(np.isnan(area), np.nan, value)
+            rows.append({"region": name, "measure": measure, "value": value, "chance": chance})
+    difference = by_area["faces"] - by_area[OTHERS]
+    rows.append({"region": AGAINST, "measure": MEASURES[3], "value": difference, "chance": 0.0})
+    return [row | {"flat": flat} for row in rows]
+
+
+def pointing_hit(values, inside):
+    """How much of the strongest cells of maps is `inside`: (..., h, w) twice -> (...), 0 to 1.
+
+    0 for a flat map. Raises ValueError for a map that is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("A map holds values that are no numbers; nothing is its maximum.")
+    most, scale = values.max((-2, -1)), np.abs(values).max((-2, -1))
+    strongest = values >= (most - TIE * scale)[..., None, None]
+    share = (strongest * inside).sum((-2, -1)) / strongest.sum((-2, -1))
+    return np.where(is_flat(values), 0.0, share)
+
+
+def is_flat(values):
+    """Whether maps (..., h, w) have no strongest cell."""
+    axes = (-2, -1)
+    return np.ptp(values, axes) <= TIE * np.abs(values).max(axes)
+
+
+def energy_share(values, shares):
+    """Share of the mass of maps (..., h, w) in boxes that cover `shares` of their cells: (...).
+
+    0 for a map without any mass. Raises ValueError for negative values.
+    """
+    if not (values >= 0).all():
+        raise ValueError("The energy of a map needs values of at least 0.")
+    total = values.sum((-2, -1))
+    return (values * shares).sum((-2, -1)) / np.where(total > 0, total, 1.0)
