@@ -99,6 +99,13 @@ def compare(a, b, draws=DRAWS, seed=0):
     return result
 
 
+def judge_difference(row):
+    """Whether a row of `compare` is "clear" of 0, "within noise", or has "no interval"."""
+    if row.value and not np.isfinite(row.low):
+        return "no interval"
+    return "clear" if row.low > 0 or row.high < 0 else "within noise"
+
+
 class Scored:
     """The answers to N pictures in the order of their ids, and metrics of weighted copies of them.
 
