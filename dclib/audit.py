@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from dclib.ablation import estimate
 from dclib.data import CLASSES, CoupleFolder, make_loader, splits_of
 from dclib.evaluate import predict_logits
 from dclib.interventions import (
@@ -80,7 +81,7 @@ class Check:
         if not self.n:
             return f"{self.name}: left out, {self.says}."
         interval = f"95 % interval {self.low:.2f} to {self.high:.2f}"
-        interval = interval if np.isfinite(self.low) else "no interval"  # nothing varies
+        interval = interval if np.isfinite(self.low) else "no interval"  # one group
         return (
             f"{self.name}: {self.verdict}. {self.says}: {self.measure} {self.value:.2f} "
             f"({interval}, n = {self.n})."
@@ -259,14 +260,18 @@ def _area(name, says, labels, scores, groups, seed):
 
 
 def _lost(name, says, before, after):
-    """The paired difference in accuracy of two tables, as a `Check`."""
-    difference = compare(before, after).loc["accuracy"]
-    shares = [(answers(t) == (t["label"] == CLASSES[1])).mean() for t in (before, after)]
-    says += f", right {shares[1]:.0%} of the time instead of {shares[0]:.0%}"
-    return Check(
-        *(name, says, "accuracy lost", difference["value"], difference["low"]),
-        *(difference["high"], int(difference["n"])),
-    )
+    """The paired difference in accuracy of two tables, rows in the same order, as a `Check`.
+
+    Where nothing varies, as when all answers become the same, the interval is that of
+    `dclib.ablation.estimate`, so that the plainest shortcut is not left without one.
+    """
+    found = compare(before, after).loc["accuracy"]
+    low, high = found["low"], found["high"]
+    rights = [(answers(t) == (t["label"] == CLASSES[1])).to_numpy(float) for t in (before, after)]
+    if not np.isfinite(low) and before["group"].nunique() > 1:
+        _, low, high, *_ = estimate([rights[0] - rights[1]], before["group"])
+    says += f", right {rights[1].mean():.0%} of the time instead of {rights[0].mean():.0%}"
+    return Check(name, says, "accuracy lost", found["value"], low, high, int(found["n"]))
 
 
 def _because(error):

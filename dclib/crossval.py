@@ -211,11 +211,12 @@ def baselines(root, table, seed=0):
 
     Both answer to the pictures of the table's first seed, with temperature 1 and threshold 0.5.
     Majority: log-odds of the class shares in the rest of the table, by fold; each class counts once
-    more (Laplace), as there may be no rest. Metadata only: a logistic regression on size, weight,
-    mean colour and source, which divides the pictures into folds of its own (`dclib.shortcuts`; its
-    fold is -1). For predictions of a checkpoint (fold -1) both learn from all other pictures of the
-    folder. Raises ValueError if the folder lacks one of the table's pictures, or if a class has
-    fewer than five groups.
+    more (Laplace), as there may be no rest. A fold with more of a class leaves less of it in the
+    rest, so that the AUROC over all folds can be below 0.5 without meaning anything. Metadata only:
+    a logistic regression on size, weight, mean colour and source, which divides the pictures into
+    folds of its own (`dclib.shortcuts`; its fold is -1). For predictions of a checkpoint (fold -1)
+    both learn from all other pictures of the folder. Raises ValueError if the folder lacks one of
+    the table's pictures, or if a class has fewer than five groups.
     """
     one = by_seed(check_predictions(table))[0].assign(temperature=1.0, threshold=0.5)
     rows = {row["id"]: row for row in measure_pictures(root)}

@@ -69,9 +69,10 @@ def measure(table, draws=DRAWS, seed=0, calibrated=True):
 def compare(a, b, draws=DRAWS, seed=0):
     """Paired differences a - b of two tables on the same pictures: a DataFrame by metric.
 
-    Columns value, low, high, n; from the same drawn groups for both. Of tables with one seed each,
-    `attrs` holds McNemar's test (1947), exact: "only a right", "only b right", "p"; it takes
-    pictures, not groups, as independent. Raises ValueError if the pictures or groups differ.
+    Columns value, low, high, n (all pictures); from the same drawn groups for both. Of tables with
+    one seed each, `attrs` holds McNemar's test (1947), exact: "only a right", "only b right", "p";
+    it takes pictures, not groups, as independent. Raises ValueError if the pictures or groups
+    differ.
     """
     sets_a, sets_b = score_seeds(a), score_seeds(b)
     first, second = sets_a[0], sets_b[0]
@@ -97,6 +98,13 @@ def compare(a, b, draws=DRAWS, seed=0):
         p = binomtest(int(only_a), n).pvalue if n else 1.0
         result.attrs = {"only a right": int(only_a), "only b right": int(only_b), "p": float(p)}
     return result
+
+
+def judge_difference(row):
+    """Whether a row of `compare` is "clear" of 0, "within noise", or has "no interval"."""
+    if row.value and not np.isfinite(row.low):
+        return "no interval"
+    return "clear" if row.low > 0 or row.high < 0 else "within noise"
 
 
 class Scored:

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from dclib.data import DRAWN
-from dclib.metrics import DRAWS, compare, measure
+from dclib.metrics import DRAWS, compare, judge_difference, measure
 from dclib.predictions import describe
 
 CARD = "README.md"
@@ -197,8 +197,8 @@ def describe_measuring(table, config, data):
     return (
         f'{how} {describe(table)}; "unhappy" is the positive class. Intervals (95 %) are for '
         "other groups of pictures, not for another training: Wilson's for proportions, with n "
-        f"divided by the design effect of groups, and {DRAWS:,} bootstrap draws of groups for "
-        "everything else."
+        f"divided by the design effect of groups, Hall's for the log-loss, and {DRAWS:,} bootstrap "
+        "draws of groups for everything else."
     )
 
 
@@ -219,8 +219,8 @@ def format_others(table, measured, others):
         found, gain = measured if other is None else measure(other), ""
         if other is not None:
             paired = compare(table, other).loc["accuracy"]
-            noise = "clear" if paired.low > 0 or paired.high < 0 else "within noise"
-            gain = f"{paired.value:+.3f} ({paired.low:+.3f} to {paired.high:+.3f}): {noise}"
+            ends = f" ({paired.low:+.3f} to {paired.high:+.3f})" if np.isfinite(paired.low) else ""
+            gain = f"{paired.value:+.3f}{ends}: {judge_difference(paired)}"
         rows.append([name, *("{} ({})".format(*_told(found.loc[m])) for m in shown), gain])
     return "## Beside others\n\n" + _table(["", *shown, "accuracy, this one's less that"], rows)
 

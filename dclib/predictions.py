@@ -93,8 +93,9 @@ def check_predictions(table, name="The table of predictions"):
     """Return the table if everything that reads it can rely on it.
 
     Raises ValueError, in one sentence, for missing columns, no rows, a label that is no class, a
-    picture without id or group, logits, a temperature or a threshold that are no numbers, a
-    temperature that is not positive, a picture twice in a seed, and seeds with different pictures.
+    picture without id or group, a seed or fold that is no whole number, logits, a temperature or a
+    threshold that are no numbers, a temperature that is not positive, a picture twice in a seed,
+    and seeds with different pictures.
     """
     missing = [column for column in COLUMNS if column not in table]
     if missing:
@@ -103,8 +104,10 @@ def check_predictions(table, name="The table of predictions"):
         raise ValueError(f"{name} has no rows.")
     unnamed = table[["id", "group", "seed"]].isna() | (table[["id", "group", "seed"]] == "")
     numbers = table[NUMBERS].apply(pd.to_numeric, errors="coerce")
+    counted = table[["seed", "fold"]].apply(pd.to_numeric, errors="coerce")
     faults = {
         "no id, group or seed (what belongs to nothing is a group by its id)": unnamed.any(axis=1),
+        "a seed or fold that is no whole number": (counted % 1 != 0).any(axis=1),
         f"a label that is neither {' nor '.join(CLASSES)}": ~table["label"].isin(CLASSES),
         "logits, a temperature or a threshold that is no number (did the training diverge?)": (
             ~np.isfinite(numbers).all(axis=1)

@@ -21,7 +21,7 @@ from dclib import __version__
 from dclib.checkpoint import load_checkpoint
 from dclib.data import fingerprint, splits_of
 from dclib.distributed import pick_device
-from dclib.metrics import compare, format_metrics, measure
+from dclib.metrics import compare, format_metrics, judge_difference, measure
 from dclib.model_card import kind_of, too_good, write_card
 from dclib.predictions import describe, predict_folder, save_predictions
 
@@ -86,12 +86,18 @@ def format_differences(paired):
 
 
 def conclude(paired, table):
-    """Whether one of two checkpoints is more often right: a clear difference, or noise."""
+    """Whether one of two networks is more often right: a clear difference, or noise.
+
+    With McNemar's test where `compare` has it, which is for one training each.
+    """
     row, test = paired.loc["accuracy"], paired.attrs
     better = "the first is right more often" if row.value > 0 else "the second is right more often"
-    clear = row.low > 0 or row.high < 0
+    verdict = judge_difference(row)
+    verdict += f", {better}" if verdict == "clear" else ""
+    if not test:
+        return f"Accuracy {row.value:+.3f}, mean over seeds: {verdict}."
     return (
-        f"Accuracy {row.value:+.3f}: {f'clear, {better}' if clear else 'within noise'}. McNemar's "
+        f"Accuracy {row.value:+.3f}: {verdict}. McNemar's "
         f"test: {test['only a right']} pictures that only the first has right, "
         f"{test['only b right']} that only the second has, p = {test['p']:.3g}; it takes pictures "
         f"as independent ({len(table)} here, in {table['group'].nunique()} groups)."

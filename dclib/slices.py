@@ -29,7 +29,9 @@ NOTES = (
 
 
 def read_tags(root, splits=None):
-    """Every column of metadata.csv that can be a slice, and brightness, megapixels and aspect.
+    """Every column of metadata.csv that can be a slice, and what the file tells by itself.
+
+    That is bytes (unless metadata.csv has them), brightness, megapixels and aspect.
 
     Columns x_left, x_right become one tag x ("f + m", whoever stands left), and, where "none" is
     one of their values, a tag "x count" of those that have something. More than `MOST` numbers
@@ -138,7 +140,8 @@ def slice_table(table, tags, least=30):
     (Holm 1979); slices that part the pictures in the same way, as both of a tag with two values
     do, are one test. The verdict is "worse", "better" (p_holm below 0.05) or "no difference seen":
     any gap in the interval is possible then.
-    Raises ValueError if no picture of the table has tags; some that have none are counted aloud.
+    Raises ValueError if no picture of the table has tags, or no tag a value for any; some that have
+    none are counted aloud.
     """
     parts = by_seed(check_predictions(table))
     tags = _tags_of(parts[0]["id"], tags)
@@ -154,6 +157,8 @@ def slice_table(table, tags, least=30):
             row |= {"groups": len(np.unique(groups[inside])), "low": low, "high": high}
             row |= measure_gap(right[told], inside[told], groups[told], least)
             rows.append(row | {"test": min(inside.tobytes(), (told & ~inside).tobytes())})
+    if not rows:
+        raise ValueError("No tag has a value for these pictures; there is nothing to slice by.")
     return _judge(pd.DataFrame(rows))[COLUMNS]
 
 

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +11,7 @@ from scipy.stats import norm
 from torch import nn
 
 from dclib import audit as module
-from dclib.audit import CHANCE, LEAST, NAMES, Check, audit, check_sources
+from dclib.audit import CHANCE, LEAST, NAMES, Check, _lost, audit, check_sources
 from dclib.checkpoint import Checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, CoupleFolder, fingerprint
@@ -226,6 +227,19 @@ def test_a_warning_needs_an_effect_and_an_interval_for_five_checks(measure):
     assert not warns(value, reach * 1.01)  # though the interval of 95 % leaves out chance
     assert not warns(least - 0.01, 0.001)
     assert not Check("", "", measure, np.nan, np.nan, np.nan, 100).warns
+
+
+def test_a_loss_without_any_variation_is_a_warning_all_the_same():
+    """All of one class lost, nothing of the other: no draw of groups within classes differs."""
+    margins = np.resize([-1.0, 1.0], 40)
+    table = pd.DataFrame({"id": [f"test/{i}.jpg" for i in range(40)]})
+    table = table.assign(label=np.where(margins > 0, "unhappy", "happy"), group=table["id"])
+    table = table.assign(source="", seed=-1, fold=-1, temperature=1.0, threshold=0.5)
+    before = table.assign(logit_happy=-margins, logit_unhappy=margins)
+    check = _lost("", "", before, before.assign(logit_happy=-1.0, logit_unhappy=1.0))
+    assert check.warns and check.value == 0.5 and 0.3 < check.low < 0.5 < check.high < 0.7
+    alone = before.assign(group="one")  # a single group is no evidence
+    assert not _lost("", "", alone, alone.assign(logit_happy=-1.0, logit_unhappy=1.0)).warns
 
 
 def test_the_planted_source_is_drawn_all_the_same(draw):

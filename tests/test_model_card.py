@@ -214,6 +214,14 @@ def test_others_stand_beside_with_a_paired_difference(checkpoint):
     assert clear.endswith(": clear |")
 
 
+def test_a_difference_that_does_not_vary_is_neither_clear_nor_noise(checkpoint):
+    table = make_predictions()
+    table["logit_happy"], table["logit_unhappy"] = 0.0, np.resize([-1.0, 1.0], len(table))
+    table["label"] = np.where(table["logit_unhappy"] > 0, "unhappy", "happy")
+    card = write_card(checkpoint, table, others={"majority": table.assign(logit_unhappy=-1.0)})
+    assert "| +0.500: no interval |" in card.read_text()
+
+
 def test_calibration_is_told_with_its_effect(tmp_path):
     checkpoint = make_told(tmp_path, temperature=2.0)
     table = make_predictions(temperature=2.0)

@@ -68,6 +68,9 @@ MISUSE = {
     "no id, group or seed .* by its id.: one row,": lambda t: t.assign(group=["a", "b", "", "d"]),
     "has no id": lambda t: t.assign(id=[None, "b", "c", "d"]),
     "no id, group or seed": lambda t: t.assign(seed=np.nan),
+    "seed or fold that is no whole number: 4 rows": lambda t: t.assign(fold=""),
+    "fold that is no whole number: one row,": lambda t: t.assign(fold=[0, 1, 0.5, 1]),
+    "seed or fold that is no whole number": lambda t: t.assign(seed="first"),
     "there before, with the same seed: one row,": lambda t: t.assign(id=["a", "b", "c", "a"]),
 }
 

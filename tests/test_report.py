@@ -165,6 +165,7 @@ def make_paired(value, low, high):
         (-0.1, -0.18, -0.02, "clear, the second is right more often"),
         (0.1, -0.02, 0.22, "within noise"),
         (0.0, np.nan, np.nan, "within noise"),
+        (0.5, np.nan, np.nan, "no interval"),
     ],
 )
 def test_a_difference_is_clear_or_noise(value, low, high, verdict):
@@ -174,6 +175,13 @@ def test_a_difference_is_clear_or_noise(value, low, high, verdict):
         "right, 1 that only the second has, p = 0.625; it takes pictures as independent (6 here, "
         "in 3 groups)."
     )
+
+
+def test_the_mean_over_seeds_is_told_without_mcnemars_test():
+    paired = make_paired(0.1, 0.02, 0.18)
+    paired.attrs = {}
+    told = conclude(paired, pd.DataFrame({"group": list("aabbcc")}))
+    assert told == "Accuracy +0.100, mean over seeds: clear, the first is right more often."
 
 
 def test_differences_without_an_interval_say_so():

@@ -201,6 +201,13 @@ def test_pictures_without_tags_are_counted_and_a_foreign_folder_is_refused(plant
         slice_table(table, tags.rename(index="elsewhere/{}".format))
 
 
+@pytest.mark.parametrize("tags", [{}, {"light": None}])
+def test_tags_without_a_value_are_refused(tags):
+    table = make_table(np.ones(4))
+    with pytest.raises(ValueError, match="No tag has a value for these pictures"):
+        slice_table(table, pd.DataFrame(tags, index=table["id"]))
+
+
 def test_the_text_names_every_slice_and_what_it_does_not_say(planted):
     frame = slice_table(*planted)
     text = format_slices(frame)
