@@ -178,10 +178,10 @@ def describe_pull(added):
     >>> describe_pull(-0.5)
     '0.50 for happy'
     >>> describe_pull(0.00021)
-    'under 0.001 either way'
+    'under 0.001'
     """
     if abs(added) < 0.001:
-        return "under 0.001 either way"
+        return "under 0.001"
     digits = 2 if abs(added) >= 0.1 else 3
     return f"{abs(added):.{digits}f} for {'unhappy' if added > 0 else 'happy'}"
 
