@@ -6,7 +6,6 @@ pictures were held out. The intervals hold both (see `estimate`).
 """
 
 import json
-import os
 from collections import namedtuple
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from dclib.data import DRAWN, CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.distributed import join_processes
 from dclib.evaluate import predict_logits
 from dclib.model import STAGES
-from dclib.resume import check_same_run
+from dclib.resume import check_same_run, save_json
 from dclib.train import build_model, fit, load_splits
 
 FILE = "ablation.json"
@@ -187,15 +186,8 @@ def train_arm(root, config, split, progress):
 
 def save_runs(folder, told, runs):
     """Write ablation.json whole or not at all."""
-    path = Path(folder) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"arm": arm, "seed": seed, "correct": right} for (arm, seed), right in runs.items()]
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w") as file:
-        json.dump(told | {"runs": rows}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    save_json(Path(folder) / FILE, told | {"runs": rows})
 
 
 def load_runs(folder, told):

@@ -10,7 +10,6 @@ scored fold decides nothing. No group (one couple, one photographer) is ever on 
 
 import argparse
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,7 +43,7 @@ from dclib.predictions import (
     make_table,
     save_predictions,
 )
-from dclib.resume import check_same_run, forget_state
+from dclib.resume import check_same_run, forget_state, save_json
 from dclib.shortcuts import guess, measure_pictures
 from dclib.train import (
     build_model,
@@ -173,15 +172,8 @@ def _describe_fold(table, answered):
 
 def save_folds(folder, told, done):
     """Write crossval.json whole or not at all."""
-    path = Path(folder) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"seed": seed, "fold": fold} | row for (seed, fold), row in done.items()]
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w") as file:
-        json.dump(told | {"folds": rows}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    save_json(Path(folder) / FILE, told | {"folds": rows})
 
 
 def load_folds(folder, told):

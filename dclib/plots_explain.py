@@ -18,7 +18,7 @@ from dclib.plots import HAPPY, UNHAPPY
 OPACITY = 0.75  # of the colour at `scale`
 
 
-def overlay(image, values, scale, size, colours=(HAPPY, UNHAPPY), smooth=False):
+def overlay(image, values, scale, size, smooth=False):
     """A map over its picture: an array (H, W, 3), 0 to 1.
 
     Args:
@@ -26,7 +26,6 @@ def overlay(image, values, scale, size, colours=(HAPPY, UNHAPPY), smooth=False):
         values: (h, w), one a cell; `dclib.cells` says where cells are.
         scale: value of full colour, for all maps that are compared; larger ones look the same.
         size: pixels a side of the network's input.
-        colours: of negative values and of positive ones.
         smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
 
     The picture is greyed, and as grey where a value is 0. Raises ValueError unless scale > 0.
@@ -39,7 +38,7 @@ def overlay(image, values, scale, size, colours=(HAPPY, UNHAPPY), smooth=False):
     values = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
     strength = spread(values / scale, picture.shape[:2], size, smooth)
     strength = strength.clip(-1, 1)[..., None]  # (h, w) -> (H, W, 1)
-    colour = np.where(strength < 0, to_rgb(colours[0]), to_rgb(colours[1]))
+    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
     share = OPACITY * np.abs(strength)
     return grey * (1 - share) + colour * share
 

@@ -1,5 +1,6 @@
 """The state of a run on disk: written whole or not at all, read without unpickling code."""
 
+import json
 import os
 import random
 import zipfile
@@ -29,6 +30,18 @@ def save_state(folder, state):
     if (folder / STATE).exists():
         os.replace(folder / STATE, folder / PREVIOUS)
     os.replace(unfinished, folder / STATE)
+
+
+def save_json(path, content):
+    """Write a JSON file whole or not at all; its folder is made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
 
 
 def load_state(folder):

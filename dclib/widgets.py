@@ -68,7 +68,7 @@ def _answer(name, data, checkpoint):
     except PictureError as error:
         return ipywidgets.HTML(f'<p class="dc-error">{html.escape(f"{name}: {error}")}</p>')
     thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
-    picture = ipywidgets.Image(value=picture_png(thumbnail), format="png", width=thumbnail.width)
+    picture = ipywidgets.Image(value=_png(thumbnail), format="png", width=thumbnail.width)
     return ipywidgets.HBox([picture, ipywidgets.HTML(verdict_html(name, prediction))])
 
 
@@ -101,15 +101,14 @@ def strength_panel(image, n=6, size=150):
         transform = TrainTransform(size, strength=slider.value)
         draws = [transform.undo(transform(image, index=index)).numpy() for index in range(n)]
         strip = np.uint8(np.rint(np.concatenate(draws, 1) * 255))  # (size, n * size, 3)
-        picture.value = picture_png(Image.fromarray(strip))
+        picture.value = _png(Image.fromarray(strip))
 
     slider.observe(show, names="value")
     show(None)
     return ipywidgets.VBox([slider, picture])
 
 
-def picture_png(image):
-    """A Pillow image as the bytes of a PNG file."""
+def _png(image):
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

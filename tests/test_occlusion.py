@@ -67,3 +67,10 @@ def test_covered_pixels_are_the_mean_and_the_rest_stays():
     covered[10:30, 30:60] = pixels[10:30, 30:60]
     assert (covered == pixels).all() and (np.array(image) == pixels).all()
     assert (np.array(cover_pixels(image, [])) == pixels).all()
+
+
+def test_maps_in_16_bits_are_hidden_in_32(network, feature_map):
+    half, nothing = feature_map.half(), torch.zeros(2, 9, 8, dtype=torch.bool)
+    found = hide_cells(network, half, nothing)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, hide_cells(network, half.float(), nothing))
