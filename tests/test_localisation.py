@@ -122,6 +122,19 @@ def test_pictures_without_boxes_are_excluded_and_counted(checkpoint, couples, tm
         locate(checkpoint, root, place="centre")
 
 
+def test_cells_are_where_they_look_unless_stretched(checkpoint, couples, monkeypatch):
+    strides, find_regions = [], module.find_regions
+
+    def record(dataset, chosen, h, w, stride):
+        strides.append(stride)
+        return find_regions(dataset, chosen, h, w, stride)
+
+    monkeypatch.setattr(module, "find_regions", record)
+    for place in ({}, {"place": "stretched"}):
+        find_cases(checkpoint, couples, **place)
+    assert strides == [32 / checkpoint.config["image_size"], None]
+
+
 def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
     seeds = []
 
