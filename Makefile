@@ -3,10 +3,10 @@ SHELL := /bin/bash
 UV := .uv/bin/uv
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
-BIG_UPLOADS := --ServerApp.tornado_settings='{"websocket_max_message_size": 104857600}'
+BIG := {"websocket_max_message_size": 104857600}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks figures test check fix lab badges clean
+.PHONY: help setup notebooks figures test check fix lab app badges clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,7 +39,10 @@ fix: setup ## put right what can be put right by itself
 	$(BIN)/python notebooks/index.py
 
 lab: setup ## open the notebooks in JupyterLab, with uploads up to 100 MB
-	$(BIN)/jupyter lab $(BIG_UPLOADS) notebooks
+	$(BIN)/jupyter lab --ServerApp.tornado_settings='$(BIG)' notebooks
+
+app: setup ## show it your photos without code: notebook 07 as an app in the browser
+	$(BIN)/voila --Voila.tornado_settings='$(BIG)' notebooks/07_your_couple_photo.ipynb
 
 badges: setup ## point all Colab links at your copy: make badges REPO=owner/name TAG=v0.1.0
 	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"

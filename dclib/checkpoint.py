@@ -48,6 +48,11 @@ class Checkpoint:
     def knows_only_drawings(self):
         return self.config["training_data"]["kind"] == DRAWN
 
+    @property
+    def abstain(self):
+        """Confidence below which it does not answer; None if none is known."""
+        return self.config.get("abstain")
+
     def __str__(self):
         data, config = self.config["training_data"], self.config
         fitted = config["temperature"] != 1
@@ -66,7 +71,14 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder, model, train_config, training_data, metrics, threshold=0.5, temperature=1.0
+    folder,
+    model,
+    train_config,
+    training_data,
+    metrics,
+    threshold=0.5,
+    temperature=1.0,
+    abstain=None,
 ):
     """Write a checkpoint folder; an older one there is replaced when the new one is complete.
 
@@ -77,6 +89,7 @@ def save_checkpoint(
         metrics: `dclib.evaluate.Accuracy` by split.
         threshold: probability of the second class from which the verdict is that class.
         temperature: divides the logits before the softmax; fitted on val, or 1.
+        abstain: confidence below which no answer is given (`dclib.calibration`), or None.
     """
     folder = Path(folder)
     unfinished, old = (
@@ -93,6 +106,7 @@ def save_checkpoint(
         "metrics": {split: asdict(result) for split, result in metrics.items()},
         "threshold": threshold,
         "temperature": temperature,
+        "abstain": abstain,
     }
     save_file(
         {key: _portable(value) for key, value in model.state_dict().items()},

@@ -1,62 +1,183 @@
-"""One photo in, one answer out."""
+"""One photo in, one answer out, with what speaks for it and what speaks against trusting it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 
 from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.evidence import Evidence, find_evidence, fold_head
+from dclib.gradcam import Cams, extract_features, grad_cam
 from dclib.pictures import read_picture
 
 DRAWINGS_ONLY = (
     "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
     "nothing; train on photographs first (notebook 03, DATA)."
 )
+NOT_ASSESSABLE = "not assessable"
+Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What the network says about one picture.
 
-    `probs` by class name; `margin` = logit_unhappy - logit_happy in log-odds, after temperature;
-    `warnings`: sentences that belong beside the answer.
+    label       "happy", "unhappy" or "not assessable"; why the last, see `reasons`
+    probs       by class name, after temperature; they are given whatever the label says
+    margin      logit_unhappy - logit_happy in log-odds, after temperature
+    margin_sd   its standard deviation under the dropout of training
+    faces       boxes (x0, y0, x1, y1) in pixels, None if nobody looked for them
+    reasons     sentences: why there is no verdict; often none
+    warnings    sentences that belong beside the answer
+    image       the picture that was judged: RGB and upright
+    size        pixels a side of the network's input
+    evidence    exact shares in the margin by cell and neuron (`dclib.evidence`), batch of one
+    grad_cam    Grad-CAM for both classes, batch of one
     """
 
     label: str
     probs: dict[str, float]
     margin: float
-    warnings: tuple[str, ...]
+    margin_sd: float
+    faces: tuple | None = None
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+    size: int | None = field(default=None, repr=False, compare=False)
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
+    grad_cam: Cams | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def band(self):
+        """Probabilities of "unhappy" (low, high) that hold 95 % of what dropout makes of it."""
+        reach = Z95 * self.margin_sd
+        return tuple(sigmoid(self.margin + end) for end in (-reach, reach))
+
+    @property
+    def words(self):
+        """The probability and its uncertainty as a sentence."""
+        name = max(self.probs, key=self.probs.get)
+        low, high = self.band if name == "unhappy" else [1 - end for end in self.band[::-1]]
+        return (
+            f"The network gives {name} {percent(self.probs[name])}: {how_sure(self.probs[name])}. "
+            "With half of its neurons left out at random, as in training, it would mostly give "
+            f"between {percent(low)} and {percent(high)}."
+        )
 
     def __str__(self):
-        shares = ", ".join(f"{name} {prob:.1%}" for name, prob in self.probs.items())
-        return "\n".join([f"{self.label} ({shares})", *(f"Warning: {w}" for w in self.warnings)])
+        shares = ", ".join(f"{name} {percent(prob)}" for name, prob in self.probs.items())
+        lines = [f"{self.label} ({shares})", *self.reasons, self.words]
+        return "\n".join([*lines, *(f"Warning: {text}" for text in self.warnings)])
 
 
-def predict_photo(source, checkpoint):
+def predict_photo(source, checkpoint, faces=None):
     """Happy or unhappy, as the network sees it; not a finding about the people in the picture.
 
     Args:
         source: path, bytes, Pillow image or array; see `dclib.pictures.read_picture`.
         checkpoint: a loaded `Checkpoint`, or the path of its folder.
+        faces: boxes in pixels if they are known; otherwise they are looked for, but not for a
+            checkpoint that only knows drawings, as what finds faces only knows photographs.
 
+    Not assessable is what `dclib.assess.why_not` gives a reason against, and what the network is
+    less sure about than the checkpoint's `abstain`.
     Raises PictureError, FileNotFoundError or CheckpointError, each one sentence for the reader.
     """
+    from dclib import assess  # OpenCV and scikit-image: only where a picture is judged
+
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint)
     image, notes = read_picture(source)
-    size = checkpoint.config["image_size"]
-    warnings = [DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []
-    if min(image.size) < size / 2:
-        warnings.append(
-            f"The picture ({image.width} x {image.height}) was enlarged to {size} pixels."
-        )
+    if faces is None and not checkpoint.knows_only_drawings:
+        faces = assess.find_faces(image)
+        notes = (*notes, *about_faces(faces, assess.detector()))
+    evidence, cams = look(checkpoint, image)
+    margin = evidence.margin.item()
+    probs = probabilities(checkpoint, margin)
+    reasons = (*assess.why_not(image, faces), *not_sure(checkpoint, max(probs.values())))
+    label = "unhappy" if probs["unhappy"] >= checkpoint.config["threshold"] else "happy"
+    return Prediction(
+        NOT_ASSESSABLE if reasons else label,
+        probs,
+        margin,
+        evidence.margin_sd.item(),
+        faces,
+        reasons,
+        (*limits(checkpoint, image), *notes),
+        image,
+        checkpoint.config["image_size"],
+        evidence,
+        cams,
+    )
+
+
+def look(checkpoint, image):
+    """`Evidence` and both classes' `Cams` of a Pillow image, from one forward pass."""
     device = next(checkpoint.model.parameters()).device
     images = checkpoint.transform(image)[None].to(device)  # (3, S, S) -> (1, 3, S, S)
-    with torch.inference_mode():
-        logits = (
-            checkpoint.model(images)[0].float().cpu() / checkpoint.config["temperature"]
-        )  # (2,)
-    probs = dict(zip(checkpoint.model.classes, logits.softmax(0).tolist(), strict=True))
-    happy, unhappy = (checkpoint.model.classes.index(name) for name in ("happy", "unhappy"))
-    label = "unhappy" if probs["unhappy"] >= checkpoint.config["threshold"] else "happy"
-    margin = (logits[unhappy] - logits[happy]).item()
-    return Prediction(label, probs, margin, (*warnings, *notes))
+    feature_map = extract_features(checkpoint.model, images)
+    head = fold_head(checkpoint.model, checkpoint.config["temperature"])
+    return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
+
+
+def probabilities(checkpoint, margin):
+    """By class name, in the checkpoint's order, from the log-odds of "unhappy"."""
+    unhappy = sigmoid(margin)
+    values = {"unhappy": unhappy, "happy": 1 - unhappy}
+    return {name: values[name] for name in checkpoint.model.classes}
+
+
+def not_sure(checkpoint, confidence):
+    """The reason (a tuple of one, or none) if the checkpoint does not answer so unsurely."""
+    least = checkpoint.abstain
+    if least is None or confidence >= least:
+        return ()
+    return (
+        f"The network is not sure enough: {percent(confidence)}, and it only answers from "
+        f"{percent(least)} on.",
+    )
+
+
+def limits(checkpoint, image):
+    """What must be said of this network's answers to such a picture."""
+    size, said = checkpoint.config["image_size"], []
+    if checkpoint.knows_only_drawings:
+        said.append(DRAWINGS_ONLY)
+    if min(image.size) < size / 2:
+        said.append(f"The picture ({image.width} x {image.height}) was enlarged to {size} pixels.")
+    if checkpoint.abstain is None:
+        said.append(
+            "This checkpoint answers however unsure it is: no confidence is known from which on "
+            "95 % of its answers are right."
+        )
+    return tuple(said)
+
+
+def about_faces(faces, detector):
+    """Notes on how faces were found, and on a crowd."""
+    said = []
+    if len(faces) > 2:
+        said.append(
+            f"{len(faces)} faces were found; the network judges the picture as a whole and does "
+            "not know which two are the couple."
+        )
+    if "Haar" not in detector:
+        said.append(f"Faces were looked for with {detector}, which finds fewer than OpenCV 4's.")
+    return said
+
+
+def how_sure(confidence):
+    """A probability from 0.5 to 1 in words."""
+    for least, words in ((0.95, "sure"), (0.8, "fairly sure"), (0.65, "leaning this way")):
+        if confidence >= least:
+            return words
+    return "hardly more than the toss of a coin"
+
+
+def percent(share):
+    """As people read it, and never 100 % or 0 % for what is only close to it."""
+    return f"{min(max(share, 0.001), 0.999):.1%}".replace("%", " %")
+
+
+def sigmoid(margin):
+    return torch.tensor(margin, dtype=torch.float64).sigmoid().item()

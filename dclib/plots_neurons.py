@@ -117,14 +117,7 @@ def plot_waterfall(evidence, index=0, n=10):
 
     The rest of the neurons is drawn as two bars, one each way.
     """
-    added = evidence.of_margin("contributions")[index].cpu().double()
-    margin, shown = float(evidence.margin[index]), strongest(evidence, index, n)
-    rest = added.clone()
-    rest[shown] = 0
-    steps = [("constant", margin - float(added.sum()))]
-    steps += [(f"neuron {k}", float(added[k])) for k in shown]
-    for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
-        steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
+    steps = waterfall_steps(evidence, index, n)
     fig, axis = plt.subplots(figsize=(8, 0.27 * (len(steps) + 1) + 0.9))
     place = 0.0
     for row, (_, value) in enumerate(steps):
@@ -145,6 +138,19 @@ def plot_waterfall(evidence, index=0, n=10):
     sns.despine(fig)
     fig.tight_layout()
     return fig
+
+
+def waterfall_steps(evidence, index=0, n=10):
+    """(name, log-odds for unhappy) of constant, n neurons and all others, which make the margin."""
+    added = evidence.of_margin("contributions")[index].cpu().double()
+    margin, shown = float(evidence.margin[index]), strongest(evidence, index, n)
+    rest = added.clone()
+    rest[shown] = 0
+    steps = [("constant", margin - float(added.sum()))]
+    steps += [(f"neuron {k}", float(added[k])) for k in shown]
+    for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
+        steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
+    return steps
 
 
 def _beside(axis):

@@ -13,7 +13,7 @@ import torch
 from dclib.augment import EvalTransform, TrainTransform
 from dclib.augment_tensor import TensorTransform
 from dclib.cache import build_cache
-from dclib.calibration import fit_temperature
+from dclib.calibration import abstain_confidence, fit_temperature
 from dclib.checkpoint import load_checkpoint, save_checkpoint
 from dclib.command import add_settings, run_main
 from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
@@ -159,8 +159,8 @@ def first_prepares(processes, load):
 def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=True):
     """Train on a folder of couples, measure on its other splits, save; return the `Checkpoint`.
 
-    Epoch and temperature are chosen on val, so that only the number on test, where there is one, is
-    untouched; the threshold is 0.5.
+    Epoch, temperature and from where on photos get an answer are chosen on val, so that only the
+    number on test, where there is one, is untouched; the threshold is 0.5.
     While it trains, the run's state lies in `folder`.run, from where `resume` goes on (see `fit`).
     Of several processes only the first writes; the others return None.
     """
@@ -175,12 +175,25 @@ def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=T
     if not processes.first:
         return None
     logits, labels = predict_logits(model, make_loader(splits["val"], 32))
-    temperature = fit_temperature(logits.numpy(), labels.numpy())
-    print(f"Temperature {temperature:.2f}, fitted on val (n = {len(labels)}); threshold 0.5.")
+    chosen = choose(logits, labels, model.classes)
     results = measure(model, splits)
-    save_checkpoint(folder, model, config, fingerprint(root), results, temperature=temperature)
+    save_checkpoint(folder, model, config, fingerprint(root), results, **chosen)
     forget_state(run)
     return load_checkpoint(folder, device)
+
+
+def choose(logits, labels, classes):
+    """Temperature and abstaining, chosen on val: logits (N, 2), labels (N,). Says what it chose."""
+    temperature = fit_temperature(logits.numpy(), labels.numpy())
+    unhappy = classes.index("unhappy")
+    probs = (logits / temperature).softmax(1)[:, unhappy].numpy()
+    abstain = abstain_confidence(probs, labels.numpy() == unhappy)
+    answers = "at any confidence" if abstain is None else f"from a confidence of {abstain:.2f} on"
+    print(
+        f"Temperature {temperature:.2f}, fitted on val (n = {len(labels)}); threshold 0.5; photos "
+        f"get an answer {answers}."
+    )
+    return {"temperature": temperature, "abstain": abstain}
 
 
 def load_or_train(folder, config, n=3000, root="data/demo"):

@@ -1,10 +1,12 @@
 """What can be clicked in the notebooks. Works with ipywidgets 7.7.1 (Colab) and 8.
 
-The photo panel: choose a picture, read the answer. The strength panel: a slider for augmentation.
+The photo panel: show it a picture, read the answer. The strength panel: a slider for augmentation.
 """
 
+import base64
 import html
 import io
+import mimetypes
 
 import numpy as np
 from PIL import Image
@@ -18,30 +20,134 @@ except ModuleNotFoundError as error:
     ) from error
 
 from dclib.augment import TrainTransform
+from dclib.browser import camera_html, start_script, status_html
+from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+from dclib.panels import CSS
 from dclib.photo import predict_photo
-from dclib.pictures import PictureError, read_picture
+from dclib.photo_page import photo_page, report_json, report_png
+from dclib.pictures import PictureError
 
-THUMBNAIL = 320  # pixels
+EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
+STOP = ("dc-stop-button", "Close the camera")
+WELCOME = (
+    "Choose photos, drop them here, or take one. They go to the machine that runs this, nowhere "
+    "else, and are gone when the page is closed."
+)
 
 
-def photo_panel(checkpoint):
+def photo_panel(checkpoint, photos=None):
     """A widget that asks for photos and shows what `checkpoint` says about each.
 
-    Nothing is written to disk or sent anywhere but to the kernel behind this notebook. A file that
-    cannot be used gets a sentence, never a traceback.
+    Args:
+        checkpoint: a loaded `Checkpoint`, or the path of its folder.
+        photos: {name: bytes} to begin with, as `dclib.colab.upload_photos` returns them.
+
+    Photos come by file dialog, dropping, or the browser's camera. Nothing is written to disk or
+    sent anywhere but to the kernel behind this notebook; a report is made when asked for, in the
+    browser. A file that cannot be used gets a sentence, never a traceback.
     """
-    upload = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Choose photos")
-    answers = ipywidgets.VBox([])
+    return PhotoPanel(checkpoint, photos)
 
-    def on_upload(_):
-        photos = uploaded_files(upload)
+
+class PhotoPanel(ipywidgets.VBox):
+    """A row of ways in, a line that says what happens, and one answer below another."""
+
+    def __init__(self, checkpoint, photos=None):
+        loaded = isinstance(checkpoint, Checkpoint)
+        self.checkpoint = checkpoint if loaded else load_checkpoint(checkpoint)
+        self.upload = ipywidgets.FileUpload(accept="image/*", multiple=True)
+        self.upload.description = "Choose photos"
+        self.clear = ipywidgets.Button(description="Clear")
+        self.status, self.answers = ipywidgets.HTML(), ipywidgets.VBox([])
+        self.said = 0
+        examples = [ipywidgets.Button(description=name) for name in EXAMPLES]
+        camera = ipywidgets.HTML(camera_html(("dc-photo-button", "Take a photo"), STOP))
+        row = ipywidgets.Box([self.upload, camera, *examples, self.clear]).add_class("dc-row")
+        sheet = ipywidgets.HTML(f"<style>{CSS}</style>{start_script()}")
+        super().__init__([sheet, row, self.status, self.answers])
+        self.add_class("dc-browser")
+        self.upload.observe(self.take_uploads, names="value")
+        self.clear.on_click(lambda _: self.forget())
+        for button in examples:
+            button.on_click(self.show_example)
+        self.forget()
         if photos:
-            answers.children = [_answer(name, data, checkpoint) for name, data in photos]
-            clear_uploads(upload)
+            self.show(list(photos.items()))
 
-    upload.observe(on_upload, names="value")
-    hint = ipywidgets.HTML("The photo stays on the machine that runs this notebook.")
-    return ipywidgets.VBox([ipywidgets.HBox([upload, hint]), answers])
+    def take_uploads(self, _=None):
+        photos = uploaded_files(self.upload)
+        if photos:
+            clear_uploads(self.upload)
+            self.show(photos)
+
+    def show_example(self, button):
+        scene, _ = sample_scene(2026, EXAMPLES[button.description])
+        self.show([(f"{button.description} of the demo set", draw_scene(scene, 512))])
+
+    def show(self, photos):
+        """Look at [(name, picture), ...] and put an answer for each in place of what was there."""
+        answers = []
+        for number, (name, photo) in enumerate(photos, 1):
+            self.say(f"Looking at {name} ({number} of {len(photos)}) …")
+            answers.append(self.answer(name, photo))
+            self.answers.children = answers
+        self.say(f"Done: {len(photos)} picture{'s' if len(photos) > 1 else ''}.")
+
+    def forget(self):
+        self.answers.children = []
+        self.say(WELCOME)
+
+    def say(self, sentence):
+        """What stands there is replaced even by the same words: see browser.js."""
+        self.said += 1
+        self.status.value = status_html(sentence, said=self.said)
+
+    def answer(self, name, photo):
+        """Page and buttons of one photo, or the reason why there is none."""
+        try:
+            prediction = predict_photo(photo, self.checkpoint)
+        except PictureError as error:
+            return ipywidgets.HTML(f'<p class="dc-error">{html.escape(f"{name}: {error}")}</p>')
+        except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
+            sentence = html.escape(f"{name}: the network could not look at it ({error}).")
+            return ipywidgets.HTML(f'<p class="dc-error">{sentence}</p>')
+        hide = ipywidgets.Button(description="Hide a region")
+        report = ipywidgets.Button(description="Make a report")
+        more = ipywidgets.VBox([])
+        hide.on_click(lambda _: self.show_more(more, lambda: self.hide_panel(prediction)))
+        report.on_click(lambda _: self.show_more(more, lambda: self.links(name, prediction)))
+        page = ipywidgets.HTML(photo_page(name, prediction))
+        return ipywidgets.VBox([page, ipywidgets.Box([hide, report]).add_class("dc-row"), more])
+
+    def show_more(self, more, make):
+        self.say("Working …")
+        more.children = [make()]
+        self.say("Done.")
+
+    def hide_panel(self, prediction):
+        from dclib.widgets_explain import HidePanel, Look  # it needs this module
+
+        return HidePanel(Look(self.checkpoint, prediction.image))
+
+    def links(self, name, prediction):
+        """The report as two files that the browser saves; none is written on the kernel's side."""
+        files = {
+            f"{name}.report.png": report_png(name, prediction),
+            f"{name}.report.json": report_json(name, prediction, self.checkpoint).encode(),
+        }
+        return ipywidgets.HTML(
+            "<p>Save: " + " · ".join(link(file, data) for file, data in files.items()) + "</p>"
+        )
+
+
+def link(name, data):
+    """A link that saves bytes under a name: they are in the page itself."""
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    address = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    name = html.escape(name)
+    return f'<a class="dc-save" download="{name}" href="{address}">{name}</a>'
 
 
 def uploaded_files(upload):
@@ -58,33 +164,6 @@ def clear_uploads(upload):
         upload._counter = 0
     else:
         upload.value = ()
-
-
-def _answer(name, data, checkpoint):
-    """Thumbnail and verdict of one photo, or the reason why there is none."""
-    try:
-        prediction = predict_photo(data, checkpoint)
-        thumbnail = read_picture(data).image
-    except PictureError as error:
-        return ipywidgets.HTML(f'<p class="dc-error">{html.escape(f"{name}: {error}")}</p>')
-    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
-    picture = ipywidgets.Image(value=_png(thumbnail), format="png", width=thumbnail.width)
-    return ipywidgets.HBox([picture, ipywidgets.HTML(verdict_html(name, prediction))])
-
-
-def verdict_html(name, prediction):
-    """The answer as HTML, every text escaped."""
-    rows = "".join(
-        f"<tr><td>{html.escape(label)}</td>"
-        f'<td><meter min="0" max="1" value="{prob:.3f}"></meter></td><td>{prob:.1%}</td></tr>'
-        for label, prob in prediction.probs.items()
-    )
-    warnings = "".join(f"<p><b>Note:</b> {html.escape(text)}</p>" for text in prediction.warnings)
-    return (
-        f'<div class="dc-verdict" style="padding: 0 1em; max-width: 32em; line-height: 1.4">'
-        f"<p>{html.escape(name)}: the network says <b>{html.escape(prediction.label)}</b>.</p>"
-        f"<table>{rows}</table>{warnings}</div>"
-    )
 
 
 def strength_panel(image, n=6, size=150):

@@ -19,7 +19,7 @@ from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
 from dclib.occlusion import cover_pixels, hide_cells, leave_one_out
 from dclib.panels import SIDE, describe_pull, place
-from dclib.photo import DRAWINGS_ONLY
+from dclib.photo import DRAWINGS_ONLY, sigmoid
 from dclib.pictures import read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots_explain import overlay
@@ -251,16 +251,11 @@ def why(how, look):
 def _answers(rows):
     """Margins and the probabilities that they mean, as a table."""
     body = "".join(
-        f"<tr><td>{name}</td><td>{margin:+.2f}</td><td>{probability(-margin):.1%}</td>"
-        f"<td>{probability(margin):.1%}</td></tr>"
+        f"<tr><td>{name}</td><td>{margin:+.2f}</td><td>{sigmoid(-margin):.1%}</td>"
+        f"<td>{sigmoid(margin):.1%}</td></tr>"
         for name, margin in rows
     )
     return f"<table><tr><th></th><th>log-odds</th><th>happy</th><th>unhappy</th></tr>{body}</table>"
-
-
-def probability(margin):
-    """Of unhappy, from its log-odds."""
-    return torch.tensor(margin, dtype=torch.float64).sigmoid().item()
 
 
 def _moves(moves, margin_map):

@@ -33,7 +33,7 @@ clone = next((place for place in places if (place / "dclib/spp.py").exists()), N
 if clone:
     os.chdir(clone)
     sys.path.insert(0, str(clone))
-if not all(importlib.util.find_spec(name) for name in ("dclib", "imgaug", "protego")):
+if not all(importlib.util.find_spec(name) for name in ("dclib", "av", "imgaug", "protego")):
     wheel = next(Path().glob("deepconnection-*.whl"), None)
     release = f"deepconnection[notebooks] @ https://github.com/{{REPO}}/archive/{{TAG}}.tar.gz"
     source = f"{{wheel or clone}}[notebooks]" if wheel or clone else release

@@ -1,26 +1,28 @@
-"""The widgets as a person meets them: JupyterLab in Chromium, and everything is clicked."""
+"""The widgets as a person meets them: JupyterLab and Voila in Chromium, everything is clicked."""
 
-import os
+import base64
+import json
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import pytest
+from browser import (
+    needs_chromium,
+    open_and_run,
+    open_browser,
+    serve_app,
+    serve_lab,
+    show_state,
+    write_notebook,
+)
 from PIL import Image
 
 from dclib.demo import sample_scene
 from dclib.drawing import draw_scene
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_your_couple_photo.ipynb"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync", "--disable-quic"]
 
 SLIDER = """\
 from dclib.demo import sample_scene
@@ -48,98 +50,140 @@ def lab(tmp_path, drawn_checkpoint):
     write_notebook(tmp_path / "slider.ipynb", SLIDER)
     write_notebook(tmp_path / "panels.ipynb", PANELS)
     shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": port,
-        "ServerApp.root_dir": tmp_path,
-        "ServerApp.tornado_settings": '{"websocket_max_message_size": 104857600}',
-        "IdentityProvider.token": "test",
-        "LabApp.news_url": "None",
-    }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
-    with (tmp_path / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_up(f"{url}/api?token=test", server, tmp_path / "lab.log")
-        yield f"{url}/lab/tree/{{}}?token=test"
-    finally:
-        server.terminate()
-        server.wait(30)
+    with serve_lab(tmp_path) as url:
+        yield url
 
 
-def write_notebook(path, text):
-    """A notebook of code cells, with a line of dashes between them."""
-    cells = [nbformat.v4.new_code_cell(part) for part in text.split("---\n")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, path)
+def choose(page, button, path):
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(path)
 
 
-def wait_until_up(url, server, log):
-    for _ in range(120):
-        assert server.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
+def make_files(folder):
+    """A drawn couple, a text that is called a picture, and more than 10 MiB of noise."""
+    draw_scene(sample_scene(1, 0)[0], 1024).save(folder / "us.jpg")
+    (folder / "list.jpg").write_text("milk, bread")
+    Image.effect_noise((2600, 2600), 90).convert("RGB").save(folder / "holiday photo.png")
+    assert (folder / "holiday photo.png").stat().st_size > 10 * 2**20
+
+
+def use_panel(page, expect, folder):
+    """Everything a person does with the photo panel; the same in JupyterLab and Voila."""
+    make_files(folder)
+    panel = page.locator(".dc-browser")
+    button = panel.locator(".widget-upload")
+    button.wait_for(timeout=180_000)
+    for file in ("us.jpg", "list.jpg", "holiday photo.png"):
+        choose(page, button, folder / file)
+        shown = panel.locator(".dc-error" if file == "list.jpg" else ".dc-verdict")
+        expect(shown.filter(has_text=file)).to_be_visible(timeout=90_000)
+        if file == "list.jpg":
+            expect(shown).to_contain_text("not a picture that can be read")
         else:
-            return
-    pytest.fail(f"JupyterLab did not start: {log.read_text()}")
+            expect(shown).to_contain_text("The network gives")
+            expect(shown).to_contain_text("only ever seen drawn couples")
+            assert panel.locator("figure img").count() == 4
+            expect(panel.locator(".dc-waterfall")).to_contain_text("margin")
+    expect(panel.locator(".dc-status")).to_contain_text("Done: 1 picture")
+    panel.get_by_role("button", name="A drawn couple").click()
+    expect(panel.locator(".dc-verdict")).to_contain_text("A drawn couple of the demo set")
+    panel.get_by_role("button", name="Make a report").click()
+    with page.expect_download() as download:
+        panel.locator(".dc-save").first.click(timeout=60_000)
+    download.value.save_as(folder / "report.png")
+    with Image.open(folder / "report.png") as report:
+        assert report.width == 1200
+    assert "evidence_by_cell" in decode(panel.locator(".dc-save").last.get_attribute("href"))
+    panel.get_by_role("button", name="Hide a region").click()
+    cells = panel.locator(".dc-grid button")
+    cells.nth(1).click()
+    expect(panel.locator(".dc-controls")).to_contain_text("without 1 cell")
 
 
-def open_and_run(playwright, url):
-    """A browser and its page, on which all cells of a notebook have been started."""
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-    page = browser.new_page(viewport={"width": 1200, "height": 1400})
-    page.goto(url)
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-    page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is up
-    page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    return browser, page
+def decode(address):
+    return base64.b64decode(address.split(",", 1)[1]).decode()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@needs_chromium
 def test_upload_a_photo_and_read_the_verdict(lab, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
-    big = tmp_path / "holiday photo.png"  # above the 10 MiB that JupyterLab drops by default
-    photo = draw_scene(sample_scene(1, 0)[0], 1024)
-    Image.effect_noise((2600, 2600), 90).convert("RGB").save(big)
-    assert big.stat().st_size > 10 * 2**20
-    photo.save(tmp_path / "us.jpg")
-    (tmp_path / "list.jpg").write_text("milk, bread")
     with sync_playwright() as playwright:
         browser, page = open_and_run(playwright, lab.format(NOTEBOOK.name))
-        button = page.locator(".widget-upload")
-        button.wait_for(timeout=120_000)
-        for file in ("us.jpg", "list.jpg", big.name):
-            with page.expect_file_chooser() as chooser:
-                button.click()
-            chooser.value.set_files(tmp_path / file)
-            shown = page.locator(".dc-error" if file == "list.jpg" else ".dc-verdict")
-            expect(shown.filter(has_text=file)).to_be_visible(timeout=60_000)
-            text = shown.inner_text()
-            if file == "list.jpg":
-                assert "not a picture that can be read" in text
-            else:
-                assert f"{file}: the network says" in text
-                assert "only ever seen drawn couples" in text
-                assert page.locator(".widget-image, .jupyter-widgets img").count() >= 1
-        if folder := os.environ.get("SCREENSHOTS"):
-            button.scroll_into_view_if_needed()
-            page.screenshot(path=Path(folder) / "07.png")
+        use_panel(page, expect, tmp_path)
+        page.locator(".dc-browser").scroll_into_view_if_needed()
+        show_state(page, "07.png")
+        page.get_by_role("button", name="Clear").first.click()
+        expect(page.locator(".dc-browser .dc-verdict")).to_have_count(0)
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
         browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@needs_chromium
+def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
+    """Voila: the same panel, dropped files, a phone's width; nothing is left when it is closed."""
+    from playwright.sync_api import expect, sync_playwright
+
+    shutil.copy(NOTEBOOK, tmp_path)
+    shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
+    (tmp_path / "mine").mkdir()
+    with serve_app(tmp_path / NOTEBOOK.name) as url, sync_playwright() as playwright:
+        browser = open_browser(playwright)
+        page = browser.new_page(viewport={"width": 1000, "height": 1400})
+        page.goto(url, timeout=180_000)
+        use_panel(page, expect, tmp_path / "mine")
+        drop(page, (tmp_path / "mine" / "us.jpg").read_bytes())
+        expect(page.locator(".dc-verdict").last).to_contain_text("dropped.jpg", timeout=60_000)
+        show_state(page, "07_app.png")
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.locator(".dc-verdict").last.scroll_into_view_if_needed()
+        show_state(page, "07_phone.png")
+        assert page.locator(".dc-figures").last.evaluate("e => e.scrollWidth <= e.clientWidth + 1")
+        before = sorted(p.name for p in tmp_path.iterdir())
+        page.close(run_before_unload=True)
+        for _ in range(60):
+            if not json.loads(urllib.request.urlopen(f"{url}/api/kernels").read()):
+                break
+            time.sleep(0.5)
+        else:
+            pytest.fail("the kernel lives on after the page was closed")
+        browser.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert not list(tmp_path.glob("*.jpg")) and not list(tmp_path.glob("*report*"))
+
+
+def drop(page, content):
+    """What the browser does when a file is dropped on the panel."""
+    page.locator(".dc-browser").evaluate(
+        """(panel, bytes) => {
+            const transfer = new DataTransfer();
+            const file = new File([new Uint8Array(bytes)], "dropped.jpg", {type: "image/jpeg"});
+            transfer.items.add(file);
+            panel.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
+        }""",
+        list(content),
+    )
+
+
+@needs_chromium
+def test_an_upload_that_gets_lost_is_said(lab, tmp_path):
+    """More than the limit of the connection: the kernel never hears of it."""
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        browser, page = open_and_run(playwright, lab.format(NOTEBOOK.name))
+        panel = page.locator(".dc-browser")
+        panel.locator(".widget-upload").wait_for(timeout=180_000)
+        page.evaluate("window.WebSocket.prototype.send = () => {}")  # as if it were too large
+        draw_scene(sample_scene(1, 0)[0], 64).save(tmp_path / "lost.jpg")
+        choose(page, panel.locator(".widget-upload"), tmp_path / "lost.jpg")
+        expect(panel.locator(".dc-status")).to_contain_text("Sending lost.jpg")
+        expect(panel.locator(".dc-status")).to_contain_text("has not arrived", timeout=30_000)
+        browser.close()
+
+
+@needs_chromium
 def test_the_slider_of_strength_changes_the_pictures(lab):
     from playwright.sync_api import sync_playwright
 
@@ -160,20 +204,14 @@ def test_the_slider_of_strength_changes_the_pictures(lab):
             )
             page.wait_for_timeout(500)
             seen.append(strip.screenshot())
-        if folder := os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / "02.png")
+        show_state(page, "02.png")
         assert seen[0] != seen[1]
         assert seen[0] == seen[2]
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
         browser.close()
 
 
-def show_state(page, name):
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / name)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@needs_chromium
 def test_hide_a_region_and_choose_a_neuron(lab):
     from playwright.sync_api import expect, sync_playwright
 

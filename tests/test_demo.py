@@ -17,8 +17,9 @@ from sklearn.tree import DecisionTreeClassifier
 from dclib import demo, drawing
 from dclib.canvas import Canvas
 from dclib.data import DRAWN, fingerprint
-from dclib.demo import CUES, WARM_PRINTS, render_couples, sample_scene
+from dclib.demo import render_couples, sample_scene
 from dclib.drawing import draw_scene
+from dclib.scenes import CUES, WARM_PRINTS
 
 
 @pytest.fixture(scope="module")

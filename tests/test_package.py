@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # name on PyPI -> name on conda-forge, where they differ
 CONDA_NAMES = {"torch": "pytorch", "huggingface-hub": "huggingface_hub"}
+CONDA_NAMES |= {"opencv-python": "opencv"}
 
 
 def loaded_after(statement):

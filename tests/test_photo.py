@@ -2,19 +2,40 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_checkpoint
-from PIL import Image
+from PIL import Image, ImageFilter
+from skimage import data
 
+from dclib import assess
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
-from dclib.photo import DRAWINGS_ONLY, predict_photo
+from dclib.evidence import find_evidence, fold_head
+from dclib.gradcam import extract_features, grad_cam
+from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Prediction, percent, predict_photo
 from dclib.pictures import PictureError
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
+FACES = ((10, 10, 30, 30), (40, 10, 60, 30))
 
 
 @pytest.fixture
 def photo(couples):
     return CoupleFolder(couples, "val").samples[0][0]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A checkpoint that says it has seen photographs."""
+    return load_checkpoint(make_checkpoint(tmp_path / "c", PHOTOS))
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A photograph of one astronaut (public domain, of NASA), twice side by side: two faces."""
+    one = Image.fromarray(data.astronaut()).crop((0, 0, 400, 512))
+    image = Image.new("RGB", (800, 512))
+    image.paste(one, (0, 0))
+    image.paste(one, (400, 0))
+    return image
 
 
 def test_equals_the_model_on_the_prepared_picture(drawn_checkpoint, photo):
@@ -23,46 +44,47 @@ def test_equals_the_model_on_the_prepared_picture(drawn_checkpoint, photo):
     images = checkpoint.transform(Image.open(photo))[None]
     with torch.inference_mode():
         logits = checkpoint.model(images)[0]
-    assert list(prediction.probs.values()) == pytest.approx(logits.softmax(0).tolist())
-    assert prediction.margin == pytest.approx((logits[1] - logits[0]).item(), abs=1e-6)
+    assert list(prediction.probs.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
+    assert prediction.margin == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
     assert prediction == predict_photo(photo.read_bytes(), drawn_checkpoint)
 
 
-def test_label_follows_names_and_threshold_not_order(tmp_path, photo):
-    checkpoint = load_checkpoint(make_checkpoint(tmp_path / "c", PHOTOS))
-    prediction = predict_photo(photo, checkpoint)
+def test_label_follows_names_and_threshold_not_order(trained, photo):
+    checkpoint = trained
+    prediction = predict_photo(photo, checkpoint, FACES)
     assert prediction.label == max(prediction.probs, key=prediction.probs.get)
     checkpoint.model.classes = ("unhappy", "happy")
-    swapped = predict_photo(photo, checkpoint)
+    swapped = predict_photo(photo, checkpoint, FACES)
     assert swapped.margin == pytest.approx(-prediction.margin)
     assert swapped.label != prediction.label
     for threshold, label in ((0.0, "unhappy"), (1.0, "happy")):
         checkpoint.config["threshold"] = threshold
-        assert predict_photo(photo, checkpoint).label == label
+        assert predict_photo(photo, checkpoint, FACES).label == label
 
 
-def test_temperature_softens(tmp_path, photo):
-    checkpoint = load_checkpoint(make_checkpoint(tmp_path / "c", PHOTOS))
-    sharp = predict_photo(photo, checkpoint)
-    checkpoint.config["temperature"] = 4.0
-    assert predict_photo(photo, checkpoint).margin == pytest.approx(sharp.margin / 4, rel=1e-4)
+def test_temperature_softens(trained, photo):
+    sharp = predict_photo(photo, trained)
+    trained.config["temperature"] = 4.0
+    soft = predict_photo(photo, trained)
+    assert soft.margin == pytest.approx(sharp.margin / 4, rel=1e-4)
+    assert soft.margin_sd == pytest.approx(sharp.margin_sd / 4, rel=1e-4)
 
 
-def test_warns_when_it_only_knows_drawings(drawn_checkpoint, tmp_path, photo):
-    assert DRAWINGS_ONLY in predict_photo(photo, drawn_checkpoint).warnings
-    assert DRAWINGS_ONLY in str(predict_photo(photo, drawn_checkpoint))
-    assert predict_photo(photo, make_checkpoint(tmp_path / "c", PHOTOS)).warnings == ()
+def test_warns_when_it_only_knows_drawings(drawn_checkpoint, trained, photo):
+    prediction = predict_photo(photo, drawn_checkpoint)
+    assert DRAWINGS_ONLY in prediction.warnings
+    assert DRAWINGS_ONLY in str(prediction)
+    assert prediction.faces is None  # nobody looked: cascades know photographs only
+    assert DRAWINGS_ONLY not in predict_photo(photo, trained, FACES).warnings
 
 
-def test_warns_about_small_and_animated_pictures(drawn_checkpoint, tmp_path):
-    checkpoint = make_checkpoint(tmp_path / "c", PHOTOS)
+def test_warns_about_small_and_animated_pictures(trained, tmp_path):
     small = np.zeros((20, 300, 3), np.uint8)
-    assert predict_photo(small, checkpoint).warnings == (
-        "The picture (300 x 20) was enlarged to 64 pixels.",
-    )
+    enlarged = "The picture (300 x 20) was enlarged to 64 pixels."
+    assert enlarged in predict_photo(small, trained, FACES).warnings
     frames = [Image.new("RGB", (64, 64), c) for c in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert "first frame" in predict_photo(tmp_path / "a.gif", checkpoint).warnings[0]
+    assert "first frame" in predict_photo(tmp_path / "a.gif", trained, FACES).warnings[-1]
 
 
 def test_probabilities_sum_to_one(drawn_checkpoint):
@@ -76,3 +98,75 @@ def test_errors_pass_through(drawn_checkpoint, tmp_path, photo):
         predict_photo(b"text", drawn_checkpoint)
     with pytest.raises(FileNotFoundError, match="is no checkpoint"):
         predict_photo(photo, tmp_path / "nothing")
+
+
+def test_a_photograph_of_two_is_assessable(trained, pair):
+    prediction = predict_photo(pair, trained)
+    assert prediction.label in ("happy", "unhappy")
+    assert (len(prediction.faces), prediction.reasons) == (2, ())
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda pair: pair.crop((0, 0, 400, 512)), "Only one face was found"),
+        (lambda pair: pair.crop((0, 200, 100, 512)), "No face was found"),
+        (lambda pair: pair.point(lambda v: v * 0.1), "too dark"),
+        (lambda pair: pair.filter(ImageFilter.GaussianBlur(20)), "too blurred"),
+        (lambda pair: pair.resize((80, 51)), "too small (80 x 51 pixels; 64 are the least)"),
+        (lambda pair: Image.new("RGB", pair.size, "teal"), "one colour"),
+    ],
+)
+def test_what_cannot_be_judged_gets_a_reason_and_keeps_its_numbers(trained, pair, change, reason):
+    prediction = predict_photo(change(pair), trained)
+    assert prediction.label == NOT_ASSESSABLE
+    assert any(reason in text for text in prediction.reasons)
+    assert sum(prediction.probs.values()) == pytest.approx(1)
+    assert all(text in str(prediction) for text in prediction.reasons)
+
+
+def test_abstains_below_the_confidence_of_the_checkpoint(trained, pair):
+    sure = max(predict_photo(pair, trained).probs.values())
+    for abstain, reasons in ((sure - 1e-6, 0), (min(sure + 1e-6, 1), 1)):
+        trained.config["abstain"] = abstain
+        prediction = predict_photo(pair, trained)
+        assert len(prediction.reasons) == reasons
+        assert (prediction.label == NOT_ASSESSABLE) == bool(reasons)
+        assert not any("however unsure" in text for text in prediction.warnings)
+    trained.config["abstain"] = None
+    assert any("however unsure" in text for text in predict_photo(pair, trained).warnings)
+
+
+def test_a_crowd_and_the_weaker_detector_are_said(trained, pair, monkeypatch):
+    crowd = Image.new("RGB", (800, 1024))
+    for top in (0, 512):
+        crowd.paste(pair, (0, top))
+    assert any("4 faces were found" in text for text in predict_photo(crowd, trained).warnings)
+    assert not any("faces" in text.lower() for text in predict_photo(pair, trained).warnings)
+    monkeypatch.setattr(assess, "_haar", lambda: None)  # as with OpenCV 5
+    assert any("scikit-image" in text for text in predict_photo(pair, trained).warnings)
+
+
+def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
+    prediction = predict_photo(photo, trained, FACES)
+    images = trained.transform(Image.open(photo))[None]
+    feature_map = extract_features(trained.model, images)
+    evidence = find_evidence(fold_head(trained.model, 1.0), feature_map)
+    cams = grad_cam(trained.model, feature_map)
+    torch.testing.assert_close(prediction.evidence.margin_map, evidence.margin_map)
+    torch.testing.assert_close(prediction.grad_cam.maps, cams.maps)
+    assert prediction.margin_sd == pytest.approx(evidence.margin_sd.item())
+    assert prediction.grad_cam.targets[:2] == trained.model.classes
+    assert (prediction.size, prediction.image.size) == (64, Image.open(photo).size)
+
+
+def test_the_band_lies_around_the_probability_it_speaks_of():
+    prediction = Prediction("happy", {"happy": 0.8807970779778823, "unhappy": 0.12}, -2.0, 0.5)
+    low, high = prediction.band  # sigmoid(-2 -+ 1.96 / 2)
+    assert (low, high) == pytest.approx((1 / (1 + np.exp(2.98)), 1 / (1 + np.exp(1.02))))
+    assert f"between {percent(1 - high)} and {percent(1 - low)}" in prediction.words
+    assert "fairly sure" in prediction.words
+
+
+def test_no_probability_is_called_certain():
+    assert (percent(1.0), percent(0.0), percent(0.5)) == ("99.9 %", "0.1 %", "50.0 %")

@@ -300,10 +300,24 @@ def test_train_checkpoint_measures_and_remembers(couples, tiny_config, tmp_path,
     val = CoupleFolder(couples, "val", again.transform)
     expected = fit_temperature(*predict_logits(again.model, make_loader(val, 6)))
     assert again.config["temperature"] == pytest.approx(expected, rel=1e-3)
-    assert f"Temperature {expected:.2f}, fitted on val (n = 6); threshold 0.5." in said
+    assert f"Temperature {expected:.2f}, fitted on val (n = 6); threshold 0.5; photos get" in said
+    assert again.abstain is None  # six pictures promise nothing
     assert again.config["threshold"] == 0.5
     assert isinstance(checkpoint.model, DeepConnection)
     assert not (tmp_path / "c.run").exists()  # a checkpoint needs no state
+
+
+def test_the_confidence_from_which_on_photos_get_an_answer_is_that_of_val(capsys):
+    margins = torch.cat([torch.linspace(-4, 4, 400), torch.linspace(-1, 1, 40)])
+    labels = torch.cat([torch.arange(400) >= 200, torch.arange(40) < 20]).long()
+    logits = torch.stack([-margins / 2, margins / 2], 1)
+    chosen = choose(logits, labels, ("happy", "unhappy"))
+    probs = (margins / chosen["temperature"]).sigmoid().numpy()
+    assert chosen["abstain"] == abstain_confidence(probs, labels.numpy())
+    assert 0.5 < chosen["abstain"] < 0.9
+    assert f"from a confidence of {chosen['abstain']:.2f} on" in capsys.readouterr().out
+    swapped = choose(logits.flip(1), 1 - labels, ("unhappy", "happy"))
+    assert swapped == pytest.approx(chosen)
 
 
 def test_without_val(couples, tiny_config, tmp_path):

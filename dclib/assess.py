@@ -1,0 +1,155 @@
+"""Whether a picture can be judged at all: are there two people, is there light, is it sharp?
+
+The faces are found with cascades that come with packages that are there anyway: Haar features
+(Viola and Jones 2001) where OpenCV has them, up to version 4, local binary patterns of scikit-image
+elsewhere. Both know photographs of faces seen from the front, and neither knows who they belong to.
+"""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+try:
+    import cv2
+    from skimage.data import lbp_frontal_face_cascade_filename
+    from skimage.feature import Cascade
+    from skimage.measure import blur_effect
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error.name} is missing: install the extra that brings it, "
+        "`pip install 'deepconnection[photo]'`."
+    ) from error
+
+HAAR, LBP = "OpenCV's Haar cascade", "scikit-image's LBP cascade"
+HAAR_FILE = "haarcascade_frontalface_alt2.xml"
+HAAR_SIDE, LBP_SIDE = 384, 256  # pixels of the longer side in which faces are looked for
+LEAST_FACE = 24  # pixels there
+TILTS = (0, 20, -20)  # degrees; cascades miss heads that lean further than about ten
+SAME = 0.2  # overlap (IoU) from which two boxes are one face
+
+LEAST_SIDE = 64  # pixels of the shorter side
+DARK = 40  # 95 % of the picture are darker than this, of 255
+FLAT = 4  # grey levels of standard deviation
+BLURRED = 0.68  # blur effect of the sharpest ninth: a Gaussian of about 1.2 % of the picture's side
+
+
+def find_faces(image):
+    """Boxes of the faces in a Pillow image: a tuple of (x0, y0, x1, y1) in pixels, often square.
+
+    The picture is also tilted by 20 degrees either way while there are fewer than two. Small faces
+    (below about a sixteenth of the longer side), profiles and hidden faces are missed.
+    """
+    grey = _shrink(image, LBP_SIDE if detector() == LBP else HAAR_SIDE)
+    centre, faces = np.array(grey.size) / 2, []
+    for tilt in TILTS:
+        if len(faces) > 1:
+            break
+        for x, y, side in _scan(np.asarray(grey.rotate(tilt, Image.BILINEAR))):
+            across, down = np.array([x, y]) + side / 2 - centre
+            cos, sin = np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))
+            back = np.array([across * cos - down * sin, across * sin + down * cos])
+            middle = centre + back
+            box = np.concatenate([middle - side / 2, middle + side / 2])
+            if all(overlap(box, other) < SAME for other in faces):
+                faces.append(box)
+    scale = np.tile(np.array(image.size) / grey.size, 2)
+    ends = np.tile(image.size, 2)
+    return tuple(tuple(np.clip(box * scale, 0, ends).round(1).tolist()) for box in faces)
+
+
+def detector():
+    """Which of the two finds the faces here: `HAAR` or `LBP`."""
+    return LBP if _haar() is None else HAAR
+
+
+def why_not(image, faces=None):
+    """Why a picture cannot be judged: a tuple of sentences, empty if it can.
+
+    Args:
+        image: RGB Pillow image.
+        faces: boxes as of `find_faces`; None if nobody looked for them.
+
+    Brightness and sharpness (blur effect: Crete et al. 2007) are those of the picture at 256 pixels
+    of its longer side; it counts as sharp if any ninth of it is, since backgrounds are often not.
+    """
+    reasons = []
+    if min(image.size) < LEAST_SIDE:
+        size = f"{image.width} x {image.height}"
+        reasons.append(f"The picture is too small ({size} pixels; {LEAST_SIDE} are the least).")
+    grey = np.asarray(_shrink(image, 256))
+    if np.quantile(grey, 0.95) < DARK:
+        reasons.append("The picture is too dark.")
+    elif grey.std() < FLAT:
+        reasons.append("There is nothing to be seen: it is one colour or close to it.")
+    elif blur(grey) > BLURRED:
+        reasons.append("The picture is too blurred.")
+    return (*reasons, *(() if faces is None else too_few(len(faces))))
+
+
+def too_few(n):
+    """The reason (a tuple of one, or none) why n faces are not a couple."""
+    if n > 1:
+        return ()
+    found = "Only one face was found" if n else "No face was found"
+    return (f"{found}, and the network judges two people seen from the front.",)
+
+
+def blur(grey):
+    """Blur effect, 0 sharp to 1, of the sharpest ninth of a grey array (H, W) with contrast."""
+    ninths = [part for row in np.array_split(grey, 3) for part in np.array_split(row, 3, axis=1)]
+    effects = [
+        blur_effect(part) for part in ninths if min(part.shape) > 11 and part.std() > FLAT
+    ]  # its window has 11 pixels
+    return min(effects, default=blur_effect(grey) if min(grey.shape) > 11 else 0.0)
+
+
+def overlap(box, other):
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    both = float(np.prod(np.clip(sides, 0, None)))
+    return both / (np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2]) - both)
+
+
+def _shrink(image, side):
+    """Grey, with at most `side` pixels along the longer side."""
+    ratio = min(1, side / max(image.size))
+    size = [max(1, round(length * ratio)) for length in image.size]
+    return image.convert("L").resize(size, Image.BILINEAR, reducing_gap=2.0)
+
+
+def _scan(grey):
+    """Faces in a grey array (H, W): (x, y, side) of each."""
+    if min(grey.shape) < LEAST_FACE:
+        return []
+    if detector() == HAAR:
+        boxes = _haar().detectMultiScale(grey, 1.1, 3, minSize=(LEAST_FACE, LEAST_FACE))
+        return [(x, y, width) for x, y, width, _ in boxes]
+    found = _lbp().detect_multi_scale(
+        grey,
+        scale_factor=1.1,
+        step_ratio=1.3,
+        min_size=(LEAST_FACE, LEAST_FACE),
+        max_size=grey.shape[::-1],
+        min_neighbor_number=4,
+    )
+    return [(box["c"], box["r"], box["width"]) for box in found]
+
+
+@cache
+def _haar():
+    """OpenCV's classifier, or None: OpenCV 5 has neither the class nor the files."""
+    if not hasattr(cv2, "CascadeClassifier"):
+        return None
+    folders = [Path(sys.prefix) / "share/opencv4/haarcascades"]  # where conda keeps them
+    if hasattr(cv2, "data"):
+        folders.insert(0, Path(cv2.data.haarcascades))
+    files = [folder / HAAR_FILE for folder in folders if (folder / HAAR_FILE).is_file()]
+    return cv2.CascadeClassifier(str(files[0])) if files else None
+
+
+@cache
+def _lbp():
+    return Cascade(lbp_frontal_face_cascade_filename())

@@ -1,0 +1,210 @@
+"""Frames of a video, in and out: what is on screen at regular times, and H.264 that browsers play.
+
+FFmpeg by PyAV. Times are those the file gives each frame (presentation time stamps), never a count
+of frames: phones film at a variable rate.
+"""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+try:
+    import av
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "PyAV is missing: install the extra that brings it, `pip install 'deepconnection[video]'`."
+    ) from error
+
+from PIL import Image
+
+from dclib.pictures import MAX_PIXELS
+
+LONGEST_HOLD = 60.0  # seconds that one frame may stay; a longer gap is a fault of the time stamps
+QUARTERS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}
+
+
+class VideoError(ValueError):
+    """A video that cannot be used; the message is one sentence for the person who chose it."""
+
+
+class Frame(NamedTuple):
+    """What is on screen `time` seconds after the first frame: an upright RGB Pillow image."""
+
+    time: float
+    image: Image.Image
+
+
+class Clip:
+    """An iterable of `Frame`s at times 0, 1 / rate, 2 / rate, ...; memory does not grow with it.
+
+    `duration` (seconds) is what the file says before reading and what was found after it; `notes`
+    are sentences on what had to be done, complete after reading. Iterate once.
+    """
+
+    def __init__(self, source, rate):
+        if not 0 < rate <= 60:
+            raise ValueError(f"rate must be above 0 and at most 60 frames a second, not {rate}.")
+        self.name, self.rate = name_of(source), rate
+        self.container, self.stream = _open(source, self.name)
+        known = self.container.duration
+        self.duration = known / av.time_base if known else None
+        self.damaged, self.turned, self.gaps = 0, 0, 0
+
+    @property
+    def notes(self):
+        said = []
+        if self.turned:
+            said.append(f"The film was turned by {self.turned} degrees, as it asks for.")
+        if self.damaged:
+            parts = "1 damaged part" if self.damaged == 1 else f"{self.damaged} damaged parts"
+            said.append(f"{parts} of the film could not be read.")
+        if self.gaps:
+            said.append(f"A jump of more than {LONGEST_HOLD:.0f} s in its time stamps was skipped.")
+        return tuple(said)
+
+    def __iter__(self):
+        tick, shown, end = 0, None, 0.0
+        with self.container:
+            for time, span, frame in self.timed():
+                while shown is not None and tick / self.rate < time:
+                    yield Frame(tick / self.rate, self.to_image(shown))
+                    tick += 1
+                shown, end = frame, time + span
+            while shown is not None and (tick / self.rate < end or tick == 0):
+                yield Frame(tick / self.rate, self.to_image(shown))
+                tick += 1
+        if shown is None:
+            raise VideoError(f"{self.name} has a video track, but no frame of it can be read.")
+        self.duration = end
+
+    def timed(self):
+        """(seconds since the first frame, seconds it lasts, frame) in order, without long gaps."""
+        start, last, jumped = None, -1.0, 0.0
+        usual = float(1 / self.stream.average_rate) if self.stream.average_rate else 0.04
+        for frame in self.decoded():
+            time = last + usual + (start or 0.0) + jumped if frame.time is None else frame.time
+            start = time if start is None else start
+            time -= start + jumped
+            if time <= last:
+                continue  # out of order: damaged
+            if last >= 0 and time - last > LONGEST_HOLD:
+                self.gaps += 1
+                jumped += time - last - usual
+                time = last + usual
+            last = max(time, 0.0)
+            span = float(frame.duration * frame.time_base) if frame.duration else usual
+            yield last, min(span, LONGEST_HOLD), frame
+
+    def decoded(self):
+        """Every frame that can be read; parts that cannot are counted."""
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+                yield from packet.decode()
+            except StopIteration:
+                return
+            except av.error.EOFError:
+                return
+            except av.FFmpegError:
+                self.damaged += 1
+                if self.damaged > 10_000:
+                    return
+
+    def to_image(self, frame):
+        """RGB, upright: a file may ask to be turned when shown (phones held upright do)."""
+        image = frame.to_image()
+        turn = round(frame.rotation / 90) * 90 % 360
+        if turn:
+            self.turned = turn
+            image = image.transpose(QUARTERS[turn])
+        return image
+
+
+def read_frames(source, rate=4.0):
+    """A `Clip` of a video: what is on screen `rate` times a second.
+
+    `source` is a path, bytes, or a file that is open for reading. Raises VideoError, or
+    FileNotFoundError for a path that does not exist.
+    """
+    return Clip(source, rate)
+
+
+def frames_at(source, times):
+    """The frames on screen at these times (seconds, any order): a list of Pillow images.
+
+    Decodes once, up to the last of them.
+    """
+    wanted = sorted(set(times))
+    found, clip = {}, Clip(source, rate=1.0)
+    with clip.container:
+        shown = None
+        for time, _, frame in clip.timed():
+            while shown is not None and wanted and wanted[0] < time:
+                found[wanted.pop(0)] = clip.to_image(shown)
+            shown = frame
+            if not wanted:
+                break
+        for time in wanted:
+            if shown is None:
+                raise VideoError(f"{clip.name} has a video track, but no frame can be read.")
+            found[time] = clip.to_image(shown)
+    return [found[time] for time in times]
+
+
+def name_of(source):
+    return Path(source).name if isinstance(source, (str, Path)) else "the video"
+
+
+def _open(source, name):
+    if isinstance(source, (str, Path)):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"There is no video at {source}.")
+        source = str(source)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        source = io.BytesIO(source)
+    try:
+        container = av.open(source, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        raise VideoError(
+            f"{name} is not a video that can be read; MP4 with H.264 works."
+        ) from error
+    streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
+    if not streams:
+        container.close()
+        raise VideoError(f"{name} has no video track.")
+    stream = streams[0]
+    if stream.width * stream.height > MAX_PIXELS:
+        container.close()
+        raise VideoError(f"{name} has frames of more than {MAX_PIXELS // 10**6} million pixels.")
+    stream.thread_type = "AUTO"
+    return container, stream
+
+
+def write_mp4(path, images, rate):
+    """Write Pillow images of one size as H.264 in MP4 that any browser plays; returns the path.
+
+    yuv420p, the index in front, even sides (an odd row or column at the end is cut off). The file
+    appears when it is whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    rate = Fraction(rate).limit_denominator(1001)
+    with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream.pix_fmt = "yuv420p"
+        for image in images:
+            width, height = (side // 2 * 2 for side in image.size)
+            if not stream.codec_context.is_open:
+                stream.width, stream.height = width, height
+            frame = av.VideoFrame.from_image(image.crop((0, 0, width, height)))
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    unfinished.replace(path)
+    return path

@@ -1,0 +1,287 @@
+"""A film in, a line over time out: how the network reads the couple, second by second."""
+
+import hashlib
+import json
+import queue
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "pandas is missing: install the extra that brings it, "
+        "`pip install 'deepconnection[video]'`."
+    ) from error
+
+from dclib import assess, timeline
+from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.evidence import find_evidence, fold_head
+from dclib.frames import read_frames
+from dclib.gradcam import extract_features
+from dclib.photo import DRAWINGS_ONLY, sigmoid
+from dclib.resume import save_json
+
+COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
+NO_FACES = "Faces were not looked for: what finds them knows photographs only."
+NOT_SURE = "The network is not sure enough."
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """How a network read a film.
+
+    name, duration   of the film; seconds
+    frames           a DataFrame, one row a sampled frame: time (seconds), shot, margin (log-odds
+                     for unhappy, after temperature), margin_sd (of dropout), faces (NaN: nobody
+                     looked), reason (why not assessable, or ""), smooth, low, high (line and band)
+    maps             (N, h, w) float32, exact evidence for unhappy by cell, one scale for all
+    size             pixels a side of the network's input
+    threshold        probability of "unhappy" from which that is the label
+    abstain          confidence below which there is no label, or None
+    notes            sentences that belong beside it
+    """
+
+    name: str
+    duration: float
+    frames: pd.DataFrame
+    maps: np.ndarray
+    size: int
+    threshold: float
+    abstain: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def cuts(self):
+        """Seconds at which a new shot begins."""
+        return self.frames["time"][self.frames["shot"].diff() > 0].tolist()
+
+    @property
+    def seconds(self):
+        """A DataFrame, one row a second: second, margin, low, high, n, of, label, reason."""
+        table = self.frames
+        columns = (table[name].to_numpy() for name in ("time", "smooth", "low", "high", "reason"))
+        rows = timeline.by_second(*columns)
+        for row in rows:
+            row["label"] = self.label(row["margin"])
+            if row["label"] == timeline.NOT_ASSESSABLE and not row["reason"]:
+                row["reason"] = NOT_SURE
+        return pd.DataFrame(rows)
+
+    @property
+    def spans(self):
+        """Stretches of one label: dicts of start, end, label, reason."""
+        table = self.seconds
+        return timeline.spans(table["label"], table["reason"])
+
+    @property
+    def coverage(self):
+        """Share of the seconds that got a label."""
+        return float((self.seconds["label"] != timeline.NOT_ASSESSABLE).mean())
+
+    def label(self, margin):
+        """What a margin is called."""
+        if not np.isfinite(margin):
+            return timeline.NOT_ASSESSABLE
+        unhappy = sigmoid(margin)
+        if self.abstain is not None and max(unhappy, 1 - unhappy) < self.abstain:
+            return timeline.NOT_ASSESSABLE
+        return timeline.UNHAPPY if unhappy >= self.threshold else timeline.HAPPY
+
+    def moments(self, n=6):
+        """At most n moments to look at; see `dclib.timeline.moments`."""
+        columns = (self.frames[name].to_numpy() for name in ("time", "smooth", "shot"))
+        return timeline.moments(*columns, n=n)
+
+    def __str__(self):
+        table = self.seconds
+        counts = ", ".join(f"{n} {label}" for label, n in table["label"].value_counts().items())
+        head = f"{self.name}: {self.duration:.1f} s, {len(self.frames)} frames, {counts} (seconds)"
+        return "\n".join([head, *(f"Note: {note}" for note in self.notes)])
+
+
+def score_video(source, checkpoint, rate=4.0, batch_size=16, progress=True, resume=None):
+    """How the network reads a film, as a `VideoResult`; not a finding about the people in it.
+
+    Args:
+        source: path or bytes of a video.
+        checkpoint: a loaded `Checkpoint`, or the path of its folder.
+        rate: frames judged a second; 2 to 5 is enough for people.
+        resume: a folder that keeps what is done; a call that was cut off goes on from there, with
+            the same result. It is removed at the end.
+
+    Frames are decoded ahead in a thread while the network works; memory grows by one row and one
+    small map a frame only. Faces are looked for once a second.
+    Raises VideoError, FileNotFoundError, CheckpointError, or ValueError for the state of another
+    film, network or rate in `resume`.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load_checkpoint(checkpoint)
+    clip = read_frames(source, rate)
+    state = State(resume, source, checkpoint, rate, batch_size)
+    rows, maps = state.load()
+    total = None if clip.duration is None else int(clip.duration * rate)
+    head = fold_head(checkpoint.model, checkpoint.config["temperature"])
+    device = next(checkpoint.model.parameters()).device
+    bar = tqdm(total=total, initial=len(rows), unit="frame", disable=not progress)
+    with bar, Ahead(prepare(clip, checkpoint, rate, len(rows)), 2 * batch_size) as ahead:
+        for batch in batches(ahead, batch_size):
+            images = torch.stack([images for images, _ in batch]).to(device)  # (B, 3, S, S)
+            evidence = find_evidence(head, extract_features(checkpoint.model, images))
+            values = torch.stack([evidence.margin, evidence.margin_sd], 1).double().cpu().tolist()
+            rows += [row | {"margin": m, "margin_sd": s} for (_, row), (m, s) in zip(batch, values)]
+            maps.append(evidence.margin_map.float().cpu().numpy())
+            state.save(rows, maps, whole=len(batch) == batch_size)
+            bar.update(len(batch))
+    result = assemble(clip, checkpoint, rows, np.concatenate(maps))
+    state.forget()
+    return result
+
+
+def prepare(clip, checkpoint, rate, done):
+    """(input (3, S, S), row) of every frame but the first `done`, which are known already."""
+    every, before, older = max(1, round(rate)), None, None
+    for k, (time, image) in enumerate(clip):
+        now = timeline.thumbnail(image)
+        if k >= done:
+            look = k % every == 0 and not checkpoint.knows_only_drawings
+            row = {"time": time, "reason": " ".join(assess.why_not(image))}
+            row["faces"] = float(len(assess.find_faces(image))) if look else np.nan
+            row["change"] = timeline.change(before, now) if before else 0.0
+            row["back"] = timeline.change(older, now) if older else np.nan
+            yield checkpoint.transform(image), row
+        older, before = before, now
+
+
+def batches(items, size):
+    """Lists of `size` items, the last one shorter."""
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class Ahead:
+    """Iterate over something that a thread makes ahead, at most `size` items."""
+
+    def __init__(self, items, size):
+        self.items, self.queue, self.stopped = items, queue.Queue(size), threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.thread.join()
+
+    def run(self):
+        try:
+            for item in self.items:
+                self.put((item, None))
+                if self.stopped.is_set():
+                    return
+            self.put((None, StopIteration()))
+        except Exception as error:  # raised where the items are used
+            self.put((None, error))
+
+    def put(self, item):
+        while not self.stopped.is_set():
+            try:
+                return self.queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def __iter__(self):
+        while True:
+            item, error = self.queue.get()
+            if isinstance(error, StopIteration):
+                return
+            if error:
+                raise error
+            yield item
+
+
+class State:
+    """What is done of a film, in a folder; without a folder nothing is kept."""
+
+    def __init__(self, folder, source, checkpoint, rate, batch_size):
+        self.folder = None if folder is None else Path(folder)
+        if folder is not None:
+            self.about = {"film": fingerprint(source), "rate": rate, "batch_size": batch_size}
+            self.about["weights"] = checkpoint.config["weights_sha256"]
+            self.about["temperature"] = checkpoint.config["temperature"]
+
+    def load(self):
+        """Rows and maps so far."""
+        if self.folder is None or not (self.folder / "about.json").exists():
+            return [], []
+        if json.loads((self.folder / "about.json").read_text()) != self.about:
+            raise ValueError(
+                f"{self.folder} holds the state of another film, network or rate; delete it or "
+                "choose another folder."
+            )
+        if not (self.folder / "done.npz").exists():
+            return [], []
+        with np.load(self.folder / "done.npz", allow_pickle=False) as done:
+            table, reasons, maps = done["table"], done["reasons"].tolist(), [done["maps"]]
+        rows = [dict(zip(COLUMNS, values)) for values in table.tolist()]
+        return [row | {"reason": reason} for row, reason in zip(rows, reasons)], maps
+
+    def save(self, rows, maps, whole):
+        """Keep what is done; only whole batches, so that going on makes the same ones."""
+        if self.folder is None or not whole:
+            return
+        save_json(self.folder / "about.json", self.about)
+        unfinished = self.folder / "unfinished.npz"
+        table = np.array([[row[name] for name in COLUMNS] for row in rows])
+        reasons = np.array([row["reason"] for row in rows])
+        np.savez(unfinished, table=table, reasons=reasons, maps=np.concatenate(maps))
+        unfinished.replace(self.folder / "done.npz")
+
+    def forget(self):
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fingerprint(source):
+    """SHA-256 of a film."""
+    if isinstance(source, (str, Path)):
+        with Path(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(source).hexdigest()
+
+
+def assemble(clip, checkpoint, rows, maps):
+    """The `VideoResult` of all rows: shots, faces between looks, line and band."""
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "reason"])
+    back = np.r_[table["back"].to_numpy()[1:], np.nan]  # of the frames on both sides of this one
+    cuts = timeline.find_cuts(table["change"], back)
+    table["shot"] = cuts.cumsum()
+    table["faces"] = table.groupby("shot")["faces"].transform(lambda faces: faces.ffill().bfill())
+    few = table["faces"] < 2
+    table.loc[few, "reason"] = [
+        " ".join(filter(None, (reason, *assess.too_few(int(faces)))))
+        for reason, faces in zip(table.loc[few, "reason"], table.loc[few, "faces"])
+    ]
+    columns = (table[name].to_numpy() for name in ("time", "margin", "margin_sd", "shot"))
+    lines = timeline.smooth(*columns, good=(table["reason"] == "").to_numpy())
+    table = table.drop(columns=["change", "back"])
+    table["smooth"], table["low"], table["high"] = lines
+    drawn = (DRAWINGS_ONLY, NO_FACES) if checkpoint.knows_only_drawings else ()
+    config = checkpoint.config
+    return VideoResult(
+        clip.name, clip.duration, table, maps, config["image_size"], config["threshold"],
+        checkpoint.abstain, (*drawn, *clip.notes),
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""How often the labels of films are right: seconds of one film, and films as the unit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dclib.evaluate import Accuracy, proportion, wilson_interval
+from dclib.timeline import NOT_ASSESSABLE
+
+
+@dataclass(frozen=True)
+class TimelineScore:
+    """Labels of one film against what is drawn in it.
+
+    accuracy    share of right labels among seconds that have a mood and a label; its interval is
+                Wilson's with the number of stretches of one mood for n, as seconds within one are
+                no independent trials
+    seconds, stretches   how many of them
+    coverage    share of the seconds with a mood that have a label
+    empty       (declined, n): seconds without a mood, and how many of them got no label
+    delays      seconds from each change of mood to the right label, NaN if it never came in time
+    """
+
+    accuracy: Accuracy
+    seconds: int
+    stretches: int
+    coverage: float
+    empty: tuple[int, int]
+    delays: list[float]
+
+    def __str__(self):
+        a, (declined, n) = self.accuracy, self.empty
+        delays = ", ".join("never" if np.isnan(d) else f"{d:+.2f} s" for d in self.delays)
+        return (
+            f"right in {a.accuracy:.3f} of {self.seconds} labelled seconds (95 % interval "
+            f"{a.low:.3f} to {a.high:.3f}, by {self.stretches} stretches of one mood); labels for "
+            f"{self.coverage:.0%}\n"
+            f"no label in {declined} of {n} seconds without a mood to tell\n"
+            f"delay at changes: {delays or 'there is none'}"
+        )
+
+
+def score_timeline(result, truth):
+    """`TimelineScore` of a `VideoResult` against the truth of `dclib.demo.render_clip`.
+
+    A second belongs to the mood in its middle.
+    """
+    table = result.seconds
+    moods = [_mood_at(truth, second + 0.5) for second in table["second"]]
+    has = np.array([mood is not None for mood in moods])
+    labelled = (table["label"] != NOT_ASSESSABLE).to_numpy()
+    scored = has & labelled
+    right = int((table["label"].to_numpy()[scored] == np.array(moods, object)[scored]).sum())
+    n, stretches = int(scored.sum()), sum(part["mood"] is not None for part in truth["moods"])
+    if not n:
+        raise ValueError(f"{result.name} has no second with both a mood and a label.")
+    share = right / n
+    low, high = wilson_interval(share * stretches, stretches)
+    return TimelineScore(
+        Accuracy(share, n, low, high),
+        n,
+        stretches,
+        float(labelled[has].mean()),
+        (int((~has & ~labelled).sum()), int((~has).sum())),
+        [_delay(result, truth, change) for change in truth["changes"]],
+    )
+
+
+def _mood_at(truth, time):
+    for part in truth["moods"]:
+        if part["start"] <= time < part["end"]:
+            return part["mood"]
+    return None
+
+
+def _delay(result, truth, change):
+    """Seconds from a change to the frame from which on the label is the new one.
+
+    Below 0 where it was so before; NaN if it never is, to the end of the mood.
+    """
+    part = next(part for part in truth["moods"] if part["start"] == change)
+    before = next(p for p in truth["moods"] if p["end"] == change)
+    since = float("nan")
+    for row in result.frames.itertuples():
+        if (before["start"] + change) / 2 < row.time < part["end"]:
+            if result.label(row.smooth) != part["mood"]:
+                since = float("nan")
+            elif np.isnan(since):
+                since = row.time - change
+    return since
+
+
+@dataclass(frozen=True)
+class VideosScore:
+    """Films as the unit, and their frames; see `evaluate_videos`."""
+
+    videos: Accuracy
+    without_label: int
+    frames: float
+    low: float
+    high: float
+    n_frames: int
+    coverage: float
+
+    def __str__(self):
+        return (
+            f"films: {self.videos}; {self.without_label} without a label\n"
+            f"frames: {self.frames:.3f} right (95 % interval {self.low:.3f} to {self.high:.3f}, "
+            f"n = {self.n_frames}, drawn by film); labels for {self.coverage:.0%} of the seconds"
+        )
+
+
+def evaluate_videos(results, labels, draws=2000, seed=0):
+    """Accuracy over films that each have one label.
+
+    Args:
+        results: `VideoResult`s; labels: the true label of each.
+
+    The label of a film is that of the mean of its smoothed line over assessable frames; the
+    interval is Wilson's over films that got one. Frames of a film resemble each other, so the
+    interval of their accuracy comes from drawing whole films (cluster bootstrap, percentiles), or
+    is Wilson's of as many trials as films where all films have the same share.
+    Raises ValueError if nothing can be judged.
+    """
+    if len(results) != len(labels) or not len(results):
+        raise ValueError(f"There are {len(results)} films and {len(labels)} labels.")
+    answers = [result.label(result.frames["smooth"].mean()) for result in results]
+    judged = [a == label for a, label in zip(answers, labels) if a != NOT_ASSESSABLE]
+    if not judged:
+        raise ValueError("No film could be judged.")
+    counts = np.array([_right_frames(r, label) for r, label in zip(results, labels)])  # (N, 2)
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
+    sums = counts[drawn].sum(1)  # (draws, 2)
+    shares = sums[sums[:, 1] > 0]
+    low, high = np.quantile(shares[:, 0] / shares[:, 1], [0.025, 0.975])
+    right, n = counts.sum(0)
+    if low == high:
+        low, high = wilson_interval(right / n * len(counts), len(counts))
+    coverage = float(np.mean([result.coverage for result in results]))
+    missing = len(results) - len(judged)
+    films = proportion(sum(judged), len(judged))
+    return VideosScore(films, missing, right / n, float(low), float(high), int(n), coverage)
+
+
+def _right_frames(result, label):
+    """(right, assessable) frames of one film, each by its own margin."""
+    table = result.frames[result.frames["reason"] == ""]
+    answers = [result.label(margin) for margin in table["margin"]]
+    answered = [answer for answer in answers if answer != NOT_ASSESSABLE]
+    return sum(answer == label for answer in answered), len(answered)

@@ -1,0 +1,107 @@
+"""A server on loopback and Chromium, for tests of what a person clicks."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync", "--disable-quic"]
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+BIG = '{"websocket_max_message_size": 104857600}'
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@contextmanager
+def serve_lab(folder):
+    """A JupyterLab over a folder; yields its URL with a place for the notebook's name."""
+    options = {
+        "ServerApp.root_dir": folder,
+        "ServerApp.tornado_settings": BIG,
+        "IdentityProvider.token": "test",
+        "LabApp.news_url": "None",
+    }
+    with _serve("jupyterlab", "ServerApp", folder, options, "api?token=test") as url:
+        yield f"{url}/lab/tree/{{}}?token=test"
+
+
+@contextmanager
+def serve_app(notebook):
+    """Voila with one notebook, as `make app` starts it; yields its URL."""
+    options = {"Voila.tornado_settings": BIG}
+    with _serve("voila", "Voila", notebook.parent, options, "", str(notebook)) as url:
+        yield url
+
+
+@contextmanager
+def _serve(module, name, folder, options, ready, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {f"{name}.ip": "127.0.0.1", f"{name}.port": port} | options
+    command = [sys.executable, "-m", module, *arguments, "--no-browser"]
+    command += ["--allow-root"] if module == "jupyterlab" else []
+    command += [f"--{option}={value}" for option, value in options.items()]
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config")}
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_up(f"{url}/{ready}", server, folder / "server.log")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_until_up(url, server, log):
+    for _ in range(240):
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=120).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+        else:
+            return
+    pytest.fail(f"The server did not start: {log.read_text()}")
+
+
+def write_notebook(path, text):
+    """A notebook of code cells, with a line of dashes between them."""
+    cells = [nbformat.v4.new_code_cell(part) for part in text.split("---\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, path)
+
+
+def open_browser(playwright, *options):
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *options])
+
+
+def open_and_run(playwright, url, *options):
+    """A browser and its page, on which all cells of a notebook have been started."""
+    browser = open_browser(playwright, *options)
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page.goto(url)
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+    page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is up
+    page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    return browser, page
+
+
+def show_state(page, name):
+    """A screenshot, where the environment names a folder for them."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / name)

@@ -1,0 +1,72 @@
+"""The annotated film and its subtitles as a person meets them: played in Chromium."""
+
+import http.server
+import threading
+from functools import partial
+
+import pytest
+from browser import needs_chromium, open_browser, show_state
+
+from dclib.checkpoint import load_checkpoint
+from dclib.demo import render_clip
+from dclib.video import score_video
+from dclib.video_export import save_mp4, save_vtt
+
+PAGE = """<!doctype html><title>film</title>
+<video id="film" src="film.mp4" muted controls width="640">
+<track id="labels" src="labels.vtt" kind="subtitles" srclang="en" default></video>"""
+
+PLAY = """async () => {
+    const film = document.getElementById("film"), seen = new Set();
+    const cues = () => {
+        for (const cue of film.textTracks[0].activeCues || []) seen.add(cue.text);
+    };
+    film.textTracks[0].mode = "showing";
+    film.addEventListener("timeupdate", cues);
+    film.playbackRate = 2;
+    await film.play();
+    await new Promise((done) => { film.onended = done; setTimeout(done, 20000); });
+    return {time: film.currentTime, ended: film.ended, duration: film.duration,
+            size: [film.videoWidth, film.videoHeight], error: film.error && film.error.message,
+            frames: film.getVideoPlaybackQuality().totalVideoFrames, seen: [...seen]};
+}"""
+
+
+@pytest.fixture
+def site(tmp_path, drawn_checkpoint):
+    """A drawn film, scored, annotated and subtitled, behind a server on loopback."""
+    plan = (("couple", (("happy", 2),)), ("dark", ((None, 2),)))
+    render_clip(tmp_path / "drawn.mp4", plan=plan, size=96)
+    result = score_video(tmp_path / "drawn.mp4", load_checkpoint(drawn_checkpoint), progress=False)
+    save_mp4(result, tmp_path / "drawn.mp4", tmp_path / "film.mp4")
+    save_vtt(result, tmp_path / "labels.vtt")
+    (tmp_path / "index.html").write_text(PAGE)
+    handler = partial(Quiet, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@needs_chromium
+def test_the_film_plays_to_its_end_with_its_labels(site):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = open_browser(playwright)
+        page = browser.new_page()
+        page.goto(site)
+        page.wait_for_function("document.getElementById('film').readyState >= 2", timeout=30_000)
+        told = page.evaluate(PLAY)
+        show_state(page, "08_film.png")
+        browser.close()
+    assert told["error"] is None and told["ended"]
+    assert told["time"] == pytest.approx(4, abs=0.2) == told["duration"]
+    assert told["size"] == [192, 166] and told["frames"] > 10
+    assert any(text.startswith("network: ") for text in told["seen"])
+    assert "not assessable: The picture is too dark." in told["seen"]

@@ -1,0 +1,57 @@
+"""The drawn film: what it says of itself is what is in it."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from dclib.demo import render_clip
+from dclib.film import PLAN
+from dclib.frames import read_frames
+
+SHORT = (
+    ("couple", (("happy", 1), ("unhappy", 1))),
+    ("empty", ((None, 1),)),
+    ("dark", ((None, 1),)),
+)
+
+
+def test_truth_adds_up_and_is_kept_beside_the_film(tmp_path):
+    truth = render_clip(tmp_path / "a.mp4", plan=SHORT, size=64)
+    assert json.loads((tmp_path / "a.json").read_text()) == truth
+    assert (truth["cuts"], truth["changes"], truth["duration"]) == ([2, 3], [1], 4)
+    assert [part["mood"] for part in truth["moods"]] == ["happy", "unhappy", None, None]
+    clip = read_frames(tmp_path / "a.mp4", rate=12)
+    assert len(list(clip)) == 48
+    assert clip.duration == pytest.approx(4)
+
+
+def test_same_arguments_same_pictures_other_seed_other_couples(tmp_path):
+    def pictures(name, seed):
+        render_clip(tmp_path / name, seed=seed, plan=SHORT, size=64)
+        return [np.asarray(frame.image) for frame in read_frames(tmp_path / name, rate=2)]
+
+    first, again, other = pictures("a.mp4", 1), pictures("b.mp4", 1), pictures("c.mp4", 2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first[:4], other[:4], strict=True))
+
+
+def test_light_goes_out_in_a_dark_shot_and_cuts_are_where_it_says(tmp_path):
+    truth = render_clip(tmp_path / "a.mp4", plan=SHORT, size=64)
+    grey = [np.asarray(f.image.convert("L"), float) for f in read_frames(tmp_path / "a.mp4", 12)]
+    assert max(g.mean() for g in grey[37:]) < 0.3 * min(g.mean() for g in grey[:36])
+    jumps = [np.abs(a - b).mean() for a, b in itertools.pairwise(grey)]
+    assert sorted(np.argsort(jumps)[-2:] + 1) == [cut * 12 for cut in truth["cuts"]]
+
+
+def test_the_plan_has_what_a_timeline_must_be_tested_on():
+    kinds = {kind for kind, _ in PLAN}
+    assert kinds == {"couple", "empty", "dark"}
+    assert sum(seconds for _, parts in PLAN for _, seconds in parts) == 30
+
+
+def test_an_unknown_kind_of_shot_is_named(tmp_path):
+    with pytest.raises(ValueError, match="not 'kiss'"):
+        render_clip(tmp_path / "a.mp4", plan=(("kiss", (("happy", 1),)),))
+    assert not (tmp_path / "a.mp4").exists()

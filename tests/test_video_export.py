@@ -1,0 +1,151 @@
+"""What is taken away from a film, and how it is drawn and counted."""
+
+import re
+
+import av
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dclib.frames import read_frames, write_mp4
+from dclib.plots_video import map_at, map_scale, plot_film_maps, plot_moments, plot_timeline, strip
+from dclib.video import VideoResult
+from dclib.video_evaluation import evaluate_videos, score_timeline
+from dclib.video_export import save_csv, save_mp4, save_vtt, stamp
+
+TRUTH = {
+    "moods": [
+        {"start": 0, "end": 4, "mood": "happy"},
+        {"start": 4, "end": 8, "mood": "unhappy"},
+        {"start": 8, "end": 10, "mood": None},
+    ],
+    "changes": [4],
+}
+
+
+def make_result(line, reasons=None, name="a.mp4"):
+    """Of a line with four frames a second; NaN is not assessable."""
+    line = np.asarray(line, float)
+    n = len(line)
+    reasons = np.where(np.isnan(line), "dark & <b>", "") if reasons is None else reasons
+    frames = pd.DataFrame({"time": np.arange(n) / 4, "shot": (np.arange(n) >= 16).astype(int)})
+    frames = frames.assign(margin=np.nan_to_num(line), margin_sd=0.1, faces=np.nan, reason=reasons)
+    frames = frames.assign(smooth=line, low=line - 0.5, high=line + 0.5)
+    maps = np.random.default_rng(0).normal(size=(n, 2, 2)).astype(np.float32)
+    return VideoResult(name, n / 4, frames, maps, 64, 0.5, None, ())
+
+
+@pytest.fixture
+def result():
+    return make_result(np.r_[np.full(19, -2.0), np.full(13, 3.0), np.full(8, np.nan)])
+
+
+@pytest.fixture
+def film(tmp_path):
+    pictures = [Image.new("RGB", (96, 64), (8 * k % 256, 90, 120)) for k in range(40)]
+    return write_mp4(tmp_path / "a.mp4", pictures, 4)
+
+
+def test_tables_hold_every_second_and_frame(result, tmp_path):
+    seconds, frames = (pd.read_csv(path) for path in save_csv(result, tmp_path / "new" / "out"))
+    assert seconds["label"].tolist() == ["happy"] * 5 + ["unhappy"] * 3 + ["not assessable"] * 2
+    assert len(frames) == 40
+    assert frames["smooth"].isna().sum() == 8
+
+
+def test_subtitles_follow_the_format_and_cover_the_film(result, tmp_path):
+    text = save_vtt(result, tmp_path / "a.vtt").read_text()
+    assert text.startswith("WEBVTT\n\n")
+    time = r"(\d\d:\d\d:\d\d\.\d{3})"
+    cues = re.findall(rf"^{time} --> {time}\n(.+)$", text, re.M)
+    assert [(start, end) for start, end, _ in cues] == [
+        ("00:00:00.000", "00:00:05.000"),
+        ("00:00:05.000", "00:00:08.000"),
+        ("00:00:08.000", "00:00:10.000"),
+    ]
+    assert cues[0][2] == "network: happy (mean 85.2 %)"  # -2 four times, -0.75 once
+    assert cues[2][2] == "not assessable: dark &amp; &lt;b&gt;"
+    assert stamp(59.9996) == "00:01:00.000"
+
+
+def test_the_annotated_film_keeps_the_time_and_moves_its_mark(result, film, tmp_path):
+    path = save_mp4(result, film, tmp_path / "out.mp4", rate=6)
+    frames = list(read_frames(path, 6))
+    assert len(frames) == 60
+    assert frames[0].image.size == (192, 64 + 30 + 40)
+    heads = []
+    for frame in (frames[12], frames[48]):
+        line = np.asarray(frame.image.convert("L"), float)[-40:]
+        heads.append(line.mean(0).argmin() / 192 * 10)
+    assert heads == pytest.approx([2, 8], abs=0.3)
+    with av.open(str(path)) as out:
+        assert out.streams.video[0].codec_context.name == "h264"
+        assert not out.streams.audio
+
+
+def test_the_timeline_figure_has_what_it_says(result):
+    fig = plot_timeline(result, TRUTH)
+    (axis,) = fig.axes
+    lines = [line.get_ydata() for line in axis.lines if len(line.get_ydata()) > 10]
+    assert np.nanmax(np.concatenate(lines)) == 3
+    assert "80%" in axis.get_title()
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["not assessable", "drawn happy", "drawn unhappy"]
+    plt.close(fig)
+
+
+def test_moments_are_asked_about_and_maps_share_a_scale(result, film):
+    fig = plot_moments(result, film)
+    assert all(axis.get_xlabel().endswith("?") for axis in fig.axes)
+    plt.close(fig)
+    fig = plot_film_maps(result, film, [0, 3])
+    assert len(fig.axes) == 5
+    plt.close(fig)
+    assert map_scale(result) == pytest.approx(np.quantile(np.abs(result.maps), 0.99))
+    for time, k in ((0, 0), (0.3, 1), (0.25, 1), (99, 39)):
+        assert map_at(result, time) is not None
+        np.testing.assert_array_equal(map_at(result, time), result.maps[k])
+    with pytest.raises(ValueError, match="no moment"):
+        plot_moments(make_result([np.nan] * 4), film)
+
+
+def test_the_strip_is_up_for_unhappy_down_for_happy_hatched_for_none(result):
+    line = strip(result, 100)
+    colour = np.abs(line - 0.85).max(2) > 0.2
+    assert colour[20:, 10].any() and not colour[:20, 10].any()
+    assert colour[:20, 60].any() and not colour[20:, 60].any()
+    assert colour[:, 90].any() and not colour[1, 90]
+
+
+def test_a_timeline_is_counted_by_hand(result):
+    score = score_timeline(result, TRUTH)
+    assert score.accuracy.accuracy == pytest.approx(7 / 8)  # second 4 is still called happy
+    assert (score.seconds, score.stretches, score.coverage, score.empty) == (8, 2, 1, (2, 2))
+    assert score.delays == [0.75]  # frame 19
+    assert "by 2 stretches" in str(score)
+    late = make_result([-2.0] * 32 + [np.nan] * 8)
+    assert np.isnan(score_timeline(late, TRUTH).delays[0])
+    assert "never" in str(score_timeline(late, TRUTH))
+    with pytest.raises(ValueError, match="no second with both"):
+        score_timeline(make_result([np.nan] * 40), TRUTH)
+
+
+def test_films_are_the_unit():
+    right, wrong = make_result([3.0] * 8), make_result([-3.0] * 8)
+    none, mixed = make_result([np.nan] * 8), make_result([3.0] * 6 + [-1.0] * 2)
+    score = evaluate_videos([right, wrong, mixed, none], ["unhappy"] * 4)
+    assert (score.videos.accuracy, score.videos.n, score.without_label) == (2 / 3, 3, 1)
+    assert (score.frames, score.n_frames) == (14 / 24, 24)
+    assert score.low == 0 and score.high == 1
+    assert score.coverage == pytest.approx(0.75)
+    same = evaluate_videos([right] * 6, ["unhappy"] * 6)
+    assert (same.frames, same.high) == (1, 1)
+    assert same.low == pytest.approx(same.videos.low) == pytest.approx(0.610, abs=1e-3)
+    for results, labels, message in (
+        ([right], [], "1 films and 0"),
+        ([none], ["happy"], "No film"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate_videos(results, labels)
