@@ -4,6 +4,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 BIG := {"websocket_max_message_size": 104857600}
+FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
 .PHONY: help setup notebooks figures test check fix lab app badges clean
@@ -41,8 +42,8 @@ fix: setup ## put right what can be put right by itself
 lab: setup ## open the notebooks in JupyterLab, with uploads up to 100 MB
 	$(BIN)/jupyter lab --ServerApp.tornado_settings='$(BIG)' notebooks
 
-app: setup ## show it your photos without code: notebook 07 as an app in the browser
-	$(BIN)/voila --Voila.tornado_settings='$(BIG)' notebooks/07_your_couple_photo.ipynb
+app: setup ## show it your photos without code: notebook 07 as an app; what it knew goes with its page
+	$(BIN)/voila --Voila.tornado_settings='$(BIG)' $(FORGET) notebooks/07_your_couple_photo.ipynb
 
 badges: setup ## point all Colab links at your copy: make badges REPO=owner/name TAG=v0.1.0
 	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"

@@ -3,10 +3,11 @@
     uv run python benchmarks/faces.py FOLDER [--n 200]
 
 FOLDER holds pictures and a metadata.csv with file_name and boxes (JSON: x0, y0, x1, y1 in pixels),
-two a picture. Candidates: the Haar cascades of OpenCV 4 and the LBP cascade of scikit-image, each on
-the upright picture alone and tilted by 20 degrees either way while there are fewer than two. A face
-is found if a box overlaps it by an IoU of 0.3. "One left" and "none left" are the same pictures with
-one or both faces painted over. Wilson intervals; n is pictures. Writes results/faces.json.
+two a picture. Candidates: the Haar cascades of OpenCV 4 and the LBP cascade of scikit-image, each
+on the upright picture alone and tilted by 20 degrees either way while there are fewer than two. A
+face is found if a box overlaps it by an IoU of 0.3. "One left" and "none left" are the same
+pictures with one or both faces painted over. Wilson intervals; n is pictures. Writes
+results/faces.json.
 """
 
 import argparse

@@ -84,7 +84,7 @@ def why_not(image, faces=None):
         reasons.append("The picture is too dark.")
     elif grey.std() < FLAT:
         reasons.append("There is nothing to be seen: it is one colour or close to it.")
-    elif blur(grey) > BLURRED:
+    elif blur(grey, BLURRED) > BLURRED:
         reasons.append("The picture is too blurred.")
     return (*reasons, *(() if faces is None else too_few(len(faces))))
 
@@ -97,13 +97,21 @@ def too_few(n):
     return (f"{found}, and the network judges two people seen from the front.",)
 
 
-def blur(grey):
-    """Blur effect, 0 sharp to 1, of the sharpest ninth of a grey array (H, W) with contrast."""
+def blur(grey, enough=0.0):
+    """Blur effect, 0 sharp to 1, of the sharpest ninth of a grey array (H, W) with contrast.
+
+    Those with most contrast come first, and the first one that is sharp `enough` ends the search.
+    """
+    if min(grey.shape) <= 11:  # the window of the blur effect
+        return 0.0
     ninths = [part for row in np.array_split(grey, 3) for part in np.array_split(row, 3, axis=1)]
-    effects = [
-        blur_effect(part) for part in ninths if min(part.shape) > 11 and part.std() > FLAT
-    ]  # its window has 11 pixels
-    return min(effects, default=blur_effect(grey) if min(grey.shape) > 11 else 0.0)
+    ninths = sorted((part for part in ninths if min(part.shape) > 11), key=np.std, reverse=True)
+    least = 1.0
+    for part in [part for part in ninths if part.std() > FLAT] or [grey]:
+        least = min(least, blur_effect(part))
+        if least <= enough:
+            break
+    return least
 
 
 def overlap(box, other):

@@ -55,12 +55,14 @@ def read_picture(source):
         raise PictureError(
             f"A picture is a path, bytes, an array or a Pillow image, not {source!r}."
         )
+    if image.mode == "F":
+        raise PictureError(f"{name} has floating-point pixels; save it as PNG or JPEG first.")
     notes = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of marks that are cut off: the picture need not be
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                notes.append(f"{name} is animated; its first frame was used.")
+                notes.append(f"{name} holds several pictures; the first was used.")
             rgb = _to_rgb(_upright(image))
     except Exception as error:  # Pillow raises nearly anything on damaged bytes
         raise PictureError(
@@ -121,8 +123,6 @@ def _to_rgb(image):
     """Any Pillow mode -> RGB, decoding the picture."""
     if image.mode.startswith("I;16") or image.mode == "I":  # 16 bit grey
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

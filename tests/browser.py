@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -38,8 +39,10 @@ def serve_lab(folder):
 
 @contextmanager
 def serve_app(notebook):
-    """Voila with one notebook, as `make app` starts it; yields its URL."""
+    """Voila with one notebook, as `make app` starts it, but sooner to forget; yields its URL."""
     options = {"Voila.tornado_settings": BIG}
+    cull = "MappingKernelManager.cull_"
+    options |= {f"{cull}idle_timeout": 3, f"{cull}interval": 1}
     with _serve("voila", "Voila", notebook.parent, options, "", str(notebook)) as url:
         yield url
 
@@ -75,6 +78,27 @@ def _wait_until_up(url, server, log):
         else:
             return
     pytest.fail(f"The server did not start: {log.read_text()}")
+
+
+def kernels():
+    """The processes of all kernels that servers of this test have started."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and "ipykernel" in _command(child)]
+
+
+def _command(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
+
+
+def wait_until_no_kernel():
+    for _ in range(120):
+        if not kernels():
+            return
+        time.sleep(0.5)
+    pytest.fail("A kernel lives on after its page was closed.")
 
 
 def write_notebook(path, text):

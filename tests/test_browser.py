@@ -1,20 +1,19 @@
 """The widgets as a person meets them: JupyterLab and Voila in Chromium, everything is clicked."""
 
 import base64
-import json
 import shutil
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 from browser import (
+    kernels,
     needs_chromium,
     open_and_run,
     open_browser,
     serve_app,
     serve_lab,
     show_state,
+    wait_until_no_kernel,
     write_notebook,
 )
 from PIL import Image
@@ -141,14 +140,15 @@ def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
         show_state(page, "07_phone.png")
         assert page.locator(".dc-figures").last.evaluate("e => e.scrollWidth <= e.clientWidth + 1")
         before = sorted(p.name for p in tmp_path.iterdir())
+        assert len(kernels()) == 1
         page.close(run_before_unload=True)
-        for _ in range(60):
-            if not json.loads(urllib.request.urlopen(f"{url}/api/kernels").read()):
-                break
-            time.sleep(0.5)
-        else:
-            pytest.fail("the kernel lives on after the page was closed")
+        wait_until_no_kernel()
+        page = browser.new_page()  # and where the browser dies and says nothing
+        page.goto(url, timeout=180_000)
+        page.locator(".dc-browser .widget-upload").wait_for(timeout=180_000)
+        assert len(kernels()) == 1
         browser.close()
+        wait_until_no_kernel()
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert not list(tmp_path.glob("*.jpg")) and not list(tmp_path.glob("*report*"))
 

@@ -11,7 +11,7 @@ from dclib.data import CoupleFolder
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features, grad_cam
 from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Prediction, percent, predict_photo
-from dclib.pictures import PictureError
+from dclib.pictures import PictureError, read_picture
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
 FACES = ((10, 10, 30, 30), (40, 10, 60, 30))
@@ -149,15 +149,15 @@ def test_a_crowd_and_the_weaker_detector_are_said(trained, pair, monkeypatch):
 
 def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
     prediction = predict_photo(photo, trained, FACES)
-    images = trained.transform(Image.open(photo))[None]
-    feature_map = extract_features(trained.model, images)
+    image = read_picture(photo).image
+    feature_map = extract_features(trained.model, trained.transform(image)[None])
     evidence = find_evidence(fold_head(trained.model, 1.0), feature_map)
     cams = grad_cam(trained.model, feature_map)
     torch.testing.assert_close(prediction.evidence.margin_map, evidence.margin_map)
     torch.testing.assert_close(prediction.grad_cam.maps, cams.maps)
     assert prediction.margin_sd == pytest.approx(evidence.margin_sd.item())
     assert prediction.grad_cam.targets[:2] == trained.model.classes
-    assert (prediction.size, prediction.image.size) == (64, Image.open(photo).size)
+    assert (prediction.size, prediction.image.size) == (64, image.size)
 
 
 def test_the_band_lies_around_the_probability_it_speaks_of():

@@ -104,7 +104,7 @@ def test_gif_gives_its_first_frame_and_says_so():
     frames = [half_red_half_blue(), Image.new("RGB", (60, 40), BLUE)]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     image, notes = read_picture(data)
-    assert notes == ("This file is animated; its first frame was used.",)
+    assert notes == ("This file holds several pictures; the first was used.",)
     assert colours(image)[0] == pytest.approx(RED, abs=12)
 
 

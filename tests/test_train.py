@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dclib.calibration import fit_temperature
+from dclib.calibration import abstain_confidence, fit_temperature
 from dclib.checkpoint import load_checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CoupleFolder, make_loader
@@ -22,6 +22,7 @@ from dclib.resume import load_state
 from dclib.train import (
     build_model,
     check_agreement,
+    choose,
     describe_run,
     fit,
     load_or_train,

@@ -1,0 +1,194 @@
+"""Files that people and programs call a picture; for tests only.
+
+Each case is (what is given to `read_picture`, whether the drawn couple must be seen in it).
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import ExifTags, Image, PngImagePlugin
+
+from dclib.demo import sample_scene
+from dclib.drawing import draw_scene
+from dclib.pictures import TURNS
+
+SCENE = draw_scene(sample_scene(3, 4)[0], 240).resize((240, 160))  # upright is told from turned
+UNDO = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}
+UNDO[8] = Image.Transpose.ROTATE_270
+
+
+def encode(kind="JPEG", image=SCENE, **options):
+    buffer = io.BytesIO()
+    image.copy().save(buffer, kind, **options)  # saving leaves marks on an image
+    return buffer.getvalue()
+
+
+def several(kind):
+    """The couple, then twice the same upside down."""
+    others = [SCENE.transpose(Image.Transpose.ROTATE_180) for _ in range(2)]
+    return encode(kind, save_all=True, append_images=others)
+
+
+def mode(name, kind="PNG", **options):
+    return encode(kind, SCENE.convert(name), **options)
+
+
+def exif(mark, kind="JPEG", broken=None, turned=True):
+    """The couple as a camera held differently writes it, with the mark that says so."""
+    marks = Image.Exif()
+    marks[ExifTags.Base.Orientation] = mark
+    image = SCENE.transpose(UNDO.get(mark, TURNS.get(mark))) if turned and mark in TURNS else SCENE
+    return encode(kind, image, exif=broken or marks.tobytes())
+
+
+def private():
+    """A place, a comment and a small copy, as telephones write them."""
+    marks = Image.Exif()
+    marks[ExifTags.Base.ImageDescription] = "our garden"
+    marks.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (49.0, 0.0, 0.0)
+    return encode("JPEG", exif=marks, comment=b"our garden")
+
+
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(width, height, *chunks):
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def text_bomb():
+    note = PngImagePlugin.PngInfo()
+    note.add_text("comment", " " * 70_000_000, zip=True)
+    return encode("PNG", pnginfo=note)
+
+
+def turned_channel_order():
+    return np.ascontiguousarray(np.asarray(SCENE)[:, :, ::-1])[:, :, ::-1]
+
+
+def noisy(data, start, stop):
+    noise = np.random.default_rng(0).bytes(stop - start)
+    return data[:start] + noise + data[stop:]
+
+
+def closed():
+    image = Image.open(io.BytesIO(encode()))
+    image.close()
+    return image
+
+
+JPEG, PNG, GIF, WEBP = encode(), encode("PNG"), encode("GIF"), encode("WEBP")
+TIFF = encode("TIFF")
+CLEAR = Image.new("RGBA", SCENE.size, (0, 0, 0, 0))
+
+CASES = {
+    "JPEG": (JPEG, True),
+    "JPEG, progressive": (encode(progressive=True), True),
+    "JPEG, quality 1": (encode(quality=1), True),
+    "JPEG, grey": (mode("L", "JPEG"), True),
+    "JPEG, CMYK": (mode("CMYK", "JPEG"), True),
+    "JPEG, a broken colour profile": (encode(icc_profile=b"nonsense"), True),
+    "JPEG, a place and a comment": (private(), True),
+    "JPEG, a script behind it": (JPEG + b"<script>alert(1)</script>" * 99, True),
+    "JPEG, zeros behind it": (JPEG + bytes(2**20), True),
+    "MPO of a telephone, two views": (several("MPO"), True),
+    "PNG": (PNG, True),
+    "PNG, 1 bit": (mode("1"), True),
+    "PNG, grey": (mode("L"), True),
+    "PNG, grey with alpha": (mode("LA"), True),
+    "PNG, palette": (mode("P"), True),
+    "PNG, alpha": (mode("RGBA"), True),
+    "PNG, all transparent": (encode("PNG", CLEAR), False),
+    "PNG, 16 bit grey": (
+        encode("PNG", Image.fromarray(np.asarray(SCENE.convert("L")).astype(np.uint16) * 257)),
+        True,
+    ),
+    "PNG, a text of 70 MB": (text_bomb(), False),
+    "PNG, a transparent colour": (mode("P", transparency=0), True),
+    "WebP": (WEBP, True),
+    "WebP, lossless with alpha": (mode("RGBA", "WEBP", lossless=True), True),
+    "GIF": (GIF, True),
+    "BMP": (encode("BMP"), True),
+    "BMP, palette": (mode("P", "BMP"), True),
+    "TIFF": (TIFF, True),
+    "TIFF, LZW": (encode("TIFF", compression="tiff_lzw"), True),
+    "TIFF, JPEG inside": (encode("TIFF", compression="jpeg"), True),
+    "TIFF, CMYK": (mode("CMYK", "TIFF"), True),
+    "TIFF, Lab": (mode("LAB", "TIFF"), True),
+    "TIFF, YCbCr": (mode("YCbCr", "TIFF"), True),
+    "TIFF, floating point": (mode("F", "TIFF"), False),
+    "TIFF, 32 bit": (mode("I", "TIFF"), False),
+    "TIFF, three pages": (several("TIFF"), True),
+    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), False),
+    "AVIF": (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(400), False),
+    "JPEG 2000": (encode("JPEG2000"), False),
+    "PPM": (encode("PPM"), False),
+    "TGA": (encode("TGA"), False),
+    "ICO": (encode("ICO"), False),
+    "PDF": (encode("PDF"), False),
+    "EPS": (encode("EPS"), False),
+    "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9"/></svg>', False),
+    "HTML": (b"<!doctype html><title>Not found</title>", False),
+    "ZIP": (b"PK\x03\x04" + bytes(400), False),
+    "MP4": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(400), False),
+    "empty": (b"", False),
+    "one byte": (b"\xff", False),
+    "a million zeros": (bytes(10**6), False),
+    "noise": (np.random.default_rng(1).bytes(10**5), False),
+    "JPEG, its first half": (JPEG[: len(JPEG) // 2], False),
+    "JPEG, two bytes short": (JPEG[:-2], False),
+    "JPEG, its head only": (JPEG[:400], False),
+    "JPEG, noise in the middle": (noisy(JPEG, 3000, 3400), False),
+    "PNG, its first half": (PNG[: len(PNG) // 2], False),
+    "PNG, noise in the middle": (noisy(PNG, 5000, 5100), False),
+    "PNG, no pixels": (png(100, 100), False),
+    "GIF, its first half": (GIF[: len(GIF) // 2], False),
+    "WebP, its first half": (WEBP[: len(WEBP) // 2], False),
+    "TIFF, its first half": (TIFF[: len(TIFF) // 2], False),
+    "TIFF, its list of marks is a ring": (TIFF[:4] + struct.pack("<I", 4) + TIFF[8:], False),
+    "bomb: 100,000 x 100,000 PNG in 66 bytes": (png(100_000, 100_000), False),
+    "bomb: 9,000 x 9,000 PNG": (encode("PNG", Image.new("L", (9000, 9000))), False),
+    "bomb: 60,000 x 60,000 GIF": (GIF[:6] + struct.pack("<HH", 60_000, 60_000) + GIF[10:], False),
+    "1 x 1": (encode("PNG", Image.new("RGB", (1, 1))), False),
+    "4,000 x 2": (encode("PNG", SCENE.resize((4000, 2))), False),
+    "63 x 64": (encode("PNG", SCENE.resize((63, 64))), True),
+    "6,000 x 4,000": (encode("JPEG", SCENE.resize((6000, 4000))), True),
+    "one colour": (encode("PNG", Image.new("RGB", (200, 200), "teal")), False),
+    **{f"EXIF orientation {mark}": (exif(mark), True) for mark in range(1, 9)},
+    "EXIF orientation 0": (exif(0), True),
+    "EXIF orientation 9": (exif(9), True),
+    "EXIF orientation 6 in a PNG": (exif(6, "PNG"), True),
+    "EXIF orientation 6 in a WebP": (exif(6, "WEBP"), True),
+    "EXIF cut off": (exif(1, broken=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"), True),
+    "EXIF of nonsense": (exif(1, broken=b"Exif\0\0" + b"\xee" * 50), True),
+    "animated GIF": (several("GIF"), True),
+    "animated WebP": (several("WEBP"), True),
+    "animated PNG": (several("PNG"), True),
+    "an array (H, W, 3)": (np.asarray(SCENE), True),
+    "an array (H, W) of floats": (np.asarray(SCENE.convert("L")) / 255, True),
+    "an array with strides turned round": (turned_channel_order(), True),
+    "an array of NaN": (np.full((9, 9), np.nan), False),
+    "an array (3, H, W)": (np.asarray(SCENE).transpose(2, 0, 1), False),
+    "an array of nothing": (np.zeros((0, 5, 3), np.uint8), False),
+    "a Pillow image that was closed": (closed(), False),
+    "a memoryview": (memoryview(JPEG), True),
+    "a number": (7, False),
+}
+
+NAMES = (
+    "two words.jpg",
+    "we 👩‍❤️‍👨 & you.jpg",
+    "Müller_日本.jpeg",
+    "no extension",
+    "-rf.jpg",
+    "100%25.jpg",
+    "'\"<b>.jpg",
+    "a\nb.jpg",
+    "photo.txt",
+    "photo.jpg.exe",
+    "x" * 251 + ".jpg",
+)
