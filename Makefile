@@ -7,7 +7,7 @@ BIG := {"websocket_max_message_size": 104857600}
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks figures test check fix lab app badges clean
+.PHONY: help setup notebooks figures test check fix lab app colab badges clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -44,6 +44,9 @@ lab: setup ## open the notebooks in JupyterLab, with uploads up to 100 MB
 
 app: setup ## show it your photos without code: notebook 07 as an app; what it knew goes with its page
 	$(BIN)/voila --Voila.tornado_settings='$(BIG)' $(FORGET) notebooks/07_your_couple_photo.ipynb
+
+colab: setup ## the series with Colab's versions, from the built wheel; needs Python 3.13 and 3.12
+	$(BIN)/python tests/colab/run.py 3.13 3.12
 
 badges: setup ## point all Colab links at your copy: make badges REPO=owner/name TAG=v0.1.0
 	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"

@@ -71,11 +71,10 @@ def shared_cells(index, entry):
 
 
 def readme_table(index):
-    rows = ["| notebook | you will | 2-core CPU | Colab T4 | |", "|---|---|---|---|---|"]
+    rows = ["| notebook | 2-core CPU | |", "|---|---|---|"]
     for entry in index["notebook"]:
         link = f"[{entry['file'][:2]} {entry['title']}](notebooks/{entry['file']})"
-        cells = (link, entry["will"], entry["cpu"], entry["t4"], badge(index, entry["file"]))
-        rows.append("| " + " | ".join(cells) + " |")
+        rows.append(f"| {link} | {entry['cpu']} | {badge(index, entry['file'])} |")
     return "\n".join(rows)
 
 

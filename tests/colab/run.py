@@ -1,0 +1,90 @@
+"""The series as Colab runs it; `make colab`, or python tests/colab/run.py 3.13 3.12.
+
+For each Python: an environment with Colab's packages at their versions; in it every notebook from
+top to bottom, in a folder outside the clone that holds only it and the clone's wheel, on the small
+settings of the tests. The first setup cell installs what is missing, and no version of Colab's may
+change. Then the panels' tests, on these old widgets and against the installed wheel.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+UV = ROOT / ".uv" / "bin" / "uv"
+TESTS = ["test_widgets", "test_live", "test_photo_page", "test_photo", "test_odd_pictures"]
+
+
+def call(*command, **options):
+    return subprocess.run([str(part) for part in command], check=True, text=True, **options)
+
+
+def versions(python):
+    """{package: version} of an environment."""
+    listed = call(UV, "pip", "freeze", "--python", python, capture_output=True).stdout
+    return dict(line.split("==") for line in listed.split() if "==" in line)
+
+
+def prepare(notebook, folder, wheel):
+    """An empty folder with the wheel and the notebook, whose config has the tests' settings."""
+    folder.mkdir()
+    shutil.copy(wheel, folder)
+    cells = nbformat.read(notebook, as_version=4)
+    config = next(cell for cell in cells.cells if cell.id == "config")
+    small = config.metadata.nbmake.mock
+    config.source += "".join(f"\n{name} = {value!r}" for name, value in small.items())
+    nbformat.write(cells, folder / notebook.name)
+    return folder / notebook.name
+
+
+def run(python, notebook, folder, environment):
+    start = time.monotonic()
+    jupyter = python.with_name("jupyter-execute")
+    call(jupyter, "--inplace", notebook.name, cwd=folder, env=environment)
+    print(f"{notebook.name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def lane(version, wheel, home):
+    """Everything on one Python; raises where something fails."""
+    python = home / "env" / "bin" / "python"
+    call(UV, "venv", "--quiet", "--clear", "--python", version, home / "env")
+    call(UV, "pip", "install", "--no-config", "--quiet", "--python", python, "-r", HERE / "pins.txt")
+    before = versions(python)
+    environment = os.environ | {"COLAB_RELEASE_TAG": "stand-in", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": str(HERE)}
+    environment["PATH"] = f"{python.parent}:{environment['PATH']}"
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        folder = home / notebook.stem
+        run(python, prepare(notebook, folder, wheel), folder, environment)
+    after = versions(python)
+    changed = {name: (v, after.get(name)) for name, v in before.items() if after.get(name) != v}
+    if changed:
+        raise SystemExit(f"The setup cell changed Colab's own packages: {changed}")
+    added = sorted(set(after) - set(before))
+    print(f"Python {version}: {len(before)} packages of Colab unchanged; added {', '.join(added)}.")
+    call(UV, "pip", "install", "--no-config", "--quiet", "--python", python, "hypothesis")
+    where = "import dclib, sys; assert dclib.__file__.startswith(sys.prefix), dclib.__file__"
+    call(python, "-c", where, cwd=home)
+    tests = [ROOT / "tests" / f"{name}.py" for name in TESTS]
+    options = ["-q", "-c", os.devnull, "--rootdir", ROOT / "tests", "-p", "no:cacheprovider"]
+    call(python, "-m", "pytest", *options, *tests, cwd=home)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        call(UV, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT)
+        (wheel,) = Path(folder).glob("*.whl")
+        for version in sys.argv[1:]:
+            start = time.monotonic()
+            lane(version, wheel, Path(folder) / version)
+            print(f"Python {version}: {time.monotonic() - start:.0f} s in all.", flush=True)
+
+
+if __name__ == "__main__":
+    main()
