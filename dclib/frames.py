@@ -21,6 +21,8 @@ from PIL import Image
 from dclib.pictures import MAX_PIXELS
 
 LONGEST_HOLD = 60.0  # seconds that one frame may stay; a longer gap is a fault of the time stamps
+# PyAV 19 reads titles in any encoding by itself, and no longer takes the wish.
+LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 QUARTERS = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -169,7 +171,7 @@ def _open(source, name):
     elif isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     try:
-        container = av.open(source, metadata_errors="replace")
+        container = av.open(source, **LENIENT)
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(
             f"{name} is not a video that can be read; MP4 with H.264 works."

@@ -119,7 +119,6 @@ CASES = {
     "TIFF, JPEG inside": (encode("TIFF", compression="jpeg"), True),
     "TIFF, CMYK": (mode("CMYK", "TIFF"), True),
     "TIFF, Lab": (mode("LAB", "TIFF"), True),
-    "TIFF, YCbCr": (mode("YCbCr", "TIFF"), True),
     "TIFF, floating point": (mode("F", "TIFF"), False),
     "TIFF, 32 bit": (mode("I", "TIFF"), False),
     "TIFF, three pages": (several("TIFF"), True),

@@ -111,6 +111,20 @@ def test_other_kinds_and_names_are_read(tmp_path, codec, name):
     assert len(list(read_frames(tmp_path / name, rate=3))) >= 3
 
 
+def test_a_title_in_another_encoding(tmp_path):
+    path = write(tmp_path / "a.mp4", [0, 250])
+    with av.open(str(path)) as old, av.open(str(tmp_path / "b.mp4"), "w") as out:
+        out.metadata["title"] = "MARKER"
+        stream = out.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    content = (tmp_path / "b.mp4").read_bytes()
+    assert b"MARKER" in content
+    assert len(list(read_frames(content.replace(b"MARKER", b"M\xfcller")))) == 2
+
+
 def test_odd_sides_and_one_frame(tmp_path):
     path = write_mp4(tmp_path / "a.mp4", [shade(80, (65, 49))], 4)
     (frame,) = read_frames(path, rate=4)

@@ -78,13 +78,13 @@ def test_warns_when_it_only_knows_drawings(drawn_checkpoint, trained, photo):
     assert DRAWINGS_ONLY not in predict_photo(photo, trained, FACES).warnings
 
 
-def test_warns_about_small_and_animated_pictures(trained, tmp_path):
+def test_warns_about_small_and_several_pictures(trained, tmp_path):
     small = np.zeros((20, 300, 3), np.uint8)
     enlarged = "The picture (300 x 20) was enlarged to 64 pixels."
     assert enlarged in predict_photo(small, trained, FACES).warnings
     frames = [Image.new("RGB", (64, 64), c) for c in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert "first frame" in predict_photo(tmp_path / "a.gif", trained, FACES).warnings[-1]
+    assert "several pictures" in predict_photo(tmp_path / "a.gif", trained, FACES).warnings[-1]
 
 
 def test_probabilities_sum_to_one(drawn_checkpoint):
@@ -142,7 +142,8 @@ def test_a_crowd_and_the_weaker_detector_are_said(trained, pair, monkeypatch):
     for top in (0, 512):
         crowd.paste(pair, (0, top))
     assert any("4 faces were found" in text for text in predict_photo(crowd, trained).warnings)
-    assert not any("faces" in text.lower() for text in predict_photo(pair, trained).warnings)
+    if assess.detector() == assess.HAAR:
+        assert not any("faces" in text.lower() for text in predict_photo(pair, trained).warnings)
     monkeypatch.setattr(assess, "_haar", lambda: None)  # as with OpenCV 5
     assert any("scikit-image" in text for text in predict_photo(pair, trained).warnings)
 
