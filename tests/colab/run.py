@@ -56,9 +56,15 @@ def lane(version, wheel, home):
     """Everything on one Python; raises where something fails."""
     python = home / "env" / "bin" / "python"
     call(UV, "venv", "--quiet", "--clear", "--python", version, home / "env")
-    call(UV, "pip", "install", "--no-config", "--quiet", "--python", python, "-r", HERE / "pins.txt")
+    call(
+        UV, "pip", "install", "--no-config", "--quiet", "--python", python, "-r", HERE / "pins.txt"
+    )
     before = versions(python)
-    environment = os.environ | {"COLAB_RELEASE_TAG": "stand-in", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": str(HERE)}
+    environment = os.environ | {
+        "COLAB_RELEASE_TAG": "stand-in",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONPATH": str(HERE),
+    }
     environment["PATH"] = f"{python.parent}:{environment['PATH']}"
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         folder = home / notebook.stem

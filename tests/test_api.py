@@ -1,0 +1,91 @@
+"""What notebooks and strangers call, as a list: it changes on purpose or not at all.
+
+After a change that is meant: python tests/test_api.py
+"""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+SNAPSHOT = Path(__file__).with_name("api.txt")
+
+
+def sources():
+    """The code of all notebooks and of README."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                yield cell.source
+    yield from re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def used():
+    """(module, name) of everything of dclib that they import or reach through a module."""
+    modules, names = {}, set()
+    trees = [ast.parse(source) for source in sources()]
+    for node in [node for tree in trees for node in ast.walk(tree)]:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dclib"):
+            for alias in node.names:
+                if node.module == "dclib":
+                    modules[alias.name] = f"dclib.{alias.name}"
+                else:
+                    names.add((node.module, alias.name))
+    for node in [node for tree in trees for node in ast.walk(tree)]:
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in modules:
+            names.add((modules[node.value.id], node.attr))
+    return sorted(names)
+
+
+def describe(module, name):
+    """`name(parameters)`; of a class also its fields and public methods, a line each."""
+    thing = getattr(importlib.import_module(module), name)
+    title = f"{module}.{name}"
+    if not callable(thing):
+        return [title]
+    if not inspect.isclass(thing):
+        return [f"{title}{bare(thing)}"]
+    fields = [f.name for f in dataclasses.fields(thing)] if dataclasses.is_dataclass(thing) else []
+    lines = [f"{title}{'' if fields else bare(thing.__init__)}"]
+    lines += [f"{title}.{field}" for field in fields]
+    for attribute, value in vars(thing).items():
+        if not attribute.startswith("_") and attribute not in fields:
+            inner = getattr(value, "__func__", value)
+            lines.append(f"{title}.{attribute}{bare(inner) if inspect.isfunction(inner) else ''}")
+    return lines
+
+
+def bare(function):
+    """The signature without types: names, kinds and defaults."""
+    signature = inspect.signature(inspect.unwrap(function))
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
+    ]
+    plain = signature.replace(parameters=parameters, return_annotation=signature.empty)
+    return re.sub(r" at 0x[0-9a-f]+", "", str(plain))
+
+
+def surface():
+    return "\n".join(line for names in used() for line in describe(*names)) + "\n"
+
+
+def test_api_is_the_one_in_the_list():
+    assert surface() == SNAPSHOT.read_text(), "if this is meant: python tests/test_api.py"
+
+
+def test_everything_in_it_is_explained():
+    for module, name in used():
+        thing = getattr(importlib.import_module(module), name)
+        if callable(thing):
+            assert inspect.getdoc(thing), f"{module}.{name}"
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(surface())
