@@ -7,7 +7,7 @@ BIG := {"websocket_max_message_size": 104857600}
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks figures test check fix lab app colab badges clean
+.PHONY: help setup notebooks figures test check fix lab app colab lowest badges clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -47,6 +47,12 @@ app: setup ## show it your photos without code: notebook 07 as an app; what it k
 
 colab: setup ## the series with Colab's versions, from the built wheel; needs Python 3.13 and 3.12
 	$(BIN)/python tests/colab/run.py 3.13 3.12
+
+lowest: setup ## the tests on the oldest versions that pyproject.toml allows; needs Python 3.11
+	$(UV) venv --quiet --clear --python 3.11 build/lowest
+	$(UV) pip install --no-config --quiet --python build/lowest --resolution lowest-direct \
+		".[notebooks]" --group dev
+	build/lowest/bin/pytest -W default tests --ignore-glob "*browser*" --deselect tests/test_api.py
 
 badges: setup ## point all Colab links at your copy: make badges REPO=owner/name TAG=v0.1.0
 	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"

@@ -35,6 +35,30 @@ def test_version_is_stated_once_more_correctly():
     assert PROJECT["version"] == dclib.__version__
 
 
+def conda_specs(name):
+    """{package: specifier} of an environment file."""
+    lines = re.findall(r"^  - ([a-z0-9_-]+)([^\s:]*)(?: +#.*)?$", (ROOT / name).read_text(), re.M)
+    return {package: spec for package, spec in lines if package != "pip"}
+
+
+def test_environments_differ_in_apex_only_and_agree_with_the_package():
+    full, cpu = conda_specs("environment.yml"), conda_specs("environment-cpu.yml")
+    assert full.pop("nvidia-apex") == "=25.04"  # the last with apex.amp; holds pytorch at its own
+    assert full == cpu
+    for name in ("environment.yml", "environment-cpu.yml"):  # the pytorch channel has ended
+        assert "channels: [conda-forge, nodefaults]" in (ROOT / name).read_text()
+    lowest, highest = re.findall(r"3\.(\d+)", PROJECT["requires-python"])
+    assert full.pop("python") in {f"=3.{minor}" for minor in range(int(lowest), int(highest))}
+    extras = [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
+    specs = {}
+    for requirement in (*PROJECT["dependencies"], *extras):
+        package, spec = re.match(r"([a-z0-9-]+)(?:\[.*\])?(.*)", requirement).groups()
+        specs[CONDA_NAMES.get(package, package)] = spec.replace("==", "=")
+    specs["opencv"] += ",<5"  # with the cascades; pip must leave Colab's version 5 alone
+    specs["ipywidgets"] = ">=8,<9"  # JupyterLab 4 wants it; 7 is Colab's
+    assert full == {name: spec for name, spec in specs.items() if name != "deepconnection"}
+
+
 @pytest.mark.parametrize("name", ["environment.yml", "environment-cpu.yml"])
 def test_environments_hold_what_the_project_needs(name):
     lines = re.findall(r"^  - ([a-z0-9_-]+)", (ROOT / name).read_text(), re.M)
