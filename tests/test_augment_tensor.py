@@ -79,6 +79,7 @@ FIXED = {  # imgaug's operation with the parameters that `TensorPolicy.draw` giv
 }
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("name", FIXED)
 @settings(max_examples=25)
 @given(index=st.integers(0, 10_000))

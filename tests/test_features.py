@@ -37,6 +37,7 @@ def test_the_neurons_are_what_the_last_layer_gets(checkpoint, loader):
     assert torch.allclose(checkpoint.model.head.lin2(neurons), logits, atol=1e-5)
 
 
+@pytest.mark.exact
 def test_each_answer_is_of_a_fit_without_its_group(checkpoint, others, loader):
     """The same by scikit-learn alone, with the folds that the table tells."""
     table = probe_out_of_fold(checkpoint, others, folds=4, seeds=(0, 3))
