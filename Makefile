@@ -25,11 +25,12 @@ test: setup ## unit tests, browser test, and every notebook on small settings
 	rm -rf build/test
 	$(BIN)/pytest --nbmake --nbmake-timeout=600 tests dclib $(NOTEBOOKS)
 
-check: setup ## lint, format, spelling, stripped notebooks, generated tables
+check: setup ## lint, format, spelling, types, stripped notebooks, generated tables
 	$(UV) lock --check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
+	$(BIN)/mypy
 	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS)
 	$(BIN)/python notebooks/index.py --check
 

@@ -3,8 +3,8 @@
     uv run python benchmarks/video.py [--sizes 256 512] [--seconds 10 600]
 
 Frames a second of `score_video` on a film of a photograph (two of scikit-image's astronauts, side
-by side and swaying), beside the network alone on as many pictures that are there already, in batches,
-and beside a loop that decodes, prepares and judges one frame after another with the same
+by side and swaying), beside the network alone on as many pictures that are there already, in
+batches, and beside a loop that decodes, prepares and judges one frame after another with the same
 explanations. The paper's network with random weights, as if for photographs, so that faces are
 looked for. Peak memory is that of a child process for each film. Writes results/video.json.
 """

@@ -123,7 +123,8 @@ class Ablation:
         return said
 
     def __str__(self):
-        k, n, groups = *self.answers("spp").shape, len(set(self.groups))
+        k, n = self.answers("spp").shape
+        groups = len(set(self.groups))
         times, width = f"{k} repetition{'s' * (k > 1)}", max(map(len, self.arms))
         where = f"{self.split} ({self.kind}), {times}, n = {n} pictures in {groups} groups"
         lines = [f"Accuracy on {where}", f"{'arm':{width}}  accuracy  95 % interval"]

@@ -153,7 +153,9 @@ def try_steps(opt_level, device="cuda", n=3):
         precision.restore(model)
 
 
-_torch_before = []  # (place, its names before Apex patched it); empty while nothing is patched
+_torch_before: list[
+    tuple
+] = []  # (place, its names before Apex patched it); empty while nothing is patched
 
 
 def _remember_torch():

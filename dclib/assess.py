@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dclib.pictures import Boxes
+
 try:
     import cv2
     from skimage.data import lbp_frontal_face_cascade_filename
@@ -36,18 +38,18 @@ FLAT = 4  # grey levels of standard deviation
 BLURRED = 0.68  # blur effect of the sharpest ninth: a Gaussian of about 1.2 % of the picture's side
 
 
-def find_faces(image):
+def find_faces(image: Image.Image) -> Boxes:
     """Boxes of the faces in a Pillow image: a tuple of (x0, y0, x1, y1) in pixels, often square.
 
     The picture is also tilted by 20 degrees either way while there are fewer than two. Small faces
     (below about a sixteenth of the longer side), profiles and hidden faces are missed.
     """
     grey = _shrink(image, LBP_SIDE if detector() == LBP else HAAR_SIDE)
-    centre, faces = np.array(grey.size) / 2, []
+    centre, faces = np.array(grey.size) / 2, list[np.ndarray]()
     for tilt in TILTS:
         if len(faces) > 1:
             break
-        for x, y, side in _scan(np.asarray(grey.rotate(tilt, Image.BILINEAR))):
+        for x, y, side in _scan(np.asarray(grey.rotate(tilt, Image.Resampling.BILINEAR))):
             across, down = np.array([x, y]) + side / 2 - centre
             cos, sin = np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))
             back = np.array([across * cos - down * sin, across * sin + down * cos])
@@ -60,12 +62,12 @@ def find_faces(image):
     return tuple(tuple(np.clip(box * scale, 0, ends).round(1).tolist()) for box in faces)
 
 
-def detector():
+def detector() -> str:
     """Which of the two finds the faces here: `HAAR` or `LBP`."""
     return LBP if _haar() is None else HAAR
 
 
-def why_not(image, faces=None):
+def why_not(image: Image.Image, faces: Boxes | None = None) -> tuple[str, ...]:
     """Why a picture cannot be judged: a tuple of sentences, empty if it can.
 
     Args:
@@ -89,7 +91,7 @@ def why_not(image, faces=None):
     return (*reasons, *(() if faces is None else too_few(len(faces))))
 
 
-def too_few(n):
+def too_few(n: int) -> tuple[str, ...]:
     """The reason (a tuple of one, or none) why n faces are not a couple."""
     if n > 1:
         return ()
@@ -97,7 +99,7 @@ def too_few(n):
     return (f"{found}, and the network judges two people seen from the front.",)
 
 
-def blur(grey, enough=0.0):
+def blur(grey: np.ndarray, enough: float = 0.0) -> float:
     """Blur effect, 0 sharp to 1, of the sharpest ninth of a grey array (H, W) with contrast.
 
     Those with most contrast come first, and the first one that is sharp `enough` ends the search.
@@ -114,7 +116,7 @@ def blur(grey, enough=0.0):
     return least
 
 
-def overlap(box, other):
+def overlap(box: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union of two boxes (x0, y0, x1, y1)."""
     sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     both = float(np.prod(np.clip(sides, 0, None)))
@@ -125,7 +127,7 @@ def _shrink(image, side):
     """Grey, with at most `side` pixels along the longer side."""
     ratio = min(1, side / max(image.size))
     size = [max(1, round(length * ratio)) for length in image.size]
-    return image.convert("L").resize(size, Image.BILINEAR, reducing_gap=2.0)
+    return image.convert("L").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def _scan(grey):

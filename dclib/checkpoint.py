@@ -9,6 +9,7 @@ import hashlib
 import json
 import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from safetensors.torch import save_file
 
 from dclib import __version__
 from dclib.augment import EvalTransform
+from dclib.config import TrainConfig
 from dclib.data import CLASSES, DRAWN
 from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, read_state_dict
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
-REQUIRED = ("stage", "backbone", "levels", "classes", "image_size", "mean", "std", "threshold")
-REQUIRED += ("temperature", "training_data", "versions", "metrics", "weights_sha256")
+REQUIRED: tuple[str, ...] = ("stage", "backbone", "levels", "classes", "image_size", "mean", "std")
+REQUIRED += ("threshold", "temperature", "training_data", "versions", "metrics", "weights_sha256")
 
 
 class CheckpointError(ValueError):
@@ -40,20 +42,20 @@ class Checkpoint:
     folder: Path
 
     @property
-    def transform(self):
+    def transform(self) -> EvalTransform:
         """What turns a picture into this network's input."""
         return EvalTransform(self.config["image_size"], self.config["mean"], self.config["std"])
 
     @property
-    def knows_only_drawings(self):
+    def knows_only_drawings(self) -> bool:
         return self.config["training_data"]["kind"] == DRAWN
 
     @property
-    def abstain(self):
+    def abstain(self) -> float | None:
         """Confidence below which it does not answer; None if none is known."""
         return self.config.get("abstain")
 
-    def __str__(self):
+    def __str__(self) -> str:
         data, config = self.config["training_data"], self.config
         fitted = config["temperature"] != 1
         lines = [
@@ -71,15 +73,15 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder,
-    model,
-    train_config,
-    training_data,
-    metrics,
-    threshold=0.5,
-    temperature=1.0,
-    abstain=None,
-):
+    folder: str | Path,
+    model: DeepConnection,
+    train_config: TrainConfig,
+    training_data: dict,
+    metrics: Mapping,
+    threshold: float = 0.5,
+    temperature: float = 1.0,
+    abstain: float | None = None,
+) -> Path:
     """Write a checkpoint folder; an older one there is replaced when the new one is complete.
 
     Args:
@@ -122,7 +124,7 @@ def save_checkpoint(
     return folder
 
 
-def load_checkpoint(folder, device="cpu"):
+def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Read a checkpoint folder. Returns a `Checkpoint` with the network in eval mode on `device`.
 
     Raises FileNotFoundError if there is none and CheckpointError, with the reason, for one that was
@@ -156,7 +158,7 @@ def load_checkpoint(folder, device="cpu"):
     return Checkpoint(model.eval().to(device), config, folder)
 
 
-def load_2019(path, classes=CLASSES):
+def load_2019(path: str | Path, classes: Sequence[str] = CLASSES) -> DeepConnection:
     """A network from a state dict of the 2019 notebook's `PMT_SPP` (keys `convs.*`, `fc2.*`).
 
     Read without unpickling code. Raises FileNotFoundError, or ValueError if it is something else,

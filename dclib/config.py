@@ -64,7 +64,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least {least}, not {value}.")
 
     @classmethod
-    def paper(cls, **changes):
+    def paper(cls, **changes) -> "TrainConfig":
         """The authors' numbers, with faults of the 2019 notebook repaired.
 
         Repaired: the learning rate starts at its full value and falls with every update (it was
@@ -78,7 +78,7 @@ class TrainConfig:
         return replace(cls(), **changes)
 
     @classmethod
-    def colab(cls, **changes):
+    def colab(cls, **changes) -> "TrainConfig":
         """What we recommend for photographs on one GPU.
 
         The head learns alone at first, so that its random start does not disturb the ResNet; then
@@ -103,7 +103,7 @@ class TrainConfig:
         return replace(ours, **changes)
 
     @classmethod
-    def demo(cls, **changes):
+    def demo(cls, **changes) -> "TrainConfig":
         """Drawn couples on two CPU cores in minutes. Not the authors' network.
 
         A ResNet-18 from a random start on pictures of 80 px, whose feature map has 3 x 3 cells, so

@@ -61,7 +61,7 @@ class CoupleFolder(Dataset):
                     f"{path} lies under {self.classes[label]}, metadata.csv says {told}."
                 )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key):
@@ -89,23 +89,23 @@ class CoupleFolder(Dataset):
         return read_picture(self.samples[index][0]).image
 
     @property
-    def labels(self):
+    def labels(self) -> torch.Tensor:
         return torch.tensor([label for _, label in self.samples])
 
     def _row(self, path):
         return self.rows.get(path.relative_to(self.root / self.split).as_posix(), {})
 
     @property
-    def ids(self):
+    def ids(self) -> list[str]:
         """Name of each picture: its path below the root."""
         return [path.relative_to(self.root).as_posix() for path, _ in self.samples]
 
-    def column(self, name):
+    def column(self, name: str) -> list[str]:
         """One value a picture from metadata.csv ("" where it says nothing)."""
         return [self._row(path).get(name, "") for path, _ in self.samples]
 
     @property
-    def groups(self):
+    def groups(self) -> list[str]:
         """The group of each picture; one that nobody told a group is a group of its own."""
         return [group or name for group, name in zip(self.column("group"), self.ids, strict=True)]
 
@@ -116,7 +116,7 @@ class CoupleFolder(Dataset):
         return f"{self.split}: {len(self)} pictures ({parts}){left_out}"
 
 
-def splits_of(root):
+def splits_of(root: str | Path) -> list[str]:
     """Which of train, val and test there are."""
     return [split for split in SPLITS if (Path(root) / split).is_dir()]
 
@@ -134,7 +134,7 @@ def check_groups(root):
                 )
 
 
-def fingerprint(root):
+def fingerprint(root: str | Path) -> dict:
     """What a checkpoint remembers of its training data: kind, counts and a hash of all files."""
     root, digest, n, drawn = Path(root), hashlib.sha256(), {}, 0
     for split in splits_of(root):

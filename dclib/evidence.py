@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dclib.model import DeepConnection
 from dclib.pmt import power_mean_transform
 
 RECEPTIVE_FIELD = 899  # pixels a side that one cell of ResNet-34's last map has seen
@@ -82,34 +83,34 @@ class Evidence:
     levels: tuple[int, ...]
     classes: tuple[str, ...]
 
-    def of_margin(self, quantity):
+    def of_margin(self, quantity: str) -> Tensor:
         """Unhappy minus happy of a quantity (B, 2, ...), by name: (B, ...)."""
         values = getattr(self, quantity)
         return values[:, self.classes.index("unhappy")] - values[:, self.classes.index("happy")]
 
     @property
-    def margin(self):
+    def margin(self) -> Tensor:
         """Log-odds for unhappy (B,)."""
         return self.of_margin("logits")
 
     @property
-    def margin_map(self):
+    def margin_map(self) -> Tensor:
         """What each cell adds to the log-odds for unhappy (B, h, w)."""
         return self.of_margin("maps")
 
     @property
-    def masses(self):
+    def masses(self) -> tuple[Tensor, Tensor]:
         """Sum of the margin map's positive cells and of its negative ones: (B,), (B,)."""
         cells = self.margin_map.flatten(1)
         return cells.clamp(min=0).sum(1), cells.clamp(max=0).sum(1)
 
     @property
-    def branches(self):
+    def branches(self) -> tuple[str, ...]:
         """Names of the P branches of `budget`."""
         return BRANCHES[self.stage]
 
 
-def fold_head(model, temperature=1.0):
+def fold_head(model: DeepConnection, temperature: float = 1.0) -> FoldedHead:
     """The head of a `DeepConnection` of any stage and dtype, ready for `find_evidence`.
 
     `temperature` divides the logits, and with them all evidence, as in `predict_photo`.
@@ -145,7 +146,7 @@ def _by_bin(weights, levels, branches):
 
 
 @torch.no_grad()
-def find_evidence(head, feature_map):
+def find_evidence(head: FoldedHead, feature_map: Tensor) -> Evidence:
     """Everything that `Evidence` holds, of a batch, without a gradient.
 
     Args:

@@ -114,7 +114,7 @@ def rank_cells(model, features, seed=0):
 
     A sign is 1 where the answer is unhappy, else -1.
     """
-    n, h, w = len(features), *features.shape[2:]
+    n, _, h, w = features.shape
     nothing = torch.zeros(n, h, w, dtype=torch.bool)
     device = next(model.parameters()).device
     sign = np.where(_margins(model, features.to(device), nothing.to(device)) > 0, 1, -1)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,9 @@ TURN = 0.5  # seconds in which a mood changes
 DARKNESS = 0.12  # of the light, in a dark shot
 
 
-def render_clip(path, seed=0, plan=PLAN, size=256, rate=12):
+def render_clip(
+    path: str | Path, seed: int = 0, plan: Sequence = PLAN, size: int = 256, rate: float = 12
+) -> dict:
     """Draw a film of couples into an MP4, size x size pixels; returns the truth about it, a dict.
 
     The couples are those of `sample_scene`, their cues pass from one mood to the other within half

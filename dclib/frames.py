@@ -5,6 +5,7 @@ of frames: phones film at a variable rate.
 """
 
 import io
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from PIL import Image
 
 from dclib.pictures import MAX_PIXELS
 
+VideoSource = str | Path | bytes | bytearray | memoryview
 LONGEST_HOLD = 60.0  # seconds that one frame may stay; a longer gap is a fault of the time stamps
 # PyAV 19 reads titles in any encoding by itself, and no longer takes the wish.
 LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -128,7 +130,7 @@ class Clip:
         return image
 
 
-def read_frames(source, rate=4.0):
+def read_frames(source: VideoSource, rate: float = 4.0) -> Clip:
     """A `Clip` of a video: what is on screen `rate` times a second.
 
     `source` is a path, bytes, or a file that is open for reading. Raises VideoError, or
@@ -137,7 +139,7 @@ def read_frames(source, rate=4.0):
     return Clip(source, rate)
 
 
-def frames_at(source, times):
+def frames_at(source: VideoSource, times: Iterable[float]) -> list[Image.Image]:
     """The frames on screen at these times (seconds, any order): a list of Pillow images.
 
     Decodes once, up to the last of them.
@@ -188,7 +190,7 @@ def _open(source, name):
     return container, stream
 
 
-def write_mp4(path, images, rate):
+def write_mp4(path: str | Path, images: Iterable[Image.Image], rate: float) -> Path:
     """Write Pillow images of one size as H.264 in MP4 that any browser plays; returns the path.
 
     yuv420p, the index in front, even sides (an odd row or column at the end is cut off). The file
@@ -197,9 +199,9 @@ def write_mp4(path, images, rate):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    rate = Fraction(rate).limit_denominator(1001)
+    pace = Fraction(rate).limit_denominator(1001)
     with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as out:
-        stream = out.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream = out.add_stream("libx264", rate=pace, options={"crf": "20", "preset": "veryfast"})
         stream.pix_fmt = "yuv420p"
         for image in images:
             width, height = (side // 2 * 2 for side in image.size)

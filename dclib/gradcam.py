@@ -12,6 +12,7 @@ Grad-CAM averages the gradient over the map, which is exact for global average p
 a pyramid it can light places that the network did not use; HiResCAM, and `dclib.evidence`, do not.
 """
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
+
+from dclib.model import DeepConnection
 
 METHODS = ("grad-cam", "hirescam")
 
@@ -45,7 +48,12 @@ class Cams:
         return self.maps[:, self.targets.index(target)]
 
 
-def grad_cam(model, feature_map, targets=("happy", "unhappy"), method="grad-cam"):
+def grad_cam(
+    model: DeepConnection,
+    feature_map: Tensor,
+    targets: Sequence[str] = ("happy", "unhappy"),
+    method: str = "grad-cam",
+) -> Cams:
     """What each cell of the feature map adds to a score, by its gradient. Returns `Cams`.
 
         Grad-CAM: sum_k mean_ij(dy / dA_kij) * A_kij       HiResCAM: sum_k (dy / dA_kij) * A_kij
@@ -79,7 +87,7 @@ def grad_cam(model, feature_map, targets=("happy", "unhappy"), method="grad-cam"
     return Cams(maps.transpose(0, 1), logits[:n].detach(), tuple(targets), method)
 
 
-def extract_features(model, images):
+def extract_features(model: DeepConnection, images: Tensor) -> Tensor:
     """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32.
 
     The images may be of any floating dtype and on any device; the network computes in its own.
@@ -88,7 +96,7 @@ def extract_features(model, images):
         return model.forward_features(images.to(next(model.parameters()))).float()
 
 
-def head_logits(model, feature_map):
+def head_logits(model: DeepConnection, feature_map: Tensor) -> Tensor:
     """Logits of the head in eval mode and float32: (B, C, h, w) -> (B, n_classes).
 
     The gradient reaches the feature map, never the parameters.
@@ -129,7 +137,7 @@ def eval_mode(model):
             module.training = mode
 
 
-def upsample(maps, size):
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps stretched over the picture, bilinear as published: (B, T, h, w) -> (B, T, H, W).
 
     `dclib.cells.spread`, which figures use, puts the cells where they look instead.

@@ -19,7 +19,7 @@ class _NumPyOf2020(types.ModuleType):
 
 _lent = "sctypes" not in vars(np)
 if _lent:
-    np.sctypes = {
+    np.sctypes = {  # type: ignore[attr-defined]
         "int": [np.int8, np.int16, np.int32, np.int64],
         "uint": [np.uint8, np.uint16, np.uint32, np.uint64],
         "float": [np.float16, np.float32, np.float64, np.longdouble],
@@ -37,7 +37,7 @@ except ModuleNotFoundError as error:
     ) from error
 finally:
     if _lent:
-        del np.sctypes
+        del np.sctypes  # type: ignore[attr-defined]
 
 for _module in (imgaug.parameters, imgaug.augmenters.meta, imgaug.augmentables.polys):
     _module.np = _NumPyOf2020("numpy")

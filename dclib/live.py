@@ -110,7 +110,7 @@ class LiveTimeline:
         band = float(smooth - Z95 * sd), float(smooth + Z95 * sd)
         return float(smooth), *band, NOT_ASSESSABLE if reason else label, reason
 
-    def to_csv(self):
+    def to_csv(self) -> str:
         """A line a frame, as text."""
         file = io.StringIO()
         lines = csv.writer(file, lineterminator="\n")
@@ -138,7 +138,7 @@ def is_cut(image, other):
     return bool(colours < SAME_COLOURS and places < SAME_PLACES)
 
 
-def live_panel(checkpoint):
+def live_panel(checkpoint: Checkpoint | str | Path) -> "LivePanel":
     """A widget that shows what a network says about the camera's picture, up to 5 times a second.
 
     `checkpoint` is a loaded `Checkpoint`, or the path of its folder. No frame is kept or sent

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from dclib.data import CLASSES
 from dclib.pmt import PowerMeanTransform
@@ -67,18 +67,18 @@ class DeepConnection(nn.Module):
         self.levels = tuple(levels)
         self.head = MultiSampleDropoutHead(features, len(self.classes), dropout_samples)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
 
-    def forward_features(self, images):
+    def forward_features(self, images: Tensor) -> Tensor:
         """Last convolution's output: (B, 3, H, W) -> (B, C, ceil(H / 32), ceil(W / 32))."""
         return self.backbone(images)
 
-    def forward_head(self, feature_map):
+    def forward_head(self, feature_map: Tensor) -> Tensor:
         """Logits from the feature map: (B, C, h, w) -> (B, 2)."""
         return self.head(self.pool(feature_map))
 
-    def sample_logits(self, images):
+    def sample_logits(self, images: Tensor) -> Tensor:
         """One set of logits a dropout mask: (B, 3, H, W) -> (S, B, 2); S is 1 in eval mode."""
         return self.head.sample_logits(self.pool(self.forward_features(images)))
 
@@ -108,7 +108,7 @@ class MultiSampleDropoutHead(nn.Module):
     Shape: (B, F) -> (B, n_classes).
     """
 
-    def __init__(self, features, n_classes=2, samples=8, p=0.5):
+    def __init__(self, features: int, n_classes: int = 2, samples: int = 8, p: float = 0.5):
         super().__init__()
         if samples < 1:
             raise ValueError(f"dropout_samples must be at least 1, not {samples}.")
@@ -121,14 +121,14 @@ class MultiSampleDropoutHead(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.sample_logits(x).mean(0)
 
-    def neurons(self, x):
+    def neurons(self, x: Tensor) -> Tensor:
         """Input of the last layer: (B, F) -> (B, 100)."""
         return self.bn1(F.relu(self.lin1(x)))
 
-    def sample_logits(self, x):
+    def sample_logits(self, x: Tensor) -> Tensor:
         """Logits of every mask: (B, F) -> (S, B, n_classes); S is 1 in eval mode."""
         neurons = self.neurons(x)
         samples = self.samples if self.training else 1
@@ -136,7 +136,9 @@ class MultiSampleDropoutHead(nn.Module):
         return self.lin2(masked)
 
 
-def dropout_loss(sample_logits, labels, mode="logits", class_weights=None):
+def dropout_loss(
+    sample_logits: Tensor, labels: Tensor, mode: str = "logits", class_weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy over dropout masks: (S, B, 2), (B,) -> a scalar, the mean over pictures.
 
     "logits": loss of the mean logits (2019 code). "loss": mean of the masks' losses (arXiv

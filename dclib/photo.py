@@ -1,6 +1,7 @@
 """One photo in, one answer out, with what speaks for it and what speaks against trusting it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -8,7 +9,7 @@ from PIL import Image
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import Evidence, find_evidence, fold_head
 from dclib.gradcam import Cams, extract_features, grad_cam
-from dclib.pictures import read_picture
+from dclib.pictures import Boxes, Source, read_picture
 
 DRAWINGS_ONLY = (
     "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
@@ -39,7 +40,7 @@ class Prediction:
     probs: dict[str, float]
     margin: float
     margin_sd: float
-    faces: tuple | None = None
+    faces: Boxes | None = None
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     image: Image.Image | None = field(default=None, repr=False, compare=False)
@@ -48,15 +49,15 @@ class Prediction:
     grad_cam: Cams | None = field(default=None, repr=False, compare=False)
 
     @property
-    def band(self):
+    def band(self) -> tuple[float, float]:
         """Probabilities of "unhappy" (low, high) that hold 95 % of what dropout makes of it."""
         reach = Z95 * self.margin_sd
-        return tuple(sigmoid(self.margin + end) for end in (-reach, reach))
+        return sigmoid(self.margin - reach), sigmoid(self.margin + reach)
 
     @property
-    def words(self):
+    def words(self) -> str:
         """The probability and its uncertainty as a sentence."""
-        name = max(self.probs, key=self.probs.get)
+        name = max(self.probs, key=lambda name: self.probs[name])
         low, high = self.band if name == "unhappy" else [1 - end for end in self.band[::-1]]
         return (
             f"The network gives {name} {percent(self.probs[name])}: {how_sure(self.probs[name])}. "
@@ -64,13 +65,15 @@ class Prediction:
             f"between {percent(low)} and {percent(high)}."
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
         shares = ", ".join(f"{name} {percent(prob)}" for name, prob in self.probs.items())
         lines = [f"{self.label} ({shares})", *self.reasons, self.words]
         return "\n".join([*lines, *(f"Warning: {text}" for text in self.warnings)])
 
 
-def predict_photo(source, checkpoint, faces=None):
+def predict_photo(
+    source: Source, checkpoint: Checkpoint | str | Path, faces: Boxes | None = None
+) -> Prediction:
     """Happy or unhappy, as the network sees it; not a finding about the people in the picture.
 
     Args:
@@ -111,7 +114,7 @@ def predict_photo(source, checkpoint, faces=None):
     )
 
 
-def look(checkpoint, image):
+def look(checkpoint: Checkpoint, image: Image.Image) -> tuple[Evidence, Cams]:
     """`Evidence` and both classes' `Cams` of a Pillow image, from one forward pass."""
     device = next(checkpoint.model.parameters()).device
     images = checkpoint.transform(image)[None].to(device)  # (3, S, S) -> (1, 3, S, S)
@@ -120,7 +123,7 @@ def look(checkpoint, image):
     return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
 
 
-def probabilities(checkpoint, margin):
+def probabilities(checkpoint: Checkpoint, margin: float) -> dict[str, float]:
     """By class name, in the checkpoint's order, from the log-odds of "unhappy"."""
     unhappy = sigmoid(margin)
     values = {"unhappy": unhappy, "happy": 1 - unhappy}
@@ -138,7 +141,7 @@ def not_sure(checkpoint, confidence):
     )
 
 
-def limits(checkpoint, image):
+def limits(checkpoint: Checkpoint, image: Image.Image) -> tuple[str, ...]:
     """What must be said of this network's answers to such a picture."""
     size, said = checkpoint.config["image_size"], []
     if checkpoint.knows_only_drawings:
@@ -153,7 +156,7 @@ def limits(checkpoint, image):
     return tuple(said)
 
 
-def about_faces(faces, detector):
+def about_faces(faces: Boxes, detector: str) -> list[str]:
     """Notes on how faces were found, and on a crowd."""
     said = []
     if len(faces) > 2:
@@ -166,7 +169,7 @@ def about_faces(faces, detector):
     return said
 
 
-def how_sure(confidence):
+def how_sure(confidence: float) -> str:
     """A probability from 0.5 to 1 in words."""
     for least, words in ((0.95, "sure"), (0.8, "fairly sure"), (0.65, "leaning this way")):
         if confidence >= least:
@@ -174,10 +177,10 @@ def how_sure(confidence):
     return "hardly more than the toss of a coin"
 
 
-def percent(share):
+def percent(share: float) -> str:
     """As people read it, and never 100 % or 0 % for what is only close to it."""
     return f"{min(max(share, 0.001), 0.999):.1%}".replace("%", " %")
 
 
-def sigmoid(margin):
+def sigmoid(margin: float) -> float:
     return torch.tensor(margin, dtype=torch.float64).sigmoid().item()

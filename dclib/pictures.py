@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ TURNS = {  # what the orientation of EXIF asks for
     **{6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90},
 }
 
+Source = str | Path | bytes | bytearray | memoryview | np.ndarray | Image.Image
+Boxes = Sequence[Sequence[float]]  # (x0, y0, x1, y1) of each, in pixels
+
 
 class Picture(NamedTuple):
     """An RGB Pillow image, upright, and what had to be done to get it (sentences, often none)."""
@@ -28,7 +32,7 @@ class PictureError(ValueError):
     """A picture that cannot be used; the message is one sentence for the person who chose it."""
 
 
-def read_picture(source):
+def read_picture(source: Source) -> Picture:
     """Read a photo the way a person sees it.
 
     Args:

@@ -8,10 +8,10 @@ Behind ReLU and max pooling x >= 0, so that s only matters for other uses.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def power_mean_transform(x):
+def power_mean_transform(x: Tensor) -> Tensor:
     """Compress large activations: two odd, monotone functions of x side by side.
 
     Computed in float32 (float64 for float64 input), also under autocast, and returned in x's dtype.
@@ -34,5 +34,5 @@ class PowerMeanTransform(nn.Module):
 
     width_multiplier = 2
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return power_mean_transform(x)

@@ -199,7 +199,9 @@ def _build(name, device, opt_level):
     return TorchAmp(device, torch.bfloat16 if native else torch.float16)
 
 
-_worked = set()  # opt levels; a failure is tried again, as Apex may have been installed since
+_worked: set[str] = (
+    set()
+)  # opt levels; a failure is tried again, as Apex may have been installed since
 
 
 def why_no_apex(opt_level="O1"):

@@ -8,14 +8,16 @@ The 2019 code used windows of ceil(a / n) with a padding that PyTorch refuses fo
 so that its trained weights fit: 256, 512 and 768 px with levels 8, 4, 2, 1.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 LEVELS = (8, 4, 2, 1)
 
 
-def spatial_pyramid_pool(feature_map, levels=LEVELS):
+def spatial_pyramid_pool(feature_map: Tensor, levels: Sequence[int] = LEVELS) -> Tensor:
     """Max-pool a map over pyramids of bins.
 
     Args:
@@ -40,15 +42,15 @@ def spatial_pyramid_pool(feature_map, levels=LEVELS):
 class SpatialPyramidPool(nn.Module):
     """`spatial_pyramid_pool` as a layer."""
 
-    def __init__(self, levels=LEVELS):
+    def __init__(self, levels: Sequence[int] = LEVELS):
         super().__init__()
         _check_levels(levels)
         self.levels = tuple(levels)
 
-    def forward(self, feature_map):
+    def forward(self, feature_map: Tensor) -> Tensor:
         return spatial_pyramid_pool(feature_map, self.levels)
 
-    def out_features(self, channels):
+    def out_features(self, channels: int) -> int:
         """Length of the vector that `channels` maps become."""
         return channels * sum(n * n for n in self.levels)
 

@@ -4,6 +4,7 @@ Margins are smoothed in log-odds, within a shot, over frames that could be judge
 """
 
 import numpy as np
+from PIL import Image
 
 CUT = 0.18  # change from frame to frame (0 to 1) from which it can be a cut
 TIMES = 3.0  # and so many times the usual change around it
@@ -11,15 +12,17 @@ SIGMA = 0.75  # seconds, of the Gaussian that smooths
 Z95 = 1.96
 HAPPY, UNHAPPY, NOT_ASSESSABLE = "happy", "unhappy", "not assessable"
 
+Thumbnail = tuple[np.ndarray, np.ndarray]
 
-def thumbnail(image):
+
+def thumbnail(image: Image.Image) -> Thumbnail:
     """What changes are measured on: (16 * 16 * 3,) colours and (48,) histogram, of 0 to 1."""
     pixels = np.asarray(image.resize((16, 16), reducing_gap=2.0), float) / 255
     counts = [np.histogram(pixels[..., c], 16, (0, 1))[0] for c in range(3)]
     return pixels.ravel(), np.concatenate(counts) / pixels.shape[0] / pixels.shape[1]
 
 
-def change(before, after):
+def change(before: Thumbnail, after: Thumbnail) -> float:
     """How much two thumbnails differ, 0 to 1: half by place, half by colours wherever they are."""
     return 0.5 * np.abs(before[0] - after[0]).mean() + np.abs(before[1] - after[1]).sum() / 12
 

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 from dclib import assess, timeline
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
-from dclib.frames import read_frames
+from dclib.frames import VideoSource, read_frames
 from dclib.gradcam import extract_features
 from dclib.photo import DRAWINGS_ONLY, sigmoid
 from dclib.resume import save_json
@@ -58,12 +58,12 @@ class VideoResult:
     notes: tuple[str, ...]
 
     @property
-    def cuts(self):
+    def cuts(self) -> list[float]:
         """Seconds at which a new shot begins."""
         return self.frames["time"][self.frames["shot"].diff() > 0].tolist()
 
     @property
-    def seconds(self):
+    def seconds(self) -> pd.DataFrame:
         """A DataFrame, one row a second: second, margin, low, high, n, of, label, reason."""
         table = self.frames
         columns = (table[name].to_numpy() for name in ("time", "smooth", "low", "high", "reason"))
@@ -75,17 +75,17 @@ class VideoResult:
         return pd.DataFrame(rows)
 
     @property
-    def spans(self):
+    def spans(self) -> list[dict]:
         """Stretches of one label: dicts of start, end, label, reason."""
         table = self.seconds
         return timeline.spans(table["label"], table["reason"])
 
     @property
-    def coverage(self):
+    def coverage(self) -> float:
         """Share of the seconds that got a label."""
         return float((self.seconds["label"] != timeline.NOT_ASSESSABLE).mean())
 
-    def label(self, margin):
+    def label(self, margin: float) -> str:
         """What a margin is called."""
         if not np.isfinite(margin):
             return timeline.NOT_ASSESSABLE
@@ -99,14 +99,21 @@ class VideoResult:
         columns = (self.frames[name].to_numpy() for name in ("time", "smooth", "shot"))
         return timeline.moments(*columns, n=n)
 
-    def __str__(self):
+    def __str__(self) -> str:
         table = self.seconds
         counts = ", ".join(f"{n} {label}" for label, n in table["label"].value_counts().items())
         head = f"{self.name}: {self.duration:.1f} s, {len(self.frames)} frames, {counts} (seconds)"
         return "\n".join([head, *(f"Note: {note}" for note in self.notes)])
 
 
-def score_video(source, checkpoint, rate=4.0, batch_size=16, progress=True, resume=None):
+def score_video(
+    source: VideoSource,
+    checkpoint: Checkpoint | str | Path,
+    rate: float = 4.0,
+    batch_size: int = 16,
+    progress: bool = True,
+    resume: str | Path | None = None,
+) -> VideoResult:
     """How the network reads a film, as a `VideoResult`; not a finding about the people in it.
 
     Args:

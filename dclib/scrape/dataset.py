@@ -19,7 +19,8 @@ from dclib.pictures import PictureError, read_picture
 from dclib.scrape.duplicates import duplicate_groups, fingerprints, is_flat
 from dclib.scrape.split import SHARES, assign, leak_report
 
-COLUMNS = ("file_name", "label", "group", "source", "licence", "author", "title", "url", "page")
+COLUMNS: tuple[str, ...] = ("file_name", "label", "group", "source", "licence", "author")
+COLUMNS += ("title", "url", "page")
 COLUMNS += ("sha256", "width", "height", "bytes", "phash", "dhash", "series")
 MARK = "dataset.json"  # tells a folder that we wrote, and may change, from any other
 

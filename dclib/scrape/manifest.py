@@ -15,7 +15,7 @@ from dclib.scrape.urls import identity
 STATES = ("listed", "described", "later", "refused", "fetched")
 # Where a picture that was not kept was lost, in the order of the funnel.
 STAGES = ("listing", "licence", "fetch", "quality", "duplicates", "split", "kept")
-OFFERED = ("url", "page", "title", "licence", "licence_url")
+OFFERED: tuple[str, ...] = ("url", "page", "title", "licence", "licence_url")
 OFFERED += ("author", "author_url", "series", "objection")
 KEYS = ("sha256", "pixel_sha256", "phash", "dhash", "phash_mirrored", "dhash_mirrored")
 MEASURES = ("width", "height", "bytes", "red", "green", "blue")
