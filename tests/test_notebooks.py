@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -112,6 +113,14 @@ def test_nothing_is_left_of_a_run(notebook):
 
 def test_ends_with_its_limits(notebook):
     assert notebook.cells[-1].source.startswith("## What this does not show")
+
+
+def test_figures_are_small_and_described_where_they_are_shown():
+    for path in (ROOT / "figures").glob("*.png"):
+        assert path.stat().st_size < 300_000, path.name
+    for page in (ROOT / "README.md", ROOT / "benchmarks" / "README.md"):
+        for alt, name in re.findall(r"!\[(.*?)\]\((?:\.\./)?(figures/.*?)\)", page.read_text()):
+            assert len(alt) > 40 and (ROOT / name).exists(), name
 
 
 # ------------------------------------------------------------------ the setup cell
