@@ -21,9 +21,9 @@ from machine import machine, versions
 from torchvision.transforms import v2
 
 from dclib.augment import authors_policy
-from dclib.augment_tensor import TensorPolicy
+from dclib.augment.tensor import TensorPolicy
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 
 RESULTS = Path(__file__).parent / "results" / "augment.json"
 PACKAGES = ["torch", "torchvision", "numpy", "imgaug", "opencv-python-headless", "opencv-python"]
@@ -34,8 +34,8 @@ LABELS = {
     "imgaug": "imgaug, one uint8 picture at a time (the 2019 loader's way)",
     "torchvision_v2": "torchvision.transforms.v2, nearest operations, one picture at a time",
     "kornia": "kornia.augmentation, nearest operations, whole batch, one order for all",
-    "tensor_cpu": "dclib.augment_tensor on the CPU",
-    "tensor_gpu": "dclib.augment_tensor on the GPU",
+    "tensor_cpu": "dclib.augment.tensor on the CPU",
+    "tensor_gpu": "dclib.augment.tensor on the GPU",
 }
 
 

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from dclib.checkpoint import load_checkpoint
-from dclib.faithfulness import hide_in_order, load_features, rank_agreement
-from dclib.localisation import locate
+from dclib.explain.faithfulness import hide_in_order, load_features, rank_agreement
+from dclib.explain.localisation import locate
 
 
 def markdown(table, columns):

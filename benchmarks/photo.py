@@ -23,8 +23,8 @@ from video import make_checkpoint
 
 from dclib import assess
 from dclib.checkpoint import load_checkpoint
+from dclib.pages.photo_page import photo_page
 from dclib.photo import look, predict_photo
-from dclib.photo_page import photo_page
 from dclib.pictures import read_picture
 
 RESULTS = Path(__file__).parent / "results" / "photo.json"

@@ -28,11 +28,11 @@ from dclib.augment import EvalTransform
 from dclib.config import TrainConfig
 from dclib.data import CoupleFolder
 from dclib.demo import render_couples
-from dclib.distributed import Processes, pick_device
-from dclib.history import Stopwatch, peak_memory
 from dclib.precision import make_precision, why_no_apex
 from dclib.train import build_model, fit, load_splits
-from dclib.update import Updater
+from dclib.training.distributed import Processes, pick_device
+from dclib.training.history import Stopwatch, peak_memory
+from dclib.training.update import Updater
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 PACKAGES = ["torch", "torchvision", "numpy", "imgaug", "apex"]

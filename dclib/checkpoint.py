@@ -91,7 +91,8 @@ def save_checkpoint(
         metrics: `dclib.evaluate.Accuracy` by split.
         threshold: probability of the second class from which the verdict is that class.
         temperature: divides the logits before the softmax; fitted on val, or 1.
-        abstain: confidence below which no answer is given (`dclib.calibration`), or None.
+        abstain: confidence below which no answer is given (see dclib.evaluation.calibration), or
+            None.
     """
     folder = Path(folder)
     unfinished, old = (
@@ -124,12 +125,18 @@ def save_checkpoint(
     return folder
 
 
-def load_checkpoint(folder: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+def load_checkpoint(
+    folder: "Checkpoint | str | Path", device: str | torch.device = "cpu"
+) -> Checkpoint:
     """Read a checkpoint folder. Returns a `Checkpoint` with the network in eval mode on `device`.
+
+    One that is loaded already is returned as it is, so that callers take either.
 
     Raises FileNotFoundError if there is none and CheckpointError, with the reason, for one that was
     changed, cut off, written by something else or made with pickle.
     """
+    if isinstance(folder, Checkpoint):
+        return folder
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder.")

@@ -25,12 +25,10 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[evaluate]'`."
     ) from error
 
-from dclib.calibration import choose_threshold, fit_temperature
-from dclib.command import add_settings, run_main
 from dclib.data import CLASSES, fingerprint, make_loader, splits_of
-from dclib.distributed import join_processes
 from dclib.evaluate import predict_logits
-from dclib.folds import divide, load_pool
+from dclib.evaluation.calibration import choose_threshold, fit_temperature
+from dclib.evaluation.shortcuts import guess, measure_pictures
 from dclib.metrics import format_metrics, measure, side_by_side
 from dclib.model import STAGES
 from dclib.precision import make_precision
@@ -43,8 +41,7 @@ from dclib.predictions import (
     make_table,
     save_predictions,
 )
-from dclib.resume import check_same_run, forget_state, save_json
-from dclib.shortcuts import guess, measure_pictures
+from dclib.studies.folds import divide, load_pool
 from dclib.train import (
     build_model,
     describe_run,
@@ -52,6 +49,9 @@ from dclib.train import (
     fit,
     make_transforms,
 )
+from dclib.training.command import add_settings, run_main
+from dclib.training.distributed import join_processes
+from dclib.training.resume import check_same_run, forget_state, save_json
 
 FILE, TABLE = "crossval.json", "predictions.csv"
 
@@ -206,8 +206,8 @@ def baselines(root, table, seed=0):
     more (Laplace), as there may be no rest. A fold with more of a class leaves less of it in the
     rest, so that the AUROC over all folds can be below 0.5 without meaning anything. Metadata only:
     a logistic regression on size, weight, mean colour and source, which divides the pictures into
-    folds of its own (`dclib.shortcuts`; its fold is -1). For predictions of a checkpoint (fold -1)
-    both learn from all other pictures of the folder. Raises ValueError if the folder lacks one of
+    folds of its own (`dclib.evaluation.shortcuts`; its fold is -1). For predictions of a checkpoint
+    (fold -1) both learn from all other pictures of the folder. Raises ValueError if the folder lacks one of
     the table's pictures, or if a class has fewer than five groups.
     """
     one = by_seed(check_predictions(table))[0].assign(temperature=1.0, threshold=0.5)

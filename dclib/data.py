@@ -40,7 +40,7 @@ class CoupleFolder(Dataset):
     def __init__(self, root, split="train", transform=None, classes=CLASSES):
         self.root, self.split, self.transform = Path(root), split, transform
         self.classes = tuple(classes)
-        self.caches = {}  # by size; see dclib.cache
+        self.caches = {}  # by size; see dclib.training.cache
         folder = self.root / split
         found = list_pictures(folder, self.classes)
         self.rows = read_metadata(folder)

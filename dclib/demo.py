@@ -21,9 +21,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dclib.data import splits_of
-from dclib.drawing import draw_scene
-from dclib.film import render_clip
-from dclib.scenes import SHORTCUTS, sample_scene
+from dclib.drawn.drawing import draw_scene
+from dclib.drawn.film import render_clip
+from dclib.drawn.scenes import SHORTCUTS, sample_scene
 
 __all__ = ["render_clip", "render_couples", "sample_scene"]
 

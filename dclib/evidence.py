@@ -14,7 +14,7 @@ gradients (Sundararajan et al., arXiv 1703.01365) of z from an empty feature map
 maximum does not change its place when the map is scaled.
 
 What they do not say: gates and maxima are held as they are in this picture, so that a cell's number
-is not what would happen without it (`dclib.occlusion.leave_one_out` is); a cell is where a
+is not what would happen without it (`dclib.explain.occlusion.leave_one_out` is); a cell is where a
 feature fired, not why: it has seen up to 899 pixels around it.
 """
 

@@ -140,6 +140,6 @@ def eval_mode(model):
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps stretched over the picture, bilinear as published: (B, T, h, w) -> (B, T, H, W).
 
-    `dclib.cells.spread`, which figures use, puts the cells where they look instead.
+    `dclib.explain.cells.spread`, which figures use, puts the cells where they look instead.
     """
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from dclib.data import CLASSES
-from dclib.intervals import (
+from dclib.evaluation.intervals import (
     NOTHING,
     difference_interval,
     draw_times,

@@ -88,8 +88,7 @@ def predict_photo(
     """
     from dclib import assess  # OpenCV and scikit-image: only where a picture is judged
 
-    if not isinstance(checkpoint, Checkpoint):
-        checkpoint = load_checkpoint(checkpoint)
+    checkpoint = load_checkpoint(checkpoint)
     image, notes = read_picture(source)
     if faces is None and not checkpoint.knows_only_drawings:
         faces = assess.find_faces(image)

@@ -190,7 +190,7 @@ def choose_precision(wanted, device, opt_level="O1"):
 
 def _build(name, device, opt_level):
     if name == "apex":
-        from dclib.apex_amp import ApexAmp
+        from dclib.training.apex_amp import ApexAmp
 
         return ApexAmp(opt_level)
     if name == "fp32":
@@ -250,7 +250,7 @@ def main():
     if reason := _what_is_missing():
         sys.exit(f"Apex cannot be used: {reason}.")
     try:
-        from dclib.apex_amp import try_steps
+        from dclib.training.apex_amp import try_steps
 
         try_steps(opt_level)
     except Exception as error:  # whatever an old Apex meets in a new torch

@@ -20,10 +20,10 @@ import torch
 from dclib import __version__
 from dclib.checkpoint import load_checkpoint
 from dclib.data import fingerprint, splits_of
-from dclib.distributed import pick_device
+from dclib.evaluation.model_card import kind_of, too_good, write_card
 from dclib.metrics import compare, format_metrics, judge_difference, measure
-from dclib.model_card import kind_of, too_good, write_card
 from dclib.predictions import describe, predict_folder, save_predictions
+from dclib.training.distributed import pick_device
 
 
 def report(folder, root, split="test", against=None, out=None):

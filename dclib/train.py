@@ -11,25 +11,25 @@ from pathlib import Path
 import torch
 
 from dclib.augment import EvalTransform, TrainTransform
-from dclib.augment_tensor import TensorTransform
-from dclib.cache import build_cache
-from dclib.calibration import abstain_confidence, fit_temperature
+from dclib.augment.tensor import TensorTransform
 from dclib.checkpoint import load_checkpoint, save_checkpoint
-from dclib.command import add_settings, run_main
 from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.demo import render_couples
-from dclib.distributed import (
+from dclib.evaluate import accuracy, predict_logits
+from dclib.evaluation.calibration import abstain_confidence, fit_temperature
+from dclib.model import DeepConnection
+from dclib.precision import PRECISIONS, make_precision
+from dclib.training.cache import build_cache
+from dclib.training.command import add_settings, run_main
+from dclib.training.distributed import (
     as_one,
     explain_lost_process,
     join_processes,
     pick_device,
 )
-from dclib.evaluate import accuracy, predict_logits
-from dclib.history import TensorBoard
-from dclib.loop import Training
-from dclib.model import DeepConnection
-from dclib.precision import PRECISIONS, make_precision
-from dclib.resume import forget_state, has_state
+from dclib.training.history import TensorBoard
+from dclib.training.loop import Training
+from dclib.training.resume import forget_state, has_state
 
 FIGURE = "figures/03_ablation.png"
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
@@ -261,13 +261,13 @@ def run_command(config, data, checkpoint, resume, ablate, tensorboard):
 
 def run_ablation(config, data, folder, repetitions):
     """The comparison as text; the first process draws it."""
-    from dclib.ablation import ablate  # it trains with what stands here
+    from dclib.studies.ablation import ablate  # it trains with what stands here
 
     ablation = ablate(data, config, repetitions, folder)
     if not join_processes(config.device)[0].first:
         return None
     from dclib.plots import save_figure
-    from dclib.plots_training import plot_ablation
+    from dclib.plots.training import plot_ablation
 
     return f"{ablation}\n\nDrawn in {save_figure(plot_ablation(ablation), FIGURE)}."
 

@@ -26,7 +26,7 @@ from dclib.evidence import find_evidence, fold_head
 from dclib.frames import VideoSource, read_frames
 from dclib.gradcam import extract_features
 from dclib.photo import DRAWINGS_ONLY, sigmoid
-from dclib.resume import save_json
+from dclib.training.resume import save_json
 
 COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
 NO_FACES = "Faces were not looked for: what finds them knows photographs only."
@@ -128,8 +128,7 @@ def score_video(
     Raises VideoError, FileNotFoundError, CheckpointError, or ValueError for the state of another
     film, network or rate in `resume`.
     """
-    if not isinstance(checkpoint, Checkpoint):
-        checkpoint = load_checkpoint(checkpoint)
+    checkpoint = load_checkpoint(checkpoint)
     clip = read_frames(source, rate)
     state = State(resume, source, checkpoint, rate, batch_size)
     rows, maps = state.load()

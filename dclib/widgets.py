@@ -3,30 +3,22 @@
 The photo panel: show it a picture, read the answer. The strength panel: a slider for augmentation.
 """
 
-import base64
 import html
 import io
-import mimetypes
 
 import numpy as np
 from PIL import Image
 
-try:
-    import ipywidgets
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "ipywidgets is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[widgets]'`."
-    ) from error
-
 from dclib.augment import TrainTransform
-from dclib.browser import camera_html, start_script, status_html
-from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.checkpoint import load_checkpoint
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
-from dclib.panels import CSS
+from dclib.drawn.drawing import draw_scene
+from dclib.pages.browser import camera_html, start_script, status_html
+from dclib.pages.explain import HidePanel, Look
+from dclib.pages.panels import CSS
+from dclib.pages.photo_page import photo_page, report_json, report_png
+from dclib.pages.uploads import clear_uploads, ipywidgets, link, uploaded_files
 from dclib.photo import predict_photo
-from dclib.photo_page import photo_page, report_json, report_png
 from dclib.pictures import PictureError
 
 EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
@@ -55,8 +47,7 @@ class PhotoPanel(ipywidgets.VBox):
     """A row of ways in, a line that says what happens, and one answer below another."""
 
     def __init__(self, checkpoint, photos=None):
-        loaded = isinstance(checkpoint, Checkpoint)
-        self.checkpoint = checkpoint if loaded else load_checkpoint(checkpoint)
+        self.checkpoint = load_checkpoint(checkpoint)
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=True)
         self.upload.description = "Choose photos"
         self.clear = ipywidgets.Button(description="Clear")
@@ -127,8 +118,6 @@ class PhotoPanel(ipywidgets.VBox):
         self.say("Done.")
 
     def hide_panel(self, prediction):
-        from dclib.widgets_explain import HidePanel, Look  # it needs this module
-
         return HidePanel(Look(self.checkpoint, prediction.image))
 
     def links(self, name, prediction):
@@ -140,30 +129,6 @@ class PhotoPanel(ipywidgets.VBox):
         return ipywidgets.HTML(
             "<p>Save: " + " · ".join(link(file, data) for file, data in files.items()) + "</p>"
         )
-
-
-def link(name, data):
-    """A link that saves bytes under a name: they are in the page itself."""
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    address = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    name = html.escape(name)
-    return f'<a class="dc-save" download="{name}" href="{address}">{name}</a>'
-
-
-def uploaded_files(upload):
-    """[(name, bytes), ...] of a FileUpload, whatever the version of ipywidgets."""
-    if isinstance(upload.value, dict):  # ipywidgets 7
-        return [(name, bytes(file["content"])) for name, file in upload.value.items()]
-    return [(file["name"], bytes(file["content"])) for file in upload.value]
-
-
-def clear_uploads(upload):
-    """Forget the files, so that the same one can be chosen again."""
-    if isinstance(upload.value, dict):
-        upload.value.clear()
-        upload._counter = 0
-    else:
-        upload.value = ()
 
 
 def strength_panel(image, n=6, size=150):

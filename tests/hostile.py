@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 from dclib.scrape.gallery import Gallery
 from dclib.scrape.sources import Candidate, Listing
 

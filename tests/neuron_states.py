@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dclib.neurons import States
+from dclib.explain.neurons import States
 
 
 def make_states(activations, labels, pull, groups=None, **changes):

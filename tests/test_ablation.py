@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dclib import ablation as module
-from dclib.ablation import FILE, Ablation, ablate, arms_of, estimate, train_arm
 from dclib.config import TrainConfig
 from dclib.data import DRAWN
 from dclib.demo import render_couples
-from dclib.plots_training import plot_ablation
+from dclib.evaluation.intervals import estimate
+from dclib.plots.training import plot_ablation
+from dclib.studies import ablation as module
+from dclib.studies.ablation import FILE, Ablation, ablate, arms_of, train_arm
 
 ARMS = ("resnet34", "spp", "spp+pmt", "spp+pmt, logits-averaged")
 CONFIG = TrainConfig.demo(
@@ -273,7 +274,7 @@ def test_without_test_val_is_held_out_and_pictures_without_a_group_stand_alone(
 
 SCRIPT = f"""
 import sys
-from dclib.ablation import ablate
+from dclib.studies.ablation import ablate
 from dclib.config import TrainConfig
 ablate(sys.argv[1], {CONFIG}, 1, sys.argv[2], progress=False)
 """

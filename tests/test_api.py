@@ -5,7 +5,7 @@ After a change that is meant: python tests/test_api.py
 
 import ast
 import dataclasses
-import importlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -17,29 +17,32 @@ SNAPSHOT = Path(__file__).with_name("api.txt")
 
 
 def sources():
-    """The code of all notebooks and of README."""
+    """The code of each notebook, and of each example of README."""
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "code":
-                yield cell.source
+        cells = nbformat.read(path, as_version=4).cells
+        yield "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     yield from re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def used():
     """(module, name) of everything of dclib that they import or reach through a module."""
-    modules, names = {}, set()
-    trees = [ast.parse(source) for source in sources()]
-    for node in [node for tree in trees for node in ast.walk(tree)]:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dclib"):
-            for alias in node.names:
-                if node.module == "dclib":
-                    modules[alias.name] = f"dclib.{alias.name}"
-                else:
-                    names.add((node.module, alias.name))
-    for node in [node for tree in trees for node in ast.walk(tree)]:
-        if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in modules:
-            names.add((modules[node.value.id], node.attr))
-    return sorted(names)
+    found = set()
+    for source in sources():
+        tree, modules = list(ast.walk(ast.parse(source))), {}
+        for node in tree:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dclib":
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    if importlib.util.find_spec(node.module).submodule_search_locations and (
+                        importlib.util.find_spec(inner)
+                    ):
+                        modules[alias.asname or alias.name] = inner
+                    else:
+                        found.add((node.module, alias.name))
+        for node in tree:
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in modules:
+                found.add((modules[node.value.id], node.attr))
+    return sorted(found)
 
 
 def describe(module, name):

@@ -8,7 +8,7 @@ from skimage import data
 from dclib import assess
 from dclib.assess import HAAR, LBP, blur, detector, find_faces, overlap, why_not
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 
 FACE = (172, 62, 277, 167)  # of the astronaut
 

@@ -10,12 +10,12 @@ from PIL import Image
 from scipy.stats import norm
 from torch import nn
 
-from dclib import audit as module
-from dclib.audit import CHANCE, LEAST, NAMES, Check, _lost, audit, check_sources
 from dclib.checkpoint import Checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, CoupleFolder, fingerprint
 from dclib.demo import render_couples
+from dclib.studies import audit as module
+from dclib.studies.audit import CHANCE, LEAST, NAMES, Check, _lost, audit, check_sources
 from dclib.train import train_checkpoint
 
 SIZE = 64

@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from dclib.augment import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, TrainTransform, authors_policy
-from dclib.augment_tensor import TensorTransform
+from dclib.augment.tensor import TensorTransform
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_spawned_workers_draw_the_same(couples, tmp_path):
 def test_numpy_is_left_alone():
     code = (
         "import numpy as np; before = set(vars(np)); "
-        "from dclib.imgaug_numpy2 import iaa; "
+        "from dclib.augment.imgaug_numpy2 import iaa; "
         "names = {'sctypes', 'complex'} & (set(vars(np)) - before); assert not names, names; "
         "iaa.OneOf([iaa.Clouds(), iaa.SomeOf(1, [iaa.Rain(), iaa.Fog()])])"
         "(image=np.zeros((32, 32, 3), np.uint8))"

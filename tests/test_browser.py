@@ -19,13 +19,13 @@ from browser import (
 from PIL import Image
 
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_your_couple_photo.ipynb"
 
 SLIDER = """\
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 from dclib.widgets import strength_panel
 
 strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
@@ -33,8 +33,8 @@ strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
 
 PANELS = """\
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
-from dclib.widgets_explain import hide_panel, neuron_panel
+from dclib.drawn.drawing import draw_scene
+from dclib.pages.explain import hide_panel, neuron_panel
 ---
 hide_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
 ---

@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, features
 
-from dclib import cache as cache_module
 from dclib import pictures
 from dclib.augment import EvalTransform, TrainTransform
-from dclib.augment_tensor import TensorTransform
-from dclib.cache import ABANDONED, RESERVE, build_cache
+from dclib.augment.tensor import TensorTransform
 from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
+from dclib.training import cache as cache_module
+from dclib.training.cache import ABANDONED, RESERVE, build_cache
 
 SIZES = (32, 48)
 TRANSFORMS = [EvalTransform, TrainTransform, TensorTransform]

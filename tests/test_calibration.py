@@ -11,7 +11,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import balanced_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
-from dclib.calibration import (
+from dclib.data import CLASSES
+from dclib.evaluation.calibration import (
     abstain_confidence,
     choose_threshold,
     confidences,
@@ -22,7 +23,6 @@ from dclib.calibration import (
     risk_at,
     risk_coverage,
 )
-from dclib.data import CLASSES
 from dclib.metrics import measure
 
 
@@ -65,7 +65,7 @@ def log_loss(logits, labels, temperature):
 
 
 def test_training_needs_no_pandas_to_choose():
-    code = "import sys, dclib.calibration; print(*sys.modules)"
+    code = "import sys, dclib.evaluation.calibration; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "sklearn", "matplotlib"} & set(run.stdout.split())
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dclib.cells import STRIDE, cell_centres, cell_edges, spread
+from dclib.explain.cells import STRIDE, cell_centres, cell_edges, spread
 from dclib.model import DeepConnection
 
 

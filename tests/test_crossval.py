@@ -24,9 +24,9 @@ from dclib.config import TrainConfig
 from dclib.crossval import FILE, TABLE, baselines, draw_seed, main, out_of_fold, train_fold
 from dclib.data import CoupleFolder, splits_of
 from dclib.demo import render_couples
-from dclib.folds import INNER, divide, load_pool
+from dclib.evaluation.shortcuts import measure_pictures, probe
 from dclib.predictions import LOGITS, check_predictions, predict_folder, read_predictions
-from dclib.shortcuts import measure_pictures, probe
+from dclib.studies.folds import INNER, divide, load_pool
 from dclib.train import make_transforms
 
 CONFIG = TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0, device="cpu")

@@ -14,12 +14,13 @@ from scipy.stats import chi2_contingency
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from dclib import demo, drawing
-from dclib.canvas import Canvas
+from dclib import demo
 from dclib.data import DRAWN, fingerprint
 from dclib.demo import render_couples, sample_scene
-from dclib.drawing import draw_scene
-from dclib.scenes import CUES, WARM_PRINTS
+from dclib.drawn import drawing
+from dclib.drawn.canvas import Canvas
+from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import CUES, WARM_PRINTS
 
 
 @pytest.fixture(scope="module")

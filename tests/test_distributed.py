@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from conftest import FORKSERVER
 from torch import nn
 
-from dclib import distributed
-from dclib.distributed import (
+from dclib.model import DeepConnection
+from dclib.training import distributed
+from dclib.training.distributed import (
     Processes,
     as_one,
     distribute,
@@ -24,7 +25,6 @@ from dclib.distributed import (
     join_processes,
     leave_processes,
 )
-from dclib.model import DeepConnection
 
 BATCHES = (6, 5, 7, 4)  # rows of the steps; 5 and 7 cannot be shared evenly
 ALONE = Processes(), torch.device("cpu")

@@ -6,12 +6,12 @@ import torch
 from scipy.special import expit
 from scipy.stats import spearmanr
 
-from dclib import faithfulness as module
 from dclib.checkpoint import load_checkpoint
 from dclib.config import TrainConfig
 from dclib.demo import render_couples
 from dclib.evidence import find_evidence
-from dclib.faithfulness import (
+from dclib.explain import faithfulness as module
+from dclib.explain.faithfulness import (
     MARK,
     PARTS,
     cascade,

@@ -9,8 +9,8 @@ from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder, make_loader
 from dclib.demo import render_couples
 from dclib.evaluate import predict_logits
-from dclib.features import probe_out_of_fold, read_neurons
-from dclib.label_noise import find_suspects
+from dclib.evaluation.features import probe_out_of_fold, read_neurons
+from dclib.evaluation.label_noise import find_suspects
 from dclib.predictions import LOGITS, check_predictions
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dclib.demo import render_clip
-from dclib.film import PLAN
+from dclib.drawn.film import PLAN
 from dclib.frames import read_frames
 
 SHORT = (

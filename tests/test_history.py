@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from dclib.history import History, Stopwatch, TensorBoard, peak_memory
+from dclib.training.history import History, Stopwatch, TensorBoard, peak_memory
 
 ROW = {
     "epoch": 0,

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from dclib import interventions
 from dclib.augment import EvalTransform
 from dclib.data import CoupleFolder
 from dclib.demo import render_couples
-from dclib.interventions import (
+from dclib.evaluation import interventions
+from dclib.evaluation.interventions import (
     COARSE,
     GROW,
     Changed,
@@ -25,7 +25,7 @@ from dclib.interventions import (
     thumbnails,
     with_boxes,
 )
-from dclib.shortcuts import fit_folds
+from dclib.evaluation.shortcuts import fit_folds
 
 
 @pytest.fixture(scope="module")

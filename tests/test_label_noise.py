@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dclib.data import CLASSES
-from dclib.label_noise import (
+from dclib.evaluation.label_noise import (
     confident_class,
     estimate_noise,
     find_suspects,

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from test_widgets import upload
 
-from dclib import live
 from dclib.checkpoint import load_checkpoint
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
-from dclib.live import LiveTimeline, is_cut, live_panel
-from dclib.live_page import numbers_sentence, timeline_svg
+from dclib.drawn.drawing import draw_scene
+from dclib.pages import live
+from dclib.pages.live import LiveTimeline, is_cut, live_panel
+from dclib.pages.live_page import numbers_sentence, timeline_svg
 from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Z95
 
 

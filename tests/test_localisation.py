@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from dclib import localisation as module
 from dclib.checkpoint import load_checkpoint
 from dclib.evaluate import wilson_interval
 from dclib.evidence import find_evidence
-from dclib.gradcam import grad_cam
-from dclib.localisation import (
+from dclib.explain import localisation as module
+from dclib.explain.localisation import (
     draw_maps,
     draw_priors,
     find_cases,
@@ -26,7 +25,8 @@ from dclib.localisation import (
     summarise,
     versus,
 )
-from dclib.pointing import AGAINST, MEASURES
+from dclib.explain.pointing import AGAINST, MEASURES
+from dclib.gradcam import grad_cam
 
 
 @pytest.fixture(scope="module")

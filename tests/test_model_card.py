@@ -10,11 +10,11 @@ from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dclib import model_card
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import CLASSES, DRAWN
+from dclib.evaluation import model_card
+from dclib.evaluation.model_card import write_card
 from dclib.metrics import METRICS, compare, measure
-from dclib.model_card import write_card
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 9, "val": 4}, "sha256": "5" * 64}
 DRAWINGS = PHOTOS | {"kind": DRAWN, "name": "demo"}

@@ -8,14 +8,12 @@ from neuron_states import make_states
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from dclib.cells import cell_edges
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
 from dclib.evaluate import wilson_interval
 from dclib.evidence import find_evidence, fold_head
-from dclib.gradcam import extract_features
-from dclib.model import DeepConnection
-from dclib.neurons import (
+from dclib.explain.cells import cell_edges
+from dclib.explain.neurons import (
     Crop,
     _crop_box,
     activation_states,
@@ -24,6 +22,8 @@ from dclib.neurons import (
     neuron_table,
     top_crops,
 )
+from dclib.gradcam import extract_features
+from dclib.model import DeepConnection
 from dclib.photo import predict_photo
 from dclib.predictions import predict_folder
 

@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from dclib.evidence import find_evidence
-from dclib.occlusion import cover_pixels, hide_cells, leave_one_out
+from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
 
 
 @pytest.fixture(scope="module")

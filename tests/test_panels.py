@@ -11,7 +11,7 @@ from conftest import lively_network
 from PIL import Image
 
 from dclib.evidence import find_evidence
-from dclib.panels import (
+from dclib.pages.panels import (
     SIDE,
     cell_page,
     describe_pull,
@@ -19,7 +19,7 @@ from dclib.panels import (
     through_neurons,
     tint,
 )
-from dclib.plots_explain import overlay
+from dclib.plots.explain import overlay
 
 SIZE = 128  # of the input, as if it were 96 x 128
 

@@ -1,8 +1,8 @@
 import matplotlib.pyplot as plt
 import pytest
 
+from dclib.evaluation.shortcuts import Probe
 from dclib.plots import HAPPY, UNHAPPY, plot_funnel, plot_probe, save_figure
-from dclib.shortcuts import Probe
 
 COLUMNS = {"width": 0.5, "brightness": 0.2, "source commons": 0.6}
 

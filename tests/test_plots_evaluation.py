@@ -7,11 +7,17 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from dclib.calibration import LEAST, predictive_values, reliability, risk_area, risk_coverage
 from dclib.data import CLASSES, DRAWN
+from dclib.evaluation.calibration import (
+    LEAST,
+    predictive_values,
+    reliability,
+    risk_area,
+    risk_coverage,
+)
 from dclib.metrics import measure
 from dclib.plots import HAPPY, UNHAPPY, save_figure
-from dclib.plots_evaluation import (
+from dclib.plots.evaluation import (
     GRID,
     LINES,
     plot_confusion,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from dclib.evidence import find_evidence
 from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots_explain import OPACITY, overlay, plot_parts, show_maps
+from dclib.plots.explain import OPACITY, overlay, plot_parts, show_maps
 
 PICTURE = np.full((60, 90, 3), (200, 100, 60), np.uint8)
 SIZE = 80  # of the input: 3 x 3 cells, the first of each row half as wide as the others

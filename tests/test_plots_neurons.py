@@ -13,10 +13,10 @@ from PIL import Image
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
 from dclib.evidence import find_evidence, fold_head
-from dclib.neurons import activation_states, neuron_table
-from dclib.own_right import own_right
+from dclib.explain.neurons import activation_states, neuron_table
+from dclib.explain.own_right import own_right
 from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots_neurons import (
+from dclib.plots.neurons import (
     plot_cards,
     plot_own_right,
     plot_region_maps,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dclib.plots import HAPPY, UNHAPPY, save_figure
-from dclib.plots_slices import overall, plot_slices, plot_sweeps
+from dclib.plots.slices import overall, plot_slices, plot_sweeps
 
 NAN = math.nan
 SLICES = pd.DataFrame(

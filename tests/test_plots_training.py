@@ -1,8 +1,8 @@
 import matplotlib
 import pytest
 
-from dclib.history import History
-from dclib.plots_training import LivePlot, plot_pace, plot_progress
+from dclib.plots.training import LivePlot, plot_pace, plot_progress
+from dclib.training.history import History
 
 matplotlib.use("Agg")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from dclib.pointing import (
+from dclib.explain.pointing import (
     AGAINST,
     FINE,
     MEASURES,

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import dclib.precision
-from dclib import apex_amp
-from dclib.apex_amp import ApexAmp, try_steps
 from dclib.precision import FullPrecision, TorchAmp, choose_precision, make_precision, why_no_apex
+from dclib.training import apex_amp
+from dclib.training.apex_amp import ApexAmp, try_steps
 
 KINDS = ("fp32", "float16", "bfloat16", "O0", "O1", "O2", "O3")
 SCALED = ("float16", "O1", "O2")  # with a dynamic loss scale

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from dclib.config import TrainConfig
 from dclib.model import DeepConnection, dropout_loss
-from dclib.recipe import class_weights, cosine, is_frozen, make_optimizer, set_learning_rate
+from dclib.training.recipe import (
+    class_weights,
+    cosine,
+    is_frozen,
+    make_optimizer,
+    set_learning_rate,
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dclib.config import TrainConfig
-from dclib.resume import (
+from dclib.train import build_model, fit, load_splits
+from dclib.training.resume import (
     PREVIOUS,
     STATE,
     check_same_run,
@@ -22,7 +23,6 @@ from dclib.resume import (
     save_state,
     set_random_state,
 )
-from dclib.train import build_model, fit, load_splits
 
 KILLS = int(os.environ.get("DCLIB_KILLS", "4"))  # more, for an afternoon
 

@@ -10,14 +10,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dclib.ablation import estimate
 from dclib.augment import EvalTransform
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CLASSES, CoupleFolder
+from dclib.evaluation.intervals import estimate
+from dclib.evaluation.robustness import (
+    choose_pictures,
+    predict_sweeps,
+    read_boxes,
+    summarise,
+    sweep,
+    versus,
+)
+from dclib.evaluation.sweeps import SWEEPS
 from dclib.metrics import measure
 from dclib.predictions import LOGITS, answers, check_predictions, predict_folder
-from dclib.robustness import choose_pictures, predict_sweeps, read_boxes, summarise, sweep, versus
-from dclib.sweeps import SWEEPS
 
 SMALL = {"size": (48, 96)}
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from dclib import pictures
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 from dclib.scrape.duplicates import distances, fingerprints
 from dclib.scrape.quality import Unsuitable, examine, sniff
 

@@ -12,10 +12,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dclib import shortcuts
 from dclib.data import CLASSES
 from dclib.demo import render_couples
-from dclib.shortcuts import measure_pictures, probe
+from dclib.evaluation import shortcuts
+from dclib.evaluation.shortcuts import measure_pictures, probe
 
 
 def random_rows(n=100, seed=0):

@@ -9,8 +9,8 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from dclib.data import CLASSES
+from dclib.evaluation.slices import format_slices, holm, measure_gap, read_tags, slice_table
 from dclib.metrics import measure
-from dclib.slices import format_slices, holm, measure_gap, read_tags, slice_table
 
 
 def make_table(right, groups=None, seed=-1):

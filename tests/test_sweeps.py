@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from dclib.augment import EvalTransform
-from dclib.sweeps import SWEEPS, change_picture, choose_levels, input_size, prepare
+from dclib.evaluation.sweeps import SWEEPS, change_picture, choose_levels, input_size, prepare
 
 BOXES = [(10, 20, 50, 60), (70, 10, 90, 50)]
 

@@ -11,14 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dclib.calibration import abstain_confidence, fit_temperature
 from dclib.checkpoint import load_checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CoupleFolder, make_loader
 from dclib.evaluate import predict_logits, score
+from dclib.evaluation.calibration import abstain_confidence, fit_temperature
 from dclib.model import DeepConnection
 from dclib.precision import FullPrecision
-from dclib.resume import load_state
 from dclib.train import (
     build_model,
     check_agreement,
@@ -30,6 +29,7 @@ from dclib.train import (
     main,
     train_checkpoint,
 )
+from dclib.training.resume import load_state
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_early_stopping_restores_the_best(monkeypatch, splits, val, epochs_run, 
         image_size=32, batch_size=24, epochs=5, patience=3, workers=0, augment=0
     )
     scores, seen = iter(val), []
-    monkeypatch.setattr("dclib.loop.score", lambda *_: next(scores))
+    monkeypatch.setattr("dclib.training.loop.score", lambda *_: next(scores))
     model = build_model(config)
 
     def keep(history):
@@ -419,7 +419,7 @@ def test_settings_that_mean_nothing(couples, tmp_path, monkeypatch, options, sai
 
 def test_a_comparison_is_drawn(couples, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dclib.ablation.train_arm", lambda *_: [1, 0, 1, 1, 0, 1])
+    monkeypatch.setattr("dclib.studies.ablation.train_arm", lambda *_: [1, 0, 1, 1, 0, 1])
     monkeypatch.setattr(sys, "argv", ["train", str(couples), "out", *SMALL, "--ablate", "2"])
     main()
     assert (tmp_path / "figures" / "03_ablation.png").stat().st_size > 5000

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dclib.data import make_loader
-from dclib.distributed import Processes
 from dclib.precision import FullPrecision
 from dclib.train import build_model, fit, load_splits
-from dclib.update import Updater, part_of
+from dclib.training.distributed import Processes
+from dclib.training.update import Updater, part_of
 
 
 @pytest.fixture

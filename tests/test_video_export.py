@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from dclib.evaluation.films import evaluate_videos, score_timeline
 from dclib.frames import read_frames, write_mp4
-from dclib.plots_video import map_at, map_scale, plot_film_maps, plot_moments, plot_timeline, strip
+from dclib.pages.films import save_csv, save_mp4, save_vtt, stamp
+from dclib.plots.video import map_at, map_scale, plot_film_maps, plot_moments, plot_timeline, strip
 from dclib.video import VideoResult
-from dclib.video_evaluation import evaluate_videos, score_timeline
-from dclib.video_export import save_csv, save_mp4, save_vtt, stamp
 
 TRUTH = {
     "moods": [

@@ -12,10 +12,10 @@ from dclib import widgets
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
+from dclib.pages.explain import HidePanel
 from dclib.photo import DRAWINGS_ONLY
 from dclib.widgets import clear_uploads, ipywidgets, photo_panel, strength_panel, uploaded_files
-from dclib.widgets_explain import HidePanel
 
 
 def upload(panel, *files):

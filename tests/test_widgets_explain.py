@@ -10,16 +10,16 @@ import torch
 from conftest import lively_network, make_checkpoint
 from PIL import Image
 
-from dclib import widgets_explain
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 from dclib.evidence import find_evidence, fold_head
+from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
 from dclib.gradcam import extract_features
-from dclib.occlusion import cover_pixels, hide_cells, leave_one_out
-from dclib.panels import SIDE
+from dclib.pages import explain as widgets_explain
+from dclib.pages.explain import FEATURES, PIXELS, hide_panel, neuron_panel
+from dclib.pages.panels import SIDE
 from dclib.photo import DRAWINGS_ONLY
-from dclib.widgets_explain import FEATURES, PIXELS, hide_panel, neuron_panel
 
 TEMPERATURE = 1.7
 

@@ -8,10 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from dclib.evaluation.shortcuts import measure_pictures, probe
 from dclib.scrape.collect import collect
 from dclib.scrape.live import open_sources
 from dclib.scrape.settle import describe, forget, make_dataset
-from dclib.shortcuts import measure_pictures, probe
 
 
 def main():

@@ -20,7 +20,7 @@ from PIL import ImageOps
 
 from dclib.data import CLASSES
 from dclib.demo import sample_scene
-from dclib.drawing import draw_scene
+from dclib.drawn.drawing import draw_scene
 
 PER_PAGE = 20
 SIDE, THUMB_SIDE = 448, 160  # pixels

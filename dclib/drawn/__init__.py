@@ -1,0 +1,1 @@
+"""How the demo couples are drawn: places, people, scenes by lot, films."""

@@ -1,0 +1,207 @@
+"""What may be chosen after training, and whether probabilities can be taken at their word.
+
+`fit_temperature`, `choose_threshold` and `abstain_confidence` choose on pictures (inner or
+validation ones) that nothing is then measured on; `risk_coverage`, `reliability` and
+`predictive_values` measure. Intervals are 95 % and Wilson's, n divided by the design effect of
+groups (see dclib.metrics).
+"""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from dclib.data import CLASSES
+from dclib.evaluate import wilson_interval
+from dclib.evaluation.intervals import group_interval
+
+TEMPERATURES = (0.05, 20.0)
+LEAST = 30  # pictures that must be answered before a share of mistakes is believed
+
+
+def fit_temperature(logits, labels):
+    """The temperature (float) with which softmax(logits / temperature) can be taken at its word.
+
+    Logits (N, 2), labels (N,) 0 or 1 in the order of their columns. It has the least sum of
+    log-losses (Guo et al. 2017, arXiv 1706.04599) and of log(temperature)**2 / 2, which is what a
+    standard normal prior on its logarithm adds: next to nothing for hundreds of pictures, while
+    without it a few that are all right would be taken for proof that the network never errs.
+    Between 0.05 and 20, and never with a higher log-loss here than 1. Raises ValueError for one
+    class or no picture.
+    """
+    logits, labels = _both_classes(logits, labels)
+    margins = np.where(labels, 1, -1) * (logits[:, 1] - logits[:, 0])  # (N,), of the right class
+
+    def cost(log_temperature):
+        losses = np.logaddexp(0, -margins / np.exp(log_temperature))
+        return losses.sum() + log_temperature**2 / 2
+
+    bounds = np.log(TEMPERATURES)
+    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-8}).x
+    return float(np.exp(min((0.0, *bounds, found), key=cost)))
+
+
+def choose_threshold(probs, labels):
+    """The threshold (float) with the largest balanced accuracy of the answers probs >= threshold.
+
+    Probabilities (N,) of the second class, labels (N,) 0 or 1. Thresholds lie half way between
+    neighbouring probabilities (0 and 1 are neighbours too); of equally good ones the nearest to
+    0.5 is chosen. Raises ValueError for one class or no picture.
+    """
+    probs, labels = _both_classes(probs, labels)
+    edges = np.unique([0.0, 1.0, *probs])
+    thresholds = (edges[:-1] + edges[1:]) / 2
+    positive, negative = np.sort(probs[labels]), np.sort(probs[~labels])
+    found = len(positive) - np.searchsorted(positive, thresholds)
+    spared = np.searchsorted(negative, thresholds)
+    score = found * len(negative) + spared * len(positive)  # whole numbers: ties are ties
+    best = thresholds[score == score.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+def abstain_confidence(probs, labels, risk=0.05, threshold=0.5):
+    """The smallest confidence from which on at most a share `risk` of the answers is wrong.
+
+    Probabilities (N,) of the second class, labels (N,) 0 or 1; confidence is max(p, 1 - p). None
+    if no confidence has that, which `risk=0.05` cannot with fewer than 52 pictures.
+
+    Not the share of these pictures is held below `risk` but the upper end of its one-sided 95 %
+    Wilson interval. The confidence is the luckiest of many: by the share alone, simulated networks
+    of 84 to 93 % accuracy broke the promise on new pictures in 45 to 81 % of draws (N = 60 to
+    1,000), by the upper end in at most 5 %. Pictures count as independent.
+    """
+    if not 0 < risk < 1:
+        raise ValueError(f"risk is a share between 0 and 1, such as 0.05, not {risk}.")
+    probs, labels = np.asarray(probs, float), np.asarray(labels).astype(bool)
+    sure = confidences(probs)
+    wrong, n, allowed = (probs >= threshold) != labels, _answered(sure), []
+    order = np.argsort(-sure, kind="stable")
+    errors = np.cumsum(wrong[order])
+    for k in np.unique(n):
+        if k >= LEAST and wilson_interval(errors[k - 1], k, 0.9)[1] <= risk:
+            allowed.append(float(sure[order[k - 1]]))
+    return min(allowed, default=None)
+
+
+def confidences(probs):
+    """Probability of the more probable class: (N,) in [0.5, 1].
+
+    Rounded, so that probabilities p and 1 - p are equally sure whatever the last bit says.
+    """
+    return np.maximum(probs, 1 - probs).round(12)
+
+
+def risk_coverage(table):
+    """Share of wrong answers among the surest: a DataFrame, one row a step of coverage.
+
+    Columns confidence (of the least sure answer), coverage, n (answered), risk, low, high. Answers
+    that are equally sure come together. Of several seeds, their means where each answers at least
+    1, 2, ... N pictures. Right and wrong by the table's threshold; El-Yaniv and Wiener 2010.
+    """
+    import pandas as pd
+
+    from dclib.metrics import score_seeds
+
+    sets = score_seeds(table)
+    sures = np.array([confidences(s.probs) for s in sets])  # (seeds, N)
+    steps = np.array([np.sort(sure)[::-1] for sure in sures])  # the surest first
+    rows = [_selective(sets, sures, step[:, None]) for step in np.unique(steps, axis=1).T[::-1]]
+    return pd.DataFrame(rows)
+
+
+def risk_at(table, confidence):
+    """The row of `risk_coverage` for answers at least so sure: a dict; risk NaN if none is."""
+    from dclib.metrics import score_seeds
+
+    sets = score_seeds(table)
+    return _selective(sets, np.array([confidences(s.probs) for s in sets]), confidence)
+
+
+def _selective(sets, sures, least):
+    """Risk where confidences (seeds, N) reach `least`."""
+    answered = sures >= least
+    wrong = np.array([~s.right for s in sets])
+    risk, n, low, high = group_interval(wrong, answered, sets[0].groups)
+    row = {"confidence": float(np.mean(least)), "coverage": float(answered.mean()), "n": n}
+    return row | {"risk": risk, "low": low, "high": high}
+
+
+def risk_area(table):
+    """Area under the risk-coverage curve (float), mean over seeds: 0 is best.
+
+    Mean risk where the surest 1, 2, ... N pictures are answered; Geifman et al., arXiv 1805.08206.
+    """
+    from dclib.metrics import score_seeds
+
+    areas = []
+    for scored in score_seeds(table):
+        sure = confidences(scored.probs)
+        n, order = _answered(sure), np.argsort(-sure, kind="stable")
+        areas.append((np.cumsum(~scored.right[order])[n - 1] / n).mean())
+    return float(np.mean(areas))
+
+
+def _answered(sure):
+    """How many are answered with the 1, 2, ... N surest, where equally sure ones come together."""
+    return np.searchsorted(np.sort(-sure), np.sort(-sure), side="right")
+
+
+def reliability(table, bins=10, calibrated=True):
+    """Mean probability of "unhappy" and share of unhappy pictures in bins of equally many.
+
+    A DataFrame with bin, prob, share, n, low, high; the bins are those of the ECE in
+    dclib.metrics. Equal probabilities stay together, so there can be fewer. Means over seeds.
+    """
+    import pandas as pd
+
+    from dclib.metrics import score_seeds
+
+    sets = score_seeds(table, calibrated)
+    labels, probs = (np.array([getattr(s, name) for s in sets]) for name in ("labels", "probs"))
+    cuts = np.arange(1, bins) * probs.shape[1] // bins
+    edges = [np.unique(np.sort(p)[cuts]) for p in probs]  # the least of each bin
+    places = np.array([np.searchsorted(e, p, side="right") for e, p in zip(edges, probs)])
+    rows = []
+    for place in np.unique(places):
+        of = np.array([p == place for p in places if (p == place).any()])  # (seeds, N)
+        has = (places == place).any(1)
+        share, n, low, high = group_interval(labels[has], of, sets[0].groups)
+        prob = float(np.mean([p[o].mean() for p, o in zip(probs[has], of)]))
+        row = {"bin": int(place), "prob": prob, "share": share, "n": n}
+        rows.append(row | {"low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def predictive_values(measured, prevalence):
+    """How often each answer would be right where a share `prevalence` of pictures is unhappy.
+
+    `measured` as `dclib.metrics.measure` gives it; prevalence a number or array in [0, 1]. By
+    Bayes' rule from the recall of both classes, as a set of half and half is nobody's prior. A
+    DataFrame with prevalence, ppv (of the answer "unhappy") and npv (of "happy"), each with _low
+    and _high: both recalls at the low or high ends of their intervals, which is a bit too wide.
+    """
+    import pandas as pd
+
+    prevalence = np.atleast_1d(np.asarray(prevalence, float))
+    if not ((prevalence >= 0) & (prevalence <= 1)).all():
+        raise ValueError("A prevalence is a share between 0 and 1, such as 0.1.")
+    result = {"prevalence": prevalence}
+    for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
+        happy, unhappy = (measured.loc[f"recall {label}", name] for label in CLASSES)
+        found, alarms = unhappy * prevalence, (1 - happy) * (1 - prevalence)
+        spared, missed = happy * (1 - prevalence), (1 - unhappy) * prevalence
+        with np.errstate(invalid="ignore"):  # 0 / 0: no such answer
+            result[f"ppv{end}"] = found / (found + alarms)
+            result[f"npv{end}"] = spared / (spared + missed)
+    return pd.DataFrame(result)
+
+
+def _both_classes(values, labels):
+    """Arrays of numbers and of bool, or ValueError."""
+    values, labels = np.asarray(values, float), np.asarray(labels)
+    if len(values) != len(labels) or not np.isfinite(values).all():
+        raise ValueError("A choice needs one finite answer for each label; did training diverge?")
+    if set(labels.tolist()) != {0, 1}:
+        raise ValueError(
+            f"A choice needs pictures of both classes, labelled 0 and 1; of {len(labels)} pictures "
+            f"the labels are {sorted(set(labels.tolist())) or 'none'}."
+        )
+    return values, labels.astype(bool)

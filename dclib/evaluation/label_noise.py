@@ -1,0 +1,170 @@
+"""Which labels may be wrong? Confident learning (Northcutt et al., arXiv 1911.00068).
+
+A picture is a suspect if its probability of the other class is at least the mean probability that
+pictures with that label get, and larger than that of its own. The probabilities must come from
+networks that did not see the picture's label. A suspect is a question to a person: nothing is
+changed or deleted here, and many suspects are hard pictures with the right label.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dclib.data import CLASSES
+from dclib.evaluate import proportion
+from dclib.predictions import by_seed, check_predictions, probabilities
+
+DRAWS, TINY = 1000, 1e-6  # so much is rounding, not a difference
+
+
+@dataclass(frozen=True)
+class NoiseRate:
+    """An estimated share of wrong labels with its 95 % interval over groups."""
+
+    share: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self):
+        return (
+            f"about {self.share:.1%} of {self.n} labels are wrong "
+            f"(95 % interval {self.low:.1%} to {self.high:.1%}, if the network errs at random)"
+        )
+
+
+def find_suspects(table, unseen=False):
+    """Pictures whose label looks wrong, the most suspicious first.
+
+    Args:
+        table: of predictions out of fold (`dclib.crossval`, `dclib.evaluation.features`).
+        unseen: say that True if a checkpoint (fold -1) has not been trained on these pictures.
+
+    Returns a DataFrame with id, label, suggested, prob (of the suggested class, mean over seeds),
+    margin (probability of the label less that of the suggested class), rank (1 is the most
+    suspicious) and n_seeds (seeds whose own answer is the suggested class). Raises ValueError for
+    predictions that may have seen the labels, and if there is one class only.
+    """
+    first, probs, seeds = _average(table, unseen)
+    given = (first["label"] == CLASSES[1]).to_numpy().astype(int)
+    rows = np.arange(len(given))
+    margins = probs[rows, given] - probs[rows, 1 - given]
+    suspects = (confident_class(given, probs) == 1 - given) & (margins < -TINY)
+    found = first[["id", "label"]].assign(
+        suggested=[CLASSES[1 - label] for label in given],
+        prob=probs[rows, 1 - given],
+        margin=margins,
+        n_seeds=((seeds >= 0.5) == (given == 0)).sum(0),
+    )
+    found = found[suspects].sort_values(["margin", "id"]).reset_index(drop=True)
+    found.insert(5, "rank", found.index + 1)
+    return found
+
+
+def estimate_noise(table, unseen=False, seed=0):
+    """The share of wrong labels from the calibrated confident joint, as a `NoiseRate`.
+
+    The interval draws groups with replacement, the predictions as they are. Confident errors of the
+    network count as wrong labels: 1 % of 1,000 drawn couples, none of them wrong, by a network that
+    erred on 6 %.
+    """
+    first, probs, _ = _average(table, unseen)
+    given = (first["label"] == CLASSES[1]).to_numpy().astype(int)
+    groups = np.unique(first["group"], return_inverse=True)[1]
+    rng, n_groups, shares = np.random.default_rng(seed), groups.max() + 1, []
+    members = np.split(np.argsort(groups, kind="stable"), np.bincount(groups).cumsum()[:-1])
+    while len(shares) < DRAWS:
+        rows = np.concatenate([members[i] for i in rng.integers(n_groups, size=n_groups)])
+        if 0 < given[rows].mean() < 1:
+            shares.append(noise_share(given[rows], probs[rows]))
+    low, high = np.quantile(shares, (0.025, 0.975)).tolist()
+    return NoiseRate(noise_share(given, probs), low, high, len(given))
+
+
+def confident_class(labels, probs):
+    """The class that a row surely belongs to, -1 for none: labels (N,), probs (N, 2) -> (N,).
+
+    Sure of a class is a probability at or above the mean that rows with this label get; of two such
+    classes the more probable one counts (equation 2 of the paper).
+    """
+    thresholds = np.array([probs[labels == label, label].mean() for label in range(probs.shape[1])])
+    sure = probs >= thresholds - TINY
+    best = np.where(sure, probs, -1).argmax(1)
+    return np.where(sure.any(1), best, -1)
+
+
+def noise_share(labels, probs):
+    """Share of wrong labels: what is off the diagonal of the joint of given and sure classes.
+
+    Its rows are scaled to the counts of the given labels (equation 3 of the paper).
+    """
+    sure, classes = confident_class(labels, probs), range(probs.shape[1])
+    joint = np.array([[((labels == i) & (sure == j)).sum() for j in classes] for i in classes])
+    np.fill_diagonal(joint, joint.diagonal().clip(min=1))  # a right label at least
+    right = joint.diagonal() / joint.sum(1)  # by given label
+    return float(1 - right @ np.bincount(labels, minlength=len(right)) / len(labels))
+
+
+def flip_labels(labels, share, seed=0):
+    """Turn a share of the class names (N,) into the other class: (new names, flipped (N,) bool).
+
+    For experiments with wrong labels that are known. Raises ValueError outside 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share of labels to flip lies between 0 and 1, not {share}.")
+    flipped = np.zeros(len(labels), bool)
+    chosen = np.random.default_rng(seed).permutation(len(labels))[: round(share * len(labels))]
+    flipped[chosen] = True
+    return [_other(name) if f else name for name, f in zip(labels, flipped, strict=True)], flipped
+
+
+def score_suspects(suspects, wrong):
+    """Two lines: precision and recall of suspects where the ids of all wrong labels are known."""
+    hits = int(suspects["id"].isin(wrong).sum())
+    found = (
+        proportion(hits, len(suspects)) if len(suspects) else "undefined, as there are no suspects"
+    )
+    recall = proportion(hits, len(wrong)) if wrong else "undefined, as no label is wrong"
+    return f"{hits} of {len(suspects)} suspects are wrong: precision {found}\nrecall {recall}"
+
+
+def save_suspects(suspects, path):
+    """Write suspects as CSV with an empty column "decision" for a person; returns the path.
+
+    Raises FileExistsError for a file that is there already: it may hold decisions.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} is there already and may hold decisions; move it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suspects.assign(decision="").to_csv(path, index=False)
+    return path
+
+
+def _average(table, unseen):
+    """The first seed's rows, mean probabilities (N, 2), and P(unhappy) of each seed (S, N)."""
+    check_predictions(table)
+    if table["label"].nunique() < 2:
+        raise ValueError("All labels are the same; nothing tells which of them are wrong.")
+    if (table["fold"] == -1).any() and not unseen:
+        raise ValueError(
+            "The table is of a checkpoint that may have been trained on these labels, and then "
+            "agrees with wrong ones. Take out-of-fold predictions (dclib.crossval), or pass "
+            "unseen=True if it has not seen them."
+        )
+    for seed, part in table[table["fold"] >= 0].groupby("seed"):
+        spread = part.groupby("group")["fold"].nunique()
+        if (spread > 1).any():
+            raise ValueError(
+                f"Group {spread.idxmax()!r} is in several folds of seed {seed}: its pictures were "
+                "answered by a network that had seen others of the group."
+            )
+    parts = by_seed(table)
+    seeds = np.array([probabilities(part) for part in parts])
+    unhappy = seeds.mean(0)
+    return parts[0].reset_index(drop=True), np.stack([1 - unhappy, unhappy], 1), seeds
+
+
+def _other(name):
+    return CLASSES[1 - CLASSES.index(name)]

@@ -1,0 +1,294 @@
+"""The model card: README.md of a checkpoint folder, in the format of Hugging Face.
+
+Its names and numbers come from config.json and from tables of predictions (see dclib.predictions);
+it claims no more than these hold. Loading a checkpoint does not read it.
+"""
+
+import re
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+try:
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "huggingface_hub is missing: install the extra that brings it, "
+        "`pip install 'deepconnection[evaluate]'`."
+    ) from error
+
+from dclib.data import DRAWN
+from dclib.metrics import DRAWS, compare, judge_difference, measure
+from dclib.predictions import describe
+
+CARD = "README.md"
+PAGE = Path(__file__).with_name("model_card.md")
+KNOWS = {  # by whether it has only ever seen drawings
+    True: {
+        "title": "This network knows only drawn couples",
+        "first": "It has only ever seen drawings; what it says about a photograph means nothing.",
+        "limits": "The mood was drawn into faces and bodies by rules: no number here carries over "
+        "to photographs.",
+        "consent": "There are none in the pictures that it was trained on.",
+    },
+    False: {
+        "title": "Happy or unhappy couple",
+        "first": "This network sorts pictures of couples into happy and unhappy.",
+        "limits": "It learns momentary depicted affect in staged photos, not relationship quality. "
+        "Other sources of pictures and other shares of unhappy ones give other numbers.",
+        "consent": "Whether those in the training pictures agreed is not recorded here.",
+    },
+}
+STAGE_TEXTS = {
+    "resnet34": "global average pooling",
+    "spp": "spatial pyramid pooling (levels {})",
+    "spp+pmt": "spatial pyramid pooling (levels {}) and a power mean transformation",
+}
+HUB_NAMES = {  # of kinds of metric that the Hub calls something else
+    "F1": "f1",
+    "MCC": "matthews_correlation",
+    "AUROC": "roc_auc",
+    "log-loss": "log_loss",
+    "Brier": "brier_score",
+    "ECE": "expected_calibration_error",
+}
+DECIDED = {
+    "train": "the network was trained on these pictures",
+    "val": "these pictures chose the epoch, and the temperature if it is not 1",
+}
+
+
+def write_card(checkpoint, table, slices=None, others=None, data=None):
+    """Write README.md into the folder of a loaded `Checkpoint`; returns its path.
+
+    Args:
+        table: the predictions that its numbers are measured on.
+        slices: from `dclib.evaluation.slices.slice_table`.
+        others: {name: table} of other networks or baselines on the same pictures.
+        data: `dclib.data.fingerprint` of the data set that was measured on; None: not told.
+
+    An older card is replaced as a whole. Raises ValueError, and writes nothing, for a table that is
+    not in order, or others that are of other pictures.
+    """
+    config, measured, path = checkpoint.config, measure(table), checkpoint.folder / CARD
+    warning = too_good(table, config["training_data"], data)
+    front = ModelCardData(**describe_model(checkpoint, table, measured, data))
+    told = PAGE.read_text(encoding="utf-8").format(
+        **KNOWS[checkpoint.knows_only_drawings],
+        pictures=kind_of(table),
+        warning=warning and f"**{warning}**",
+        network=describe_network(config),
+        training=describe_data(config["training_data"]),
+        measuring=describe_measuring(table, config, data),
+        numbers=format_numbers(measured),
+        others=format_others(table, measured, others) if others else "",
+        slices=format_slices(slices) if slices is not None else "",
+        calibration=describe_calibration(table, config, measured),
+    )
+    paragraphs = [part.strip() for part in told.split("\n\n") if part.strip()]
+    body = "\n\n".join(part if part[0] in "|#" else _wrap(part) for part in paragraphs)
+    unfinished = path.with_name(path.name + ".unfinished")
+    ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}\n").save(unfinished)
+    return unfinished.replace(path)
+
+
+def describe_model(checkpoint, table, measured, data=None):
+    """The machine-readable front matter, with every metric: arguments of `ModelCardData`."""
+    data = data or {"name": "not told", "sha256": None}
+    of = {
+        "task_type": "image-classification",
+        "dataset_type": "imagefolder",
+        "dataset_name": data["name"],
+        "dataset_split": "out-of-fold" if is_out_of_fold(table) else "+".join(splits_in(table)),
+        "dataset_revision": data["sha256"],
+    }
+    counts = {"groups": table["group"].nunique(), "seeds": table["seed"].nunique()}
+    results = []
+    for metric, row in measured[np.isfinite(measured["value"])].iterrows():
+        args = {"n": int(row.n), **counts, "pictures": kind_of(table)}
+        if np.isfinite(row.low):
+            ends = {end: round(float(row[end]), 6) for end in ("low", "high")}
+            args["interval"] = {"confidence": 0.95, **ends, "method": row.method}
+        value = {"metric_value": round(float(row.value), 6), "metric_args": args}
+        results.append(EvalResult(metric_type=hub_name(metric), metric_name=metric, **value, **of))
+    drawn = ["drawings-only"] if checkpoint.knows_only_drawings else []
+    return {
+        "model_name": checkpoint.folder.resolve().name,
+        "pipeline_tag": "image-classification",
+        "tags": ["deepconnection", *drawn],
+        "eval_results": results,
+    }
+
+
+def hub_name(metric):
+    """The Hub's name of a kind of metric: that of "recall unhappy" is "recall"."""
+    kind = re.sub(" (un)?happy$", "", metric)
+    return HUB_NAMES.get(kind, kind.replace(" ", "_"))
+
+
+def is_out_of_fold(table):
+    """Whether the answers are of trainings that left each picture out (see dclib.crossval)."""
+    return bool((table["fold"] >= 0).all())
+
+
+def splits_in(table):
+    """Names of the splits that the pictures of a table lie in."""
+    return sorted({name.split("/")[0] for name in table["id"]})
+
+
+def kind_of(table):
+    """What the pictures of a table are."""
+    share = (table["source"] == DRAWN).mean()
+    return {0: "photographs", 1: "drawn couples"}.get(share, "photographs and drawn couples")
+
+
+def too_good(table, training, data):
+    """Why numbers of this table are too good, a sentence; "" if its pictures decided nothing.
+
+    `training` and `data`: fingerprints of the data sets trained and measured on; None: not told.
+    """
+    if is_out_of_fold(table) or (data and data["sha256"] != training["sha256"]):
+        return ""
+    reasons = [why for split, why in DECIDED.items() if split in splits_in(table)]
+    condition = "" if data else ", if they are of the data set that was trained on"
+    return f"Too good to rely on: {' and '.join(reasons)}{condition}." if reasons else ""
+
+
+def describe_network(config):
+    """Architecture, start, input, versions and hash of the weights."""
+    parts = STAGE_TEXTS[config["stage"]].format(", ".join(map(str, config["levels"])))
+    start = {None: "a random start", "imagenet": "ImageNet weights"}
+    start = start.get(config["start_weights"], code(config["start_weights"]))
+    return (
+        f"A {config['backbone']} with {parts}: stage {code(config['stage'])}, from {start}. "
+        f"Classes {' and '.join(config['classes'])}, input {config['image_size']} x "
+        f"{config['image_size']} px, weights {code(config['weights_sha256'][:12])}, made with "
+        f"dclib {config['versions']['deepconnection']} and torch {config['versions']['torch']}."
+    )
+
+
+def describe_data(data):
+    """Kind, name, counts and fingerprint of a data set."""
+    counts = ", ".join(f"{n:,} {split}" for split, n in data["n"].items())
+    hashed = code(data["sha256"][:12])
+    return f"{code(data['name'])}, {data['kind']} ({counts}; fingerprint {hashed})"
+
+
+def describe_measuring(table, config, data):
+    """Which networks, which pictures, which choices, which intervals."""
+    training = config["training_data"]
+    if data is None:
+        of = "a data set that was not told"
+    elif data["sha256"] == training["sha256"]:
+        of = "the data set that it was trained on"
+    else:
+        of = f"another data set than that, by fingerprint ({describe_data(data)}); pictures that "
+        of += "may be in both were not looked for"
+    if is_out_of_fold(table):
+        how = (
+            f"Out of fold on {of}: every picture was answered by a network trained without its "
+            f"group, {table['fold'].nunique()} folds, whose epoch an inner part chose; none of "
+            "them is the network in this folder."
+        )
+    else:
+        where = " and ".join(splits_in(table))
+        how = f"This network's answers to {where} of {of}; training chose the epoch on val."
+    return (
+        f'{how} {describe(table)}; "unhappy" is the positive class. Intervals (95 %) are for '
+        "other groups of pictures, not for another training: Wilson's for proportions, with n "
+        f"divided by the design effect of groups, Hall's for the log-loss, and {DRAWS:,} bootstrap "
+        "draws of groups for everything else."
+    )
+
+
+def format_numbers(measured):
+    """All metrics; with the range over seeds where there are several."""
+    spread = measured["seed_low"] < measured["seed_high"]
+    rows = []
+    for name, row in measured.iterrows():
+        seeds = [f"{row.seed_low:.3f} to {row.seed_high:.3f}"] if spread.any() else []
+        rows.append([name, *_told(row), row.n, *seeds])
+    return _table(["metric", "value", "95 % interval", "n"] + ["seeds"] * bool(spread.any()), rows)
+
+
+def format_others(table, measured, others):
+    """Other networks on the same pictures, and how much more often this one is right."""
+    shown, rows = ["accuracy", "AUROC", "log-loss"], []
+    for name, other in {"this one": None, **others}.items():
+        found, gain = measured if other is None else measure(other), ""
+        if other is not None:
+            paired = compare(table, other).loc["accuracy"]
+            ends = f" ({paired.low:+.3f} to {paired.high:+.3f})" if np.isfinite(paired.low) else ""
+            gain = f"{paired.value:+.3f}{ends}: {judge_difference(paired)}"
+        rows.append([name, *("{} ({})".format(*_told(found.loc[m])) for m in shown), gain])
+    return "## Beside others\n\n" + _table(["", *shown, "accuracy, this one's less that"], rows)
+
+
+def format_slices(slices):
+    """Slices that differ from the rest, the worst first, and what the others leave open."""
+    judged = slices.dropna(subset=["p_holm", "gap_low"])
+    differ, rest = (judged[side] for side in (judged["p_holm"] < 0.05, judged["p_holm"] >= 0.05))
+    rows = []
+    for s in differ.sort_values("gap").itertuples():
+        accuracy = f"{s.accuracy:.3f} ({s.low:.3f} to {s.high:.3f})"
+        gap = f"{s.gap:+.3f} ({s.gap_low:+.3f} to {s.gap_high:+.3f})"
+        rows.append([f"{s.tag} = {s.value}", accuracy, s.n, gap, f"{s.p_holm:.3g}"])
+    head = ["slice that differs", "accuracy", "n", "gap to all others", "p (Holm)"]
+    text = _table(head, rows) if rows else "No slice differs clearly from all others."
+    if len(rest):
+        least, tags = rest.loc[rest["gap_low"].idxmin()], ", ".join(sorted(set(rest["tag"])))
+        text += (
+            f"\n\nNo gap seen in {len(rest)} slices by {tags}; their intervals still allow one of "
+            f"{least.gap_low:+.3f} ({least.tag} = {least.value}, n = {least.n})."
+        )
+    if few := len(slices) - len(judged):
+        text += f"\n\nSlices with too few pictures to tell: {few}."
+    return f"## Slices\n\n{text}"
+
+
+def describe_calibration(table, config, measured):
+    """Temperature and threshold, and what the temperature does to these answers."""
+    temperature, threshold = (_span(table[name]) for name in ("temperature", "threshold"))
+    if is_out_of_fold(table):
+        fitted = chosen = "chosen on an inner part of each training"
+    else:
+        fitted = "fitted on val" if temperature != "1" else "not fitted"
+        chosen = "chosen without these pictures" if threshold != "0.5" else "not chosen on pictures"
+    text = (
+        f"Probabilities are softmax(logits / temperature), temperature {temperature} ({fitted}); "
+        f'the answer is "unhappy" from {threshold} on ({chosen}).'
+    )
+    if temperature != "1":
+        before = measure(table, calibrated=False)
+        for name in ("log-loss", "ECE"):
+            (value, ends), (was, those) = (_told(m.loc[name]) for m in (measured, before))
+            text += f" {name} {value} ({ends}) with it, {was} ({those}) without."
+    return text
+
+
+def code(text):
+    """A name as code in Markdown, on one line."""
+    return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"
+
+
+def _wrap(text):
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _told(row):
+    """Value and interval in words."""
+    value = f"{row.value:.3f}" if np.isfinite(row.value) else "-"
+    return value, f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "not possible"
+
+
+def _span(column):
+    low, high = (f"{end:.3g}" for end in (column.min(), column.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _table(head, rows):
+    """Rows of a Markdown table."""
+    rows = [head, ["---"] * len(head), *rows]
+    cells = ([" ".join(str(cell).replace("|", "/").split()) for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

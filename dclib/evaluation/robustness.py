@@ -1,0 +1,208 @@
+"""How much change does a network bear? Accuracy at every level of the sweeps beside (sweeps.py).
+
+All models answer to the same pictures at all levels, so that drops, and differences between models,
+are those of pairs. What is measured is the change of a picture that the network knows how to
+sort; that photographs taken in the dark are sorted as well as darkened ones does not follow.
+"""
+
+import json
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from dclib.data import CLASSES, CoupleFolder
+from dclib.evaluate import predict_logits
+from dclib.evaluation.intervals import estimate
+from dclib.evaluation.sweeps import change_picture, choose_levels, input_size, prepare, reference_of
+from dclib.metrics import Scored, proportion_interval
+from dclib.predictions import LOGITS, make_table
+
+BATCH = 32  # pictures in memory
+PICKS = ("temperature", "threshold")
+
+
+def sweep(models, root, split="test", kinds=None, n=200, levels=None, seed=0, progress=True):
+    """Accuracy of {name: `Checkpoint`} at each level of each sweep: see `summarise`."""
+    return summarise(predict_sweeps(models, root, split, kinds, n, levels, seed, progress))
+
+
+def predict_sweeps(
+    models, root, split="test", kinds=None, n=200, levels=None, seed=0, progress=True
+):
+    """What each model answers at each level: a table of predictions with four columns more.
+
+    Args:
+        models: {name: loaded `Checkpoint`}.
+        kinds: which of `dclib.evaluation.sweeps.SWEEPS`; all by default. "hidden" needs a
+            column `boxes` in metadata.csv, a JSON list of [x0, y0, x1, y1] in pixels; pictures
+            without any are not in that sweep.
+        n: about so many pictures, the same for all models and sweeps; None takes all.
+        levels: {kind: levels} instead of those of `SWEEPS`; the reference comes by itself.
+
+    The columns are model, sweep, level and `reference`, whether that level leaves all as it is.
+    Raises ValueError for unknown sweeps, levels out of range and models of other classes.
+    """
+    levels = choose_levels(kinds, levels)
+    for checkpoint in models.values():
+        if sorted(checkpoint.model.classes) != sorted(CLASSES):
+            raise ValueError(f"{checkpoint.folder} does not sort into {' and '.join(CLASSES)}.")
+    dataset = CoupleFolder(root, split)
+    chosen = choose_pictures(dataset, n, seed)
+    boxes = read_boxes(dataset, chosen) if "hidden" in levels else {}
+    if "hidden" in levels and not boxes:
+        print("The sweep hidden is left out: no picture has face boxes in metadata.csv.")
+        del levels["hidden"]
+    elif "hidden" in levels and len(boxes) < len(chosen):
+        print(f"hidden: {len(chosen) - len(boxes)} of {len(chosen)} pictures have no face boxes.")
+    pictures, parts = make_table(dataset, np.zeros((len(dataset), len(CLASSES)))), []
+    found = _answer_all(models, dataset, chosen, boxes, levels, seed, progress)
+    for (name, kind, level), logits in found.items():
+        checkpoint = models[name]
+        part = pictures.iloc[_shown(kind, chosen, boxes)].assign(model=name, sweep=kind)
+        part = part.assign(level=float(level), reference=level == reference_of(kind, checkpoint))
+        order = [checkpoint.model.classes.index(label) for label in CLASSES]
+        part[LOGITS] = torch.cat(logits)[:, order].double().numpy()
+        parts.append(part.assign(**{key: checkpoint.config[key] for key in PICKS}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _answer_all(models, dataset, chosen, boxes, levels, seed, progress):
+    """{(model, kind, level): logits of each batch}; every picture is decoded once."""
+    logits = defaultdict(list)
+    bar = tqdm(total=len(chosen), desc="sweeps", unit="picture", disable=not progress)
+    with ThreadPoolExecutor() as pool, bar:
+        for start in range(0, len(chosen), BATCH):
+            part = chosen[start : start + BATCH]
+            pictures = dict(zip(part, pool.map(dataset.picture, part), strict=True))
+            unchanged = {name: _ask(c, pictures.values(), pool) for name, c in models.items()}
+            for kind in levels:
+                shown = _shown(kind, part, boxes)
+                for name, checkpoint in models.items():
+                    rows = [part.index(index) for index in shown]
+                    logits[name, kind, reference_of(kind, checkpoint)].append(unchanged[name][rows])
+                for level in levels[kind] if shown else ():
+                    changed = _change_all(pictures, shown, kind, level, boxes, seed, pool)
+                    for name, checkpoint in models.items():
+                        if level != reference_of(kind, checkpoint):
+                            found = _ask(checkpoint, changed, pool, kind, level)
+                            logits[name, kind, level].append(found)
+            bar.update(len(part))
+    return logits
+
+
+def _change_all(pictures, shown, kind, level, boxes, seed, pool):
+    tasks = [(pictures[i], kind, level, boxes.get(i, ()), seed, i) for i in shown]
+    return list(pool.map(lambda task: change_picture(*task), tasks))
+
+
+def _ask(checkpoint, images, pool, kind=None, level=None):
+    """Logits (B, 2) of Pillow images, prepared as the sweep wants it."""
+    size = input_size(kind, level, checkpoint.config["image_size"])
+    inputs = pool.map(partial(prepare, transform=checkpoint.transform, size=size), images)
+    inputs = torch.stack(list(inputs))  # (B, 3, H, W)
+    return predict_logits(checkpoint.model, [(inputs, torch.zeros(len(inputs)))])[0]
+
+
+def _shown(kind, indices, boxes):
+    """Those of the pictures that are in a sweep."""
+    return [index for index in indices if kind != "hidden" or index in boxes]
+
+
+def choose_pictures(dataset, n, seed=0):
+    """Indices of about n pictures of a `CoupleFolder`: whole groups, by lot, each class its share.
+
+    All if n is None. Raises ValueError for fewer than two.
+    """
+    if n is not None and n < 2:
+        raise ValueError(f"n must be at least 2 pictures, or None for all, not {n}.")
+    if n is None or n >= len(dataset):
+        return list(range(len(dataset)))
+    groups, labels = np.unique(dataset.groups, return_inverse=True)[1], dataset.labels.numpy()
+    kinds = sum((label + 1) * (np.bincount(groups, labels == label) > 0) for label in (0, 1))
+    rng, places = np.random.default_rng(seed), np.empty(len(kinds))
+    for kind in np.unique(kinds):  # groups of happy pictures, of unhappy ones, of both
+        members = rng.permutation(np.flatnonzero(kinds == kind))
+        places[members] = (np.arange(len(members)) + 0.5) / len(members)
+    order = np.argsort(places, kind="stable")
+    sizes = np.bincount(groups)[order]
+    kept = order[np.cumsum(sizes) - sizes < n]
+    return np.flatnonzero(np.isin(groups, kept)).tolist()
+
+
+def read_boxes(dataset, indices):
+    """{index: [(x0, y0, x1, y1), ...]} of those pictures whose faces metadata.csv knows.
+
+    Raises ValueError for boxes that cannot be read.
+    """
+    told, boxes = dataset.column("boxes"), {}
+    for index in indices:
+        try:
+            found = [(x0, y0, x1, y1) for x0, y0, x1, y1 in json.loads(told[index] or "[]")]
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"The boxes of {dataset.ids[index]} in metadata.csv must be a JSON list of "
+                f"[x0, y0, x1, y1], not {told[index]!r}."
+            ) from error
+        if found:
+            boxes[index] = found
+    return boxes
+
+
+def summarise(table):
+    """Accuracy of every model at every level, of the table that `predict_sweeps` gives.
+
+    A DataFrame with model, sweep, level, accuracy, low, high (95 %, as in `dclib.metrics`), n,
+    drop, drop_low, drop_high, reference. `drop` is the accuracy at the reference less that at the
+    level, paired by picture (`dclib.evaluation.intervals.estimate`: groups count as one).
+    """
+    rows = []
+    for (model, kind), part in table.groupby(["model", "sweep"], sort=False):
+        before = _right(part[part["reference"]])
+        for (level, reference), here in part.groupby(["level", "reference"]):
+            right = _right(here)
+            n, low, high = proportion_interval([Scored(here)], "accuracy")
+            drop = (0.0, 0.0, 0.0) if reference else _difference(before - right, here)
+            rows.append((model, kind, level, right.mean(), low, high, n, *drop, reference))
+    names = ["model", "sweep", "level", "accuracy", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=[*names, "drop", "drop_low", "drop_high", "reference"])
+
+
+def versus(table, a, b):
+    """Model `a` less model `b` at every level that both were asked at, paired by picture.
+
+    A DataFrame with sweep, level, n, difference, low, high: of accuracy; and spared, spared_low,
+    spared_high: how much less `a` has lost to its reference than `b` to its own, 95 % intervals.
+    Raises ValueError for a model that is not in the table.
+    """
+    for name in (a, b):
+        if not (table["model"] == name).any():
+            raise ValueError(f"The table has no model {name!r}.")
+    rows, of = [], {name: table[table["model"] == name] for name in (a, b)}
+    for kind, part in of[a].groupby("sweep", sort=False):
+        other = of[b][of[b]["sweep"] == kind]
+        before = _right(part[part["reference"]]) - _right(other[other["reference"]])
+        for level, here in part.groupby("level"):
+            there = other[other["level"] == level]
+            if len(there):
+                now, spared = _right(here) - _right(there), (0.0, 0.0, 0.0)
+                if not (here["reference"].all() and there["reference"].all()):
+                    spared = [2 * value for value in _difference((now - before) / 2, here)]
+                rows.append((kind, level, len(here), *_difference(now, here), *spared))
+    names = ["sweep", "level", "n", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=[*names, "spared", "spared_low", "spared_high"])
+
+
+def _right(part):
+    """1 or 0 by picture: a Series by id."""
+    return pd.Series(Scored(part).right.astype(float), part["id"].to_numpy())
+
+
+def _difference(values, part):
+    """(mean, low, high) of values by id, within -1 and 1."""
+    found = estimate([values[part["id"]]], part["group"])
+    return found.mean, found.low, found.high

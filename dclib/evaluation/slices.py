@@ -1,0 +1,240 @@
+"""Where is the network worse? Accuracy in slices of the pictures, each against all the others.
+
+A tag is a property of pictures (light, skin, number of bystanders), a slice the pictures with one
+value of it. What makes a slice hard is not known from this: tags go together with other things.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from dclib.data import splits_of
+from dclib.evaluation.shortcuts import measure_pictures
+from dclib.metrics import Scored, proportion_interval
+from dclib.predictions import by_seed, check_predictions
+
+MOST = 12  # values of a tag; a column of more numbers is cut into thirds
+NO_TAG = {
+    "file_name": "names the picture",
+    "label": "is the right answer",
+    "group": "says what belongs together",
+}
+COLUMNS = ["tag", "value", "n", "groups", "accuracy", "low", "high", "gap", "gap_low", "gap_high"]
+COLUMNS += ["p", "p_holm", "verdict"]
+NOTES = (
+    "A gap is the accuracy in the slice less that of the other pictures with a known value.",
+    "p is corrected for all tests of this table (Holm); each interval is for its slice alone.",
+    "No difference seen does not mean none: any gap within the interval is possible.",
+)
+
+
+def read_tags(root, splits=None):
+    """Every column of metadata.csv that can be a slice, and what the file tells by itself.
+
+    That is bytes (unless metadata.csv has them), brightness, megapixels and aspect.
+
+    Columns x_left, x_right become one tag x ("f + m", whoever stands left), and, where "none" is
+    one of their values, a tag "x count" of those that have something. More than `MOST` numbers
+    become thirds. Returns (tags, left_out): a DataFrame by id with a categorical column a tag, and
+    {column: why it is no tag}. `splits` are all that there are by default. Raises
+    FileNotFoundError or ValueError if there are no pictures in them.
+    """
+    splits = [splits] if isinstance(splits, str) else list(splits or splits_of(root))
+    rows = measure_pictures(root, splits)
+    if not rows:
+        raise ValueError(f"There are no pictures in {root} for the splits {', '.join(splits)}.")
+    raw, left_out = _drop_named(_with_looks(pd.DataFrame(rows).set_index("id")))
+    tags = {}
+    for name, values in _join_pairs(raw).items():
+        tag, reason = _to_tag(values)
+        if reason:
+            left_out[name] = reason
+        else:
+            tags[name] = tag
+    return pd.DataFrame(tags, index=raw.index), left_out
+
+
+def _with_looks(raw):
+    """What the file itself tells, unless metadata.csv has a column of that name; all as text."""
+    width, height = raw["width"].astype(float), raw["height"].astype(float)
+    looks = {
+        "brightness": raw[["red", "green", "blue"]].mean(axis=1) / 255,
+        "megapixels": width * height / 1e6,
+        "aspect": width / height,
+    }
+    raw = raw.drop(columns=["width", "height", "red", "green", "blue"])
+    raw = raw.assign(**{name: values for name, values in looks.items() if name not in raw})
+    return raw.astype(object).where(raw.notna(), "").astype(str)
+
+
+def _drop_named(raw):
+    """Without the columns whose name says that they are no tag; and {column: reason}."""
+    left_out = {name: reason for name, reason in NO_TAG.items() if name in raw}
+    left_out |= {name: "carries the label" for name in raw if name.startswith("cue_")}
+    return raw.drop(columns=list(left_out)), left_out
+
+
+def _join_pairs(raw):
+    """x_left and x_right as one column x whose values do not depend on the side."""
+    columns = dict(raw.items())
+    for name in raw:
+        stem = name.removesuffix("_left")
+        if stem == name or f"{stem}_right" not in columns:
+            continue
+        pairs = list(zip(columns.pop(name), columns.pop(f"{stem}_right"), strict=True))
+        joined = {stem: [" + ".join(sorted(pair)) if all(pair) else "" for pair in pairs]}
+        if any("none" in pair for pair in pairs):
+            counts = [2 - pair.count("none") for pair in pairs]
+            joined[f"{stem} count"] = [
+                f"{count} of 2" if all(pair) else ""
+                for count, pair in zip(counts, pairs, strict=True)
+            ]
+        columns |= {key: pd.Series(values, raw.index) for key, values in joined.items()}
+    return columns
+
+
+def _to_tag(values):
+    """A column of text -> (ordered categories, None), or (None, why it is no tag)."""
+    told = values[values != ""]
+    distinct = set(told)
+    if len(distinct) < 2:
+        return None, "fewer than two values"
+    if told.str.match(r"\[.*\]$").all():
+        return None, "lists, such as boxes"
+    numbers = pd.to_numeric(told, errors="coerce")
+    numeric = bool(np.isfinite(numbers).all())
+    if len(distinct) > MOST:
+        if not numeric:
+            return None, f"{len(distinct)} values, more than {MOST}"
+        told, order = _thirds(numbers)
+        if len(order) < 2:
+            return None, "nearly all pictures have one value"
+    else:
+        order = sorted(distinct, key=float if numeric else str)
+    return told.astype(pd.CategoricalDtype(order, ordered=True)).reindex(values.index), None
+
+
+def _thirds(numbers):
+    """Names of the third that each number is in, and their order; equal numbers stay together."""
+    edges = np.unique(np.quantile(numbers, (1 / 3, 2 / 3)))
+    edges = edges[edges > numbers.min()]
+    told = [f"{edge:,.0f}" if abs(edge) >= 1000 else f"{edge:.3g}" for edge in edges]
+    order = [f"low (< {told[0]})", f"high ({told[-1]} or more)"] if told else ["all"]
+    if len(told) == 2:
+        order.insert(1, f"middle ({told[0]} to {told[1]})")
+    places = np.searchsorted(edges, numbers, side="right")
+    return pd.Series([order[place] for place in places], numbers.index), order
+
+
+def slice_table(table, tags, least=30):
+    """Accuracy in every slice, and how far it is from that of the other pictures.
+
+    Args:
+        table: of predictions; of several seeds each picture counts with its mean over them.
+        tags: a DataFrame by id, one column a tag, as `read_tags` gives; empty where unknown.
+        least: a slice is tested if so many pictures, of two groups or more, are in it, and as many
+            outside it; all others have the verdict "too few".
+
+    `gap` is the accuracy inside less that of the other pictures whose value is known, with an
+    interval for itself alone (see `measure_gap`). `p_holm` is corrected for all tests of the table
+    (Holm 1979); slices that part the pictures in the same way, as both of a tag with two values
+    do, are one test. The verdict is "worse", "better" (p_holm below 0.05) or "no difference seen":
+    any gap in the interval is possible then.
+    Raises ValueError if no picture of the table has tags, or no tag a value for any; some that have
+    none are counted aloud.
+    """
+    parts = by_seed(check_predictions(table))
+    tags = _tags_of(parts[0]["id"], tags)
+    right = np.mean([Scored(part).right for part in parts], axis=0)  # (N,)
+    groups = np.unique(parts[0]["group"], return_inverse=True)[1]
+    rows = []
+    for tag, values in tags.items():
+        told = values.notna().to_numpy() & (values != "").to_numpy()
+        for value in values[told].cat.remove_unused_categories().cat.categories:
+            inside = (values == value).to_numpy()
+            _, low, high = proportion_interval([Scored(p[inside]) for p in parts], "accuracy")
+            row = {"tag": tag, "value": value, "n": inside.sum(), "accuracy": right[inside].mean()}
+            row |= {"groups": len(np.unique(groups[inside])), "low": low, "high": high}
+            row |= measure_gap(right[told], inside[told], groups[told], least)
+            rows.append(row | {"test": min(inside.tobytes(), (told & ~inside).tobytes())})
+    if not rows:
+        raise ValueError("No tag has a value for these pictures; there is nothing to slice by.")
+    return _judge(pd.DataFrame(rows))[COLUMNS]
+
+
+def _tags_of(ids, tags):
+    """The tags of these pictures, as categories, in this order."""
+    unknown = ~ids.isin(tags.index)
+    if unknown.all():
+        raise ValueError(
+            f"None of the {len(ids)} pictures of the table ({ids.iloc[0]}, ...) has tags; read "
+            "them from the folder that the table is of."
+        )
+    if unknown.any():
+        print(f"Left out of all slices: {unknown.sum()} of {len(ids)} pictures without tags.")
+    return tags.reindex(ids.to_numpy()).astype({name: "category" for name in tags})
+
+
+def measure_gap(right, inside, groups, least=2):
+    """Mean of `right` (N,) inside less outside: a dict of gap, gap_low, gap_high (95 %) and p.
+
+    A right and a wrong answer are added on both sides (Agresti and Caffo 2000, The American
+    Statistician 54, 280), without which a slice that is all right would have no width. The variance
+    sums what each picture adds to the difference over its group, so that a group may lie on both
+    sides, and is at least that of independent answers. Student's t, with the groups of the side
+    that has fewer, less one. NaN if a side has fewer than `least` pictures or two groups.
+    """
+    sides, nan = [inside, ~inside], np.nan
+    g = min(len(np.unique(groups[side])) for side in sides)
+    gap = right[inside].mean() - right[~inside].mean() if g else nan
+    if min(side.sum() for side in sides) < least or g < 2:
+        return {"gap": gap, "gap_low": nan, "gap_high": nan, "p": nan}
+    right = np.concatenate([right, [1, 0, 1, 0]])
+    groups = np.concatenate([groups, groups.max() + 1 + np.arange(4)])
+    sides = [np.concatenate([inside, [True, True, False, False]])]
+    sides.append(~sides[0])
+    parts, shares, least_variance = np.zeros(len(right)), [], 0.0
+    for side, sign in zip(sides, (1, -1), strict=True):
+        share, n = right[side].mean(), side.sum()
+        parts[side] = sign * (right[side] - share) / n
+        least_variance += share * (1 - share) / n
+        shares.append(share)
+    k = len(np.unique(groups))
+    variance = np.square(np.bincount(groups, parts)).sum() * k / (k - 1)
+    error, middle = np.sqrt(max(variance, least_variance)), shares[0] - shares[1]
+    reach = student.ppf(0.975, g - 1) * error
+    p = 2 * student.sf(abs(middle) / error, g - 1)
+    return {"gap": gap, "gap_low": middle - reach, "gap_high": middle + reach, "p": p}
+
+
+def _judge(rows):
+    """With p_holm and verdict; rows of one `test` count once."""
+    tests = rows.dropna(subset="p").drop_duplicates("test").set_index("test")["p"]
+    corrected = pd.Series(holm(tests.to_numpy()), tests.index, dtype=float)
+    rows["p_holm"] = rows["test"].map(corrected)
+    seen = np.where(rows["gap"] < 0, "worse", "better")
+    verdicts = np.where(rows["p_holm"] < 0.05, seen, "no difference seen")
+    rows["verdict"] = np.where(rows["p"].isna(), "too few", verdicts)
+    return rows
+
+
+def holm(p):
+    """p-values (M,) corrected for all M tests (Holm 1979, Scandinavian Journal of Statistics 6)."""
+    order, m = np.argsort(p, kind="stable"), len(p)
+    corrected = np.empty(m)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(m, 0, -1)), 1)
+    return corrected
+
+
+def format_slices(frame):
+    """Lines of text: tag, value, n, accuracy and gap with intervals, p after Holm, verdict."""
+    tags, values = (max(map(len, [name, *frame[name]])) for name in ("tag", "value"))
+    head = f"{'tag':{tags}}  {'value':{values}}     n  accuracy (95 % interval)"
+    lines = [f"{head}   gap (95 % interval)         p, Holm  verdict"]
+    for row in frame.itertuples():
+        line = f"{row.tag:{tags}}  {row.value:{values}}  {row.n:4}  {row.accuracy:.3f} "
+        line += f"({row.low:.3f} to {row.high:.3f})   "
+        p = "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:7.3f}"
+        gap = f"{row.gap:+.3f} ({row.gap_low:+.3f} to {row.gap_high:+.3f})  {p}"
+        lines.append(line + ("-" if np.isnan(row.p) else gap).ljust(35) + f"  {row.verdict}")
+    return "\n".join([*lines, "", *NOTES])

@@ -1,0 +1,233 @@
+"""Do maps say what the network does? Four trials, none of which needs to know where to look.
+
+rank_agreement   does a map order the cells as their loss does, one at a time?
+hide_in_order    what is left of the answer when cells are hidden, or shown, in a map's order:
+                 deletion and insertion curves (RISE, Petsiuk et al., arXiv 1806.07421)
+cascade          does a map change when the network forgets what it learned (Adebayo et al.,
+                 arXiv 1810.03292)?
+mark_evidence    a network that learned a planted mark in the corner: is the evidence there?
+
+Cells are hidden in the feature map, not in the picture, so that no picture is shown that the
+network has never seen; what a cell knows of its surroundings is hidden with it. The cascade alone
+proves little: noise passes it too (Binder et al., arXiv 2211.12486).
+"""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.integrate import trapezoid
+from scipy.stats import rankdata
+
+from dclib.evaluation.intervals import estimate
+from dclib.evidence import find_evidence
+from dclib.explain.cells import cell_edges
+from dclib.explain.localisation import (
+    choose,
+    collect_features,
+    mean_row,
+    other_groups,
+    random_network,
+)
+from dclib.explain.occlusion import hide_cells, leave_one_out
+from dclib.explain.pointing import energy_share
+from dclib.gradcam import grad_cam
+
+CHUNK = 32
+STEPS = 16  # most points of a curve after its first
+TRUTH = "leave one out"
+MARK = (0.03, 0.03, 0.12, 0.12)  # where dclib.demo plants its mark, as shares of the sides
+PARTS = {  # what is randomised, from the last layer to the first
+    "lin2": ("head.lin2",),
+    "lin1": ("head.lin1", "head.bn1"),
+    **{f"layer{k}": (f"backbone.layer{k}",) for k in (4, 3, 2, 1)},
+    "conv1": ("backbone.conv1", "backbone.bn1"),
+}
+
+
+def load_features(checkpoint, root, split="test", n=None, size=None, seed=0):
+    """Feature maps (N, C, h, w) and groups (N,) of about n pictures (see localisation.py)."""
+    dataset, chosen = choose(checkpoint, root, split, n, seed)
+    groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
+    return collect_features(checkpoint, dataset, chosen, size), groups
+
+
+def signed_maps(model, features):
+    """What each cell adds to the log-odds for unhappy, by kind of map: {name: (N, h, w)}."""
+    device, parts = next(model.parameters()).device, []
+    for part in features.split(CHUNK):
+        evidence = find_evidence(model, part := part.to(device))
+        maps = {"evidence": evidence.margin_map}
+        for name, method in (("HiResCAM", "hirescam"), ("Grad-CAM", "grad-cam")):
+            maps[name] = grad_cam(model, part, ["margin"], method)["margin"]
+        parts.append({name: values.cpu().double().numpy() for name, values in maps.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def rank_correlation(a, b):
+    """Spearman's, of each of N pairs of maps (N, h, w): (N,); NaN where one of them is flat."""
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)]
+    ranks = [rank - rank.mean(1, keepdims=True) for rank in ranks]
+    scale = np.sqrt(np.square(ranks[0]).sum(1) * np.square(ranks[1]).sum(1))
+    return (ranks[0] * ranks[1]).sum(1) / np.where(scale > 0, scale, np.nan)
+
+
+def rank_agreement(model, features, groups):
+    """Rank correlation of each map with the loss of cells one at a time: a row a map.
+
+    Columns value (mean over pictures), low, high, n, excluded (one of the maps is flat). The last
+    row is the truth of another picture: what a map gets for knowing where pictures differ little.
+    """
+    truth = leave_one_out(model, features.to(next(model.parameters()).device)).cpu().numpy()
+    maps = signed_maps(model, features)
+    maps[f"{TRUTH}, of another picture"] = truth[other_groups(groups)]
+    rows = []
+    for name, values in maps.items():
+        found = rank_correlation(values, truth)
+        there = np.isfinite(found)
+        row = {"map": name} | mean_row(found[there], groups[there])
+        rows.append(row | {"excluded": int((~there).sum())})
+    return pd.DataFrame(rows)
+
+
+def hide_in_order(model, features, groups, temperature=1.0, seed=0):
+    """Deletion and insertion curves of each order of cells: two DataFrames, curves and areas.
+
+    Curves: map, curve, share (of cells hidden, or shown), value, low, high, n: the mean probability
+    of the class that the whole picture has as its answer. Areas under them: value, low, high, n;
+    gain, gain_low, gain_high: how much better than the random order, paired by picture (deletion is
+    better if lower). Orders: the maps that support the answer first, the truth one cell at a time,
+    random, centre first.
+    """
+    device = next(model.parameters()).device
+    orders, sign = rank_cells(model, features, seed)
+    n, cells = len(features), features.shape[2] * features.shape[3]
+    counts = np.unique(np.linspace(0, cells, min(cells, STEPS) + 1).round().astype(int))
+    curves = {}
+    for name, order in orders.items():
+        ranks = torch.from_numpy(order.argsort(1)).view(n, *features.shape[2:]).to(device)
+        for curve in ("deletion", "insertion"):
+            first = [ranks < count for count in counts]  # (N, h, w) each
+            hidden = first if curve == "deletion" else [~mask for mask in first]
+            margins = np.stack([_margins(model, features.to(device), mask) for mask in hidden], 1)
+            curves[name, curve] = 1 / (1 + np.exp(-sign[:, None] * margins / temperature))
+    return _curve_tables(curves, counts / cells, groups)
+
+
+def rank_cells(model, features, seed=0):
+    """Orders of cells, those that support the answer first: {name: (N, h * w)}, and signs (N,).
+
+    A sign is 1 where the answer is unhappy, else -1.
+    """
+    n, _, h, w = features.shape
+    nothing = torch.zeros(n, h, w, dtype=torch.bool)
+    device = next(model.parameters()).device
+    sign = np.where(_margins(model, features.to(device), nothing.to(device)) > 0, 1, -1)
+    maps = signed_maps(model, features)
+    maps[TRUTH] = leave_one_out(model, features.to(device)).cpu().numpy()
+    maps = {name: sign[:, None] * values.reshape(n, -1) for name, values in maps.items()}
+    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in (h, w))
+    maps["centre first"] = np.broadcast_to(-(y[:, None] ** 2 + x**2).ravel(), (n, h * w))
+    maps["random"] = np.random.default_rng(seed).random((n, h * w))
+    return {name: np.argsort(-values, 1, kind="stable") for name, values in maps.items()}, sign
+
+
+def _margins(model, features, hidden):
+    """Log-odds for unhappy (N,) with cells hidden (N, h, w)."""
+    logits = hide_cells(model, features, hidden).double().cpu().numpy()
+    return logits[:, model.classes.index("unhappy")] - logits[:, model.classes.index("happy")]
+
+
+def _curve_tables(curves, shares, groups):
+    """Means of {(map, curve): probabilities (N, S)} at shares (S,), and areas under them."""
+    points, areas = [], []
+    for (name, curve), probs in curves.items():
+        keys = {"map": name, "curve": curve}
+        for share, column in zip(shares, probs.T, strict=True):
+            points.append(keys | {"share": share} | mean_row(column, groups))
+        area = trapezoid(probs, shares, axis=1)  # (N,)
+        sign = -1 if curve == "deletion" else 1
+        gain = mean_row(sign * (area - trapezoid(curves["random", curve], shares, axis=1)), groups)
+        gains = {"gain": gain["value"], "gain_low": gain["low"], "gain_high": gain["high"]}
+        areas.append(keys | mean_row(area, groups) | gains)
+    return pd.DataFrame(points), pd.DataFrame(areas)
+
+
+def cascade(checkpoint, root, split="test", n=100, size=None, repetitions=5, seed=0):
+    """How like its original a map is when layers are randomised, the last first, one after another.
+
+    Columns map, part (randomised together with all before it), similarity ("signed", or "absolute":
+    of the maps without their signs), value (mean rank correlation), low, high, n, excluded (a flat
+    map in some repetition). Each repetition draws a network of random weights anew, as if before
+    training; intervals are for other draws and other pictures
+    (`dclib.evaluation.intervals.estimate`). Part "another picture" compares the original maps of different pictures: what is alike in all of them
+    stays alike without having been learned.
+    """
+    model, found = checkpoint.model, {}
+    dataset, chosen = choose(checkpoint, root, split, n, seed)
+    groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
+    features = collect_features(checkpoint, dataset, chosen, size)
+    original = signed_maps(model, features)
+    others = {name: maps[other_groups(groups)] for name, maps in original.items()}
+    found["another picture"] = [_similarities(original, others)]
+    for repetition in range(repetitions):
+        changed, fresh = copy.deepcopy(model), random_network(model, seed + repetition)
+        for part, modules in PARTS.items():
+            for name in modules:
+                changed.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
+            if not part.startswith("lin"):
+                now = collect_features(checkpoint, dataset, chosen, size, changed)
+            maps = signed_maps(changed, features if part.startswith("lin") else now)
+            found.setdefault(part, []).append(_similarities(original, maps))
+    return _cascade_table(found, groups)
+
+
+def _similarities(original, maps):
+    """{(map, similarity): (N,)}."""
+    pairs = [(name, original[name], maps[name]) for name in original]
+    signed = {(name, "signed"): rank_correlation(a, b) for name, a, b in pairs}
+    return signed | {(n, "absolute"): rank_correlation(np.abs(a), np.abs(b)) for n, a, b in pairs}
+
+
+def _cascade_table(found, groups):
+    rows = []
+    for part, repetitions in found.items():
+        for name, similarity in repetitions[0]:
+            values = np.stack([one[name, similarity] for one in repetitions])  # (K, N)
+            there = np.isfinite(values).all(0)
+            told = dict.fromkeys(("value", "low", "high"), np.nan)
+            if len(np.unique(groups[there])) > 1:
+                mean, low, high, *_ = estimate(values[:, there], groups[there])
+                told = {"value": mean, "low": low, "high": high}
+            row = {"map": name, "part": part, "similarity": similarity} | told
+            rows.append(row | {"n": int(there.sum()), "excluded": int((~there).sum())})
+    return pd.DataFrame(rows)
+
+
+def mark_evidence(checkpoint, root, split="test", n=None, size=None, seed=0):
+    """Share of the absolute evidence in the cells on which the planted mark lies, by class.
+
+    Only unhappy pictures have it. Columns map, label, value, low, high, n, area (share of cells).
+    """
+    dataset, chosen = choose(checkpoint, root, split, n, seed)
+    groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
+    features = collect_features(checkpoint, dataset, chosen, size)
+    size = size or checkpoint.config["image_size"]
+    touched = cells_of(MARK, *features.shape[2:], size)
+    labels, rows = dataset.labels.numpy()[chosen], []
+    for name, maps in signed_maps(checkpoint.model, features).items():
+        shares = energy_share(np.abs(maps), touched)  # (N,)
+        for label, of in enumerate(dataset.classes):
+            part = labels == label
+            row = {"map": name, "label": of} | mean_row(shares[part], groups[part])
+            rows.append(row | {"area": touched.mean()})
+    return pd.DataFrame(rows)
+
+
+def cells_of(box, h, w, size):
+    """The cells of a map that a box touches: (h, w) bool. `size`: pixels a side of the input."""
+    x0, y0, x1, y1 = box
+    down, across = cell_edges(h, size), cell_edges(w, size)
+    rows = (down[:-1] < y1) & (down[1:] > y0)
+    return rows[:, None] & (across[:-1] < x1) & (across[1:] > x0)

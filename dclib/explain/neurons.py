@@ -1,0 +1,306 @@
+"""What the 100 neurons before the last layer do on many pictures: a table, and crops to look at.
+
+With BatchNorm folded (see `dclib.evidence`) a neuron that is off adds nothing to the margin:
+
+    margin = const + sum_n (w'_unhappy,n - w'_happy,n) relu(z_n)
+
+and the weight's sign says which way a neuron pulls. It does not say what the neuron has seen: that
+is what crops and region maps are for, and they show where a feature fired, not why.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from dclib.data import CLASSES, CoupleFolder, make_loader
+from dclib.evaluation.intervals import draw_times, freedom, group_interval, logit_interval, strata
+from dclib.evaluation.interventions import keep
+from dclib.evaluation.robustness import choose_pictures, read_boxes
+from dclib.evidence import find_evidence, fold_head
+from dclib.explain.cells import STRIDE, cell_edges
+from dclib.gradcam import extract_features
+
+DRAWS, BATCH = 1000, 32
+SAME = 0.999  # correlation of two neurons' activations from which they are called duplicates
+
+
+@dataclass(frozen=True)
+class States:
+    """What every neuron did on N pictures; contributions are in log-odds, after temperature.
+
+    Attributes:
+        ids, groups, sources, labels: (N,); a label is true for unhappy.
+        z: (N, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0.
+        by_level: (N, 100, L), the parts of z by pyramid level; with `bias` (100,) they add up to z.
+        cells: (N, 100, 2), row and column of the strongest cell of each neuron's region map.
+        on_faces: (N, 100), share of a region map's positive mass on face boxes, NaN without boxes.
+        face_area: (N,), share of the picture that these boxes cover, NaN without.
+        maps: (100, h, w), mean region map over the pictures on which a neuron is on.
+        weights: (2, 100), folded, of happy and unhappy; const: what the margin has besides.
+        levels: bins a side of the pyramid's L levels; threshold: of the verdict; split: its name;
+            size: pixels a side of the network's input.
+    """
+
+    ids: np.ndarray
+    groups: np.ndarray
+    sources: np.ndarray
+    labels: np.ndarray
+    z: np.ndarray
+    by_level: np.ndarray
+    cells: np.ndarray
+    on_faces: np.ndarray
+    face_area: np.ndarray
+    maps: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    const: float
+    levels: tuple[int, ...]
+    threshold: float
+    split: str
+    size: int
+
+    @property
+    def activations(self):
+        """relu(z): (N, 100)."""
+        return np.maximum(self.z, 0)
+
+    @property
+    def pull(self):
+        """What a neuron's activation of 1 adds to the margin, above 0 towards unhappy: (100,)."""
+        return self.weights[1] - self.weights[0]
+
+    @property
+    def contributions(self):
+        """What each neuron adds to the margin: (N, 100)."""
+        return self.pull * self.activations
+
+    @property
+    def margins(self):
+        """Log-odds for unhappy: (N,)."""
+        return self.const + self.contributions.sum(1)
+
+    @property
+    def answers(self):
+        """Whether the answer is unhappy: (N,) bool."""
+        return 1 / (1 + np.exp(-self.margins)) >= self.threshold
+
+    @property
+    def group_numbers(self):
+        """Groups as whole numbers from 0: (N,)."""
+        return np.unique(self.groups, return_inverse=True)[1]
+
+    def __str__(self):
+        counts = ", ".join(f"{(self.labels == k).sum()} {name}" for k, name in enumerate(CLASSES))
+        return f"{self.split}: n = {len(self.ids)} ({counts}) in {len(set(self.groups))} groups"
+
+
+@torch.no_grad()
+def activation_states(checkpoint, root, split="test", n=None):
+    """The `States` of a loaded `Checkpoint` on one split of a folder of couples.
+
+    `n`: about so many pictures, whole groups by lot; None takes all. Region maps are reduced batch
+    by batch. Raises ValueError for boxes in metadata.csv that cannot be read.
+    """
+    model, size = checkpoint.model, checkpoint.config["image_size"]
+    head = fold_head(model, checkpoint.config["temperature"])
+    dataset = CoupleFolder(root, split, checkpoint.transform, model.classes)
+    chosen = choose_pictures(dataset, n)
+    dataset = keep(dataset, np.isin(np.arange(len(dataset)), chosen))
+    faces, device, parts, maps = _face_shares(dataset), head.bias.device, [], 0.0
+    for images, _ in make_loader(dataset, BATCH):
+        feature_map = extract_features(model, images.to(device))  # (B, C, h, w)
+        regions = find_evidence(head, feature_map).neuron_maps.cpu().double()  # (B, 100, h, w)
+        part = _split_inputs(model, head, feature_map)
+        on = part["z"] > 0
+        maps = maps + (regions * torch.as_tensor(on)[..., None, None]).sum(0)
+        done = sum(len(p["z"]) for p in parts)
+        parts.append(part | _reduce(regions, faces[done : done + len(on)], size))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    often = (found["z"] > 0).sum(0)[:, None, None]
+    order = [head.classes.index(name) for name in CLASSES]
+    offset = head.offset.double().cpu().numpy()[order]
+    return States(
+        ids=np.array(dataset.ids),
+        groups=np.array(dataset.groups),
+        sources=np.array(dataset.column("source")),
+        labels=(dataset.labels == head.classes.index(CLASSES[1])).numpy(),
+        maps=maps.numpy() / np.maximum(often, 1),
+        weights=head.last.double().cpu().numpy()[order],
+        bias=head.bias.double().cpu().numpy(),
+        const=float(offset[1] - offset[0]),
+        levels=tuple(head.levels),
+        threshold=checkpoint.config["threshold"],
+        split=split,
+        size=size,
+        **found,
+    )
+
+
+def _split_inputs(model, head, feature_map):
+    """The neurons' inputs z (B, 100), and the parts of the pyramid's levels (B, 100, L)."""
+    weight = model.head.lin1.weight.float()  # (100, P * C * bins)
+    pooled = model.pool(feature_map)  # (B, P * C * bins)
+    channels = feature_map.shape[1]
+    sizes = [channels * n * n for n in head.levels]
+    branches = pooled.shape[1] // sum(sizes)
+    pairs = [tensor.unflatten(1, (branches, -1)).split(sizes, 2) for tensor in (pooled, weight)]
+    by_level = [F.linear(x.flatten(1), w.flatten(1)) for x, w in zip(*pairs, strict=True)]
+    by_level = torch.stack(by_level, 2).double()  # (B, 100, L)
+    z = head.bias.double() + by_level.sum(2)
+    return {"z": z.cpu().numpy(), "by_level": by_level.cpu().numpy()}
+
+
+def _reduce(regions, faces, size):
+    """What is kept of region maps (B, 100, h, w): strongest cells and the share on faces."""
+    h, w = regions.shape[2:]
+    cells = np.stack(np.unravel_index(regions.flatten(2).argmax(2).numpy(), (h, w)), 2)
+    covered = np.stack([face_cells(boxes, h, w, size) for boxes in faces])[:, None]  # (B, 1, h, w)
+    mass = regions.clamp(min=0).numpy()
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing excites a neuron
+        on_faces = (mass * covered).sum((2, 3)) / mass.sum((2, 3))
+    return {"cells": cells, "on_faces": on_faces, "face_area": covered.mean((1, 2, 3))}
+
+
+def _face_shares(dataset):
+    """The face boxes of each picture as shares of its sides: [(K, 4), ...], perhaps (0, 4)."""
+    boxes = read_boxes(dataset, range(len(dataset)))
+    shares = [np.zeros((0, 4))] * len(dataset)
+    for index, found in boxes.items():
+        shares[index] = np.array(found, float) / np.tile(dataset.picture(index).size, 2)
+    return shares
+
+
+def face_cells(boxes, h, w, size):
+    """Share of each of h x w cells that the largest overlap with a box covers, NaN without boxes.
+
+    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides.
+    """
+    if not len(boxes):
+        return np.full((h, w), np.nan)
+    shares = []  # across (K, w), down (K, h)
+    for axis, n in ((0, w), (1, h)):
+        edges = cell_edges(n, size)
+        ends = np.clip(boxes[:, [axis, axis + 2], None], edges[:-1], edges[1:])  # (K, 2, n)
+        shares.append((ends[:, 1] - ends[:, 0]) / np.diff(edges))
+    across, down = shares
+    return (down[:, :, None] * across[:, None]).max(0)
+
+
+def neuron_table(states, draws=DRAWS, seed=0):
+    """What each neuron is, measured on `States`: a DataFrame with a row a neuron.
+
+    w_happy, w_unhappy, pull: folded weights and their difference, towards unhappy above 0.
+    rate_*: share of a class's pictures on which it is on (`group_interval`).
+    auroc: how often it is higher on the unhappy one of a random pair (`logit_interval`).
+    contribution_*: mean of what it adds to the margin; strength: mean of its absolute value.
+    level: the pyramid level on which its input depends most; level_share: of the variance.
+    on_faces, face_area: means over pictures with boxes on which it is on.
+    dead, always_on; duplicate_of: the first neuron that says the same (correlation `SAME`), or -1.
+
+    Columns that end in _low and _high are 95 % intervals for other groups of pictures.
+    """
+    labels, groups, on = states.labels, states.group_numbers, states.z > 0
+    table = pd.DataFrame(states.weights.T, columns=["w_happy", "w_unhappy"])
+    table["pull"] = states.pull
+    kinds = strata(groups, labels)
+    for name, counted in zip(CLASSES, (~labels, labels), strict=True):
+        rates = [group_interval(k[None], counted[None], groups, kinds) for k in on.T]
+        rates = np.array(rates)[:, [0, 2, 3]]
+        table[[f"rate_{name}{end}" for end in ("", "_low", "_high")]] = rates
+        table[f"contribution_{name}"] = states.contributions[counted].mean(0)
+    table["strength"] = np.abs(states.contributions).mean(0)
+    times = draw_times(kinds, draws, np.random.default_rng(seed))[:, groups]  # (D, N)
+    times = np.concatenate([np.ones((1, len(labels))), times])
+    areas = np.array([auroc(values, labels, times) for values in states.activations.T])
+    free = freedom(kinds)
+    ends = [logit_interval(row[0], row[1:], len(kinds), free) for row in areas]
+    table[["auroc", "auroc_low", "auroc_high"]] = np.column_stack([areas[:, 0], ends])
+    share = _level_shares(states)
+    table["level"] = np.array(states.levels)[share.argmax(1)]
+    table["level_share"] = share.max(1)
+    there = np.where(on & np.isfinite(states.on_faces), 1.0, np.nan)
+    table["on_faces"], table["face_area"] = (
+        pd.DataFrame(there * values).mean().to_numpy()
+        for values in (states.on_faces, states.face_area[:, None])
+    )
+    table["dead"], table["always_on"] = ~on.any(0), on.all(0)
+    return table.assign(duplicate_of=_duplicates(states.activations)).rename_axis("neuron")
+
+
+def auroc(scores, labels, weights):
+    """Area under the ROC curve, ties half (Mann and Whitney 1947), of weighted copies: (D,).
+
+    `scores` (N,), `labels` (N,) bool, `weights` (D, N); every draw needs both classes.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # of equal scores
+    high, low = (
+        np.add.reduceat((weights * of)[:, order], starts, axis=1) for of in (labels, ~labels)
+    )
+    return (high * (low.cumsum(1) - low / 2)).sum(1) / (high.sum(1) * low.sum(1))
+
+
+def _level_shares(states):
+    """Covariance of each level's part with z over the variance of z: (100, L), rows add up to 1."""
+    parts = states.by_level - states.by_level.mean(0)  # (N, 100, L)
+    shares = (parts * parts.sum(2, keepdims=True)).sum(0)
+    return shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
+
+
+def _duplicates(activations):
+    """The first neuron that each is a copy of, but for scale and offset, or -1: (100,)."""
+    rest = activations - activations.mean(0)
+    unit = rest / np.maximum(np.linalg.norm(rest, axis=0), 1e-12)
+    same = np.triu(unit.T @ unit >= SAME, 1)  # [k, n]: n comes after k
+    return np.where(same.any(0), same.argmax(0), -1)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture that excites a neuron: `image`, where it is from, and relu(z)."""
+
+    image: object
+    id: str
+    label: str
+    activation: float
+
+
+def top_crops(states, dataset, neuron, n=9, context=2.0):
+    """What excites a neuron most: up to `n` `Crop`s, at most one a group, the strongest first.
+
+    Args:
+        dataset: the `CoupleFolder` of these states (any transform).
+        context: side of a crop in steps from cell to cell. It is centred where the strongest cell
+            of the neuron's region map looks, but moved where it would leave the picture.
+
+    Pictures on which the neuron is off are left out: a dead neuron has no crops.
+    """
+    found, seen, places = [], set(), {name: i for i, name in enumerate(dataset.ids)}
+    for row in np.argsort(-states.z[:, neuron], kind="stable"):
+        if states.z[row, neuron] <= 0 or len(found) == n:
+            break
+        if states.groups[row] not in seen:
+            seen.add(states.groups[row])
+            picture = dataset.picture(places[states.ids[row]])
+            box = _crop_box(states.cells[row, neuron], states.size, picture.size, context)
+            label = CLASSES[int(states.labels[row])]
+            activation = float(states.z[row, neuron])
+            found.append(Crop(picture.crop(box), states.ids[row], label, activation))
+    return found
+
+
+def _crop_box(cell, size, shape, context):
+    """x0, y0, x1, y1 in pixels around the centre of a cell (row, column), inside the picture.
+
+    `size`: pixels a side of the network's input; `shape`: width and height of the picture.
+    """
+    ends = []
+    for place, pixels in zip(cell[::-1], shape, strict=True):
+        side = min(context * STRIDE / size, 1.0)
+        start = np.clip(place * STRIDE / size - side / 2, 0, 1 - side)
+        ends.append((round(start * pixels), round((start + side) * pixels)))
+    (x0, x1), (y0, y1) = ends
+    return x0, y0, x1, y1

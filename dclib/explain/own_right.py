@@ -1,0 +1,185 @@
+"""Do some neurons stand for unhappiness in its own right, or only for happiness that is missing?
+
+The authors of DeepConnection report neurons of both kinds. With BatchNorm folded the margin is an
+exact sum over neurons (see dclib.explain.neurons), and so is its mean difference D between the
+classes:
+
+    D = sum_n pull_n (mean of relu(z_n) on unhappy pictures - the same on happy ones)
+
+unhappiness         pull > 0: adds to the margin, if it fires more on unhappy pictures
+missing happiness   pull < 0: adds to the margin, if it fires less on unhappy pictures
+
+The kind is the sign of a weight, fixed by training; everything else is measured on pictures that
+were not trained on. A share of D above 0 is little: any network with neurons of both signs has it.
+In its own right means that the unhappiness neurons tell the classes apart when the others are held
+still, and that without them the others are worse.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from dclib.data import CLASSES
+from dclib.evaluation.intervals import NOTHING, difference_interval, draw_times, freedom, strata
+from dclib.evaluation.slices import holm
+from dclib.metrics import DRAWS, compare, measure
+from dclib.predictions import LOGITS
+
+KINDS = ("unhappiness", "missing happiness")
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class OwnRight:
+    """How the classes are told apart; intervals are 95 % ones for other groups of pictures.
+
+    Attributes:
+        kinds: a row a kind of `KINDS`: neurons that are ever on, share of the separation D,
+            accuracy and AUROC of the kind alone, each with _low and _high; significant and against:
+            neurons whose part of D is above or below 0 after Holm's correction over all that vary.
+        neurons: a row a neuron: kind, part of D with low and high, p_holm.
+        separation: D with its ends; whole: the AUROC of all neurons with its ends.
+        gain: AUROC of all neurons less that of the row's kind alone, paired: value, low, high.
+        about: how many pictures of which split.
+    """
+
+    kinds: pd.DataFrame
+    neurons: pd.DataFrame
+    separation: tuple[float, float, float]
+    whole: tuple[float, float, float]
+    gain: pd.DataFrame
+    about: str
+
+    @property
+    def verdict(self):
+        """What of the claim holds: one sentence."""
+        own, gain = self.kinds.loc[KINDS[0]], self.gain.loc[KINDS[1]]
+        if not self.separation[1] > 0:
+            return "The network does not tell these classes apart: there is nothing to divide."
+        if not (own["share_low"] > 0 and own["auroc_low"] > 0.5):
+            return "That the unhappiness neurons carry nothing is not rejected."
+        if not gain["low"] > 0:
+            return (
+                "The unhappiness neurons tell the classes apart by themselves, but that they add "
+                "to what the others say is not shown."
+            )
+        return (
+            "The unhappiness neurons tell the classes apart by themselves, and say something that "
+            "the others do not."
+        )
+
+    def __str__(self):
+        lines = [f"{self.about}; separation {_told(self.separation, '.2f')} log-odds"]
+        for name, row in self.kinds.iterrows():
+            line = f"{name}: {row['neurons']:.0f} neurons ({row['significant']:.0f} significant, "
+            line += f"{row['against']:.0f} against it), share {_told(_ends(row, 'share'), '.2f')}"
+            lines.append(f"{line}, alone AUROC {_told(_ends(row, 'auroc'))}")
+        gain = self.gain.loc[KINDS[1]]
+        lines.append(f"all neurons: AUROC {_told(self.whole)}")
+        lines.append(
+            "H0, the unhappiness neurons carry nothing: share <= 0, AUROC alone <= 0.5, no gain in "
+            f"AUROC over missing happiness alone. Gain: {_told(gain[['value', 'low', 'high']])}"
+        )
+        return "\n".join([*lines, self.verdict])
+
+
+def own_right(states, draws=DRAWS, seed=0):
+    """The separation of the classes by kind of neuron, and what each kind tells alone.
+
+    Alone means that the sum of the other kind is held at its mean over all pictures. Shares and
+    parts have Student's t with a group bootstrap (`difference_interval`), accuracy and AUROC the
+    intervals of `measure`. Raises ValueError for the split train, whose pictures have shaped the
+    weights, and for pictures of one class or one group.
+    """
+    if states.split == "train":
+        raise ValueError(
+            "These pictures were trained on: neurons fit them by construction. Take val or test."
+        )
+    groups, labels = states.group_numbers, states.labels
+    strata_of = strata(groups, labels)
+    if labels.all() or not labels.any() or freedom(strata_of) < 1:
+        raise ValueError("Both classes are needed, and more than one group of each kind.")
+    times = draw_times(strata_of, draws, np.random.default_rng(seed))[:, groups]  # (D, N)
+    drawn = _separations(states, times)  # (D, 100)
+    parts = _separations(states, np.ones((1, len(labels))))[0]  # (100,)
+    of_kind = {KINDS[0]: states.pull > 0, KINDS[1]: states.pull <= 0}
+    sizes = (len(strata_of), freedom(strata_of))  # groups, degrees of freedom
+    separation = (parts.sum(), *difference_interval(parts.sum(), drawn.sum(1), *sizes))
+    neurons = _judge_neurons(parts, drawn, *sizes)
+    neurons["kind"] = np.where(of_kind[KINDS[0]], *KINDS)
+    tables = {name: _alone(states, of) for name, of in of_kind.items()}
+    whole = _table(states, states.margins)
+    rows, gains = {}, {}
+    for name, of in of_kind.items():
+        share = (np.nan, *NOTHING)
+        if separation[1] > 0:
+            share = _share(parts, drawn, of, *sizes)
+        row = {"neurons": (of & (states.z > 0).any(0)).sum()} | _named("share", share)
+        sure = of & (neurons["p_holm"] < ALPHA)
+        row["significant"], row["against"] = (sure & (parts > 0)).sum(), (sure & (parts < 0)).sum()
+        measured = measure(tables[name], draws, seed)
+        for metric in ("accuracy", "AUROC"):
+            ends = measured.loc[metric, ["value", "low", "high"]]
+            row |= _named(metric.lower(), ends)
+        rows[name] = row
+        gains[name] = compare(whole, tables[name], draws, seed).loc["AUROC"]
+    area = measure(whole, draws, seed).loc["AUROC", ["value", "low", "high"]]
+    kinds, gain = (pd.DataFrame.from_dict(found, orient="index") for found in (rows, gains))
+    return OwnRight(kinds, neurons, separation, tuple(area), gain, str(states))
+
+
+def _share(parts, drawn, of, n_groups, free):
+    """The share of the separation from the neurons `of`, and its ends; one that never varies is."""
+    value, spread = parts[of].sum() / parts.sum(), drawn[:, of].sum(1) / drawn.sum(1)
+    low, high = difference_interval(value, spread, n_groups, free)
+    return (value, low, high) if np.isfinite(low) else (value, value, value)
+
+
+def _separations(states, times):
+    """Mean contribution on unhappy pictures less that on happy ones: (D, N) weights -> (D, 100)."""
+    sides = [times * of for of in (states.labels, ~states.labels)]
+    unhappy, happy = (w @ states.contributions / w.sum(1, keepdims=True) for w in sides)
+    return unhappy - happy
+
+
+def _judge_neurons(parts, drawn, n_groups, free):
+    """Each neuron's part of the separation with interval and two-sided p after Holm."""
+    ends = [difference_interval(*pair, n_groups, free) for pair in zip(parts, drawn.T, strict=True)]
+    neurons = pd.DataFrame(ends, columns=["low", "high"]).assign(part=parts, p_holm=np.nan)
+    vary = neurons["low"].notna()
+    error = (neurons["high"] - neurons["low"]) / 2 / student.ppf(0.975, free)
+    p = 2 * student.sf(np.abs(parts[vary]) / error[vary], free)
+    neurons.loc[vary, "p_holm"] = holm(p)
+    return neurons.rename_axis("neuron")
+
+
+def _alone(states, of):
+    """A table of predictions in which only the neurons `of` (100,) vary with the picture."""
+    rest = states.contributions[:, ~of].sum(1).mean()
+    return _table(states, states.const + rest + states.contributions[:, of].sum(1))
+
+
+def _table(states, margins):
+    """A table of predictions (see `dclib.predictions`) of margins (N,)."""
+    columns = {"id": states.ids, "label": np.where(states.labels, *CLASSES[::-1])}
+    columns |= {"group": states.groups, "source": states.sources, "seed": -1, "fold": -1}
+    columns |= dict(zip(LOGITS, (-margins / 2, margins / 2), strict=True))
+    return pd.DataFrame(columns | {"temperature": 1.0, "threshold": states.threshold})
+
+
+def _named(name, ends):
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+
+
+def _ends(row, name):
+    return row[[name, f"{name}_low", f"{name}_high"]]
+
+
+def _told(ends, form=".3f"):
+    value, low, high = ends
+    if np.isnan(value):
+        return "-"
+    interval = f" ({low:{form}} to {high:{form}})" if np.isfinite(low) else ""
+    return f"{value:{form}}{interval}"

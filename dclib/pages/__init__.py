@@ -1,0 +1,1 @@
+"""What a reader clicks, reads in a browser, or saves."""

@@ -1,0 +1,270 @@
+"""Looking inside by hand: hide a region, choose a neuron or a region. ipywidgets 7.7.1 and 8.
+
+Both panels show the picture as the network sees it, a square, and every cell of the feature map can
+be chosen with the pointer or the keyboard.
+"""
+
+import html
+import uuid
+
+import numpy as np
+import torch
+from IPython.display import HTML, display
+
+from dclib.augment import EvalTransform
+from dclib.checkpoint import load_checkpoint
+from dclib.evidence import find_evidence, fold_head
+from dclib.explain.cells import cell_edges, spread
+from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
+from dclib.gradcam import extract_features
+from dclib.pages import panels
+from dclib.pages.panels import SIDE, describe_pull, place
+from dclib.pages.uploads import ipywidgets
+from dclib.photo import DRAWINGS_ONLY, sigmoid
+from dclib.pictures import read_picture
+from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots.explain import overlay
+
+FEATURES, PIXELS = "zero its features", "cover its pixels"
+MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16
+
+
+def hide_panel(checkpoint, image, size=None):
+    """A widget that hides cells of a picture and says how the answer moves.
+
+    Args:
+        checkpoint: a loaded `Checkpoint`, or the path of its folder.
+        image: a Pillow image, or anything that `dclib.pictures.read_picture` takes.
+        size: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
+
+    Colours are the exact evidence of each cell. Where no widget can be shown, a page says what each
+    cell alone does. What cannot be used gets a sentence, never a traceback.
+    """
+    return _panel(HidePanel, checkpoint, image, size)
+
+
+def neuron_panel(checkpoint, image, size=None):
+    """A page that shows the region of a neuron, and the neurons of a region.
+
+    Arguments are those of `hide_panel`. See `dclib.pages.panels.neuron_page`; it needs no kernel.
+    """
+
+    def show(look):
+        return HTML(panels.neuron_page(look.image, look.evidence, look.size, look.notes))
+
+    return _panel(show, checkpoint, image, size)
+
+
+def _panel(make, checkpoint, image, size):
+    try:
+        return make(Look(checkpoint, image, size))
+    except (ValueError, FileNotFoundError) as error:  # pictures, checkpoints and sizes among them
+        return HTML(f'<p class="dc-error">{html.escape(str(error))}</p>')
+
+
+class Look:
+    """A network, a picture, and what one has to say about the other.
+
+    Raises PictureError, CheckpointError, FileNotFoundError, or ValueError for another size.
+    """
+
+    def __init__(self, checkpoint, image, size=None):
+        checkpoint = load_checkpoint(checkpoint)
+        config = checkpoint.config
+        size = config["image_size"] if size is None else size
+        if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
+            raise ValueError(f"size must be a whole number from 32 to 512 pixels, not {size!r}.")
+        self.model, self.temperature = checkpoint.model, config["temperature"]
+        self.size = size
+        self.transform = EvalTransform(size, config["mean"], config["std"])
+        self.image, notes = read_picture(image)
+        self.notes = ([DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []) + list(notes)
+        self.head = fold_head(self.model, self.temperature)
+        self.feature_map = self.features(self.image)  # (1, C, h, w)
+        self.evidence = find_evidence(self.head, self.feature_map)
+        self.margin, self.margin_map = (
+            self.evidence.margin.item(),
+            self.evidence.margin_map[0].cpu(),
+        )
+
+    def features(self, image):
+        device = next(self.model.parameters()).device
+        return extract_features(self.model, self.transform(image)[None].to(device))
+
+    def margin_without(self, hidden):
+        """Log-odds for unhappy with cells (h, w) zeroed in the feature map."""
+        logits = hide_cells(self.model, self.feature_map, hidden[None].to(self.feature_map.device))
+        happy, unhappy = (self.model.classes.index(name) for name in ("happy", "unhappy"))
+        return (logits[0, unhappy] - logits[0, happy]).item() / self.temperature
+
+    def margin_covered(self, hidden):
+        """Log-odds for unhappy of the picture with the pixels of cells (h, w) covered."""
+        return find_evidence(self.head, self.features(self.covered(hidden))).margin.item()
+
+    def covered(self, hidden):
+        rows, columns = hidden.nonzero().numpy().T  # (K,) each
+        down, across = (cell_edges(n, self.size) for n in hidden.shape)
+        ends = (across[columns], down[rows], across[columns + 1], down[rows + 1])
+        return cover_pixels(self.image, np.stack(ends, 1))
+
+
+class HidePanel(ipywidgets.Box):
+    """Toggle buttons over a picture; `hidden` (h, w) is what they say."""
+
+    def __init__(self, look):
+        self.look = look
+        h, w = look.margin_map.shape
+        bare = {"layout": ipywidgets.Layout(), "style": ipywidgets.ToggleButton().style}
+        self.cells = [ipywidgets.ToggleButton(**bare) for _ in range(h * w)]  # 256 at most
+        self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="Hide a cell:")
+        self.strongest = ipywidgets.Button(description="Hide the strongest cell")
+        self.clear = ipywidgets.Button(description="Clear")
+        self.scale = look.margin_map.abs().max().item() or 1.0  # of full colour
+        notes = [f'<p class="dc-note">{html.escape(note)}</p>' for note in look.notes]
+        self.below = f"<p>{panels.legend(self.scale)}</p>{''.join(notes)}"
+        self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
+        self.without = f"dc{uuid.uuid4().hex[:8]}"  # class of the page for where this is not shown
+        sheet = ipywidgets.HTML(f"<style>{panels.CSS} .{self.without} {{display: none}}</style>")
+        sheet.layout.display = "none"
+        grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w, look.size)).add_class("dc-grid")
+        stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
+        row = ipywidgets.Box([self.strongest, self.clear]).add_class("dc-row")
+        controls = ipywidgets.VBox([self.how, row, self.answer]).add_class("dc-controls")
+        super().__init__([sheet, stage, controls])
+        self.add_class("dc-panel").add_class("dc-hide")
+        for cell in self.cells:
+            cell.observe(self.show, names="value")
+        self.how.observe(self.show, names="value")
+        self.strongest.on_click(self.hide_strongest)
+        self.clear.on_click(lambda _: self.choose(torch.zeros(h, w, dtype=torch.bool)))
+        self.show()
+
+    @property
+    def hidden(self):
+        return torch.tensor([cell.value for cell in self.cells]).view(self.look.margin_map.shape)
+
+    def choose(self, hidden):
+        """Press the buttons of these cells (h, w) and no others; the panel is drawn once."""
+        for cell, value in zip(self.cells, hidden.flatten().tolist(), strict=True):
+            cell.unobserve(self.show, names="value")
+            cell.value = value
+            cell.observe(self.show, names="value")
+        self.show()
+
+    def hide_strongest(self, _=None):
+        """Of the cells that are still shown, by the size of their evidence."""
+        hidden = self.hidden
+        strength = self.look.margin_map.abs().masked_fill(hidden, -1)
+        hidden.view(-1)[strength.argmax()] = True
+        self.choose(hidden)
+
+    def show(self, _=None):
+        hidden = self.hidden
+        for cell, at, added in zip(
+            self.cells, np.ndindex(*hidden.shape), self.look.margin_map.flatten().tolist()
+        ):
+            state = ", hidden" if cell.value else ""
+            cell.tooltip = f"{place(at)}: {describe_pull(added)}{state}"
+        try:
+            self.answer.value = self.tell(hidden) + self.below
+            self.picture.value = self.draw(hidden)
+        except RuntimeError as error:  # of torch: too little memory, mostly
+            self.answer.value = f'<p class="dc-error">{html.escape(f"This failed: {error}")}</p>'
+
+    def draw(self, hidden):
+        """The picture as an <img>: evidence in colour, what is hidden grey or covered."""
+        covering = self.how.value == PIXELS
+        image = self.look.covered(hidden) if covering else self.look.image
+        values = self.look.margin_map.masked_fill(hidden, 0)
+        pixels = overlay(image.resize((SIDE, SIDE)), values, self.scale, self.look.size)
+        grey = spread(hidden.numpy(), (SIDE, SIDE), self.look.size) & (not covering)
+        pixels = np.where(grey[..., None], 0.5, pixels)
+        alt = f"the picture with {count(hidden)} hidden"
+        return f'<img alt="{alt}" src="{panels.data_uri(panels.to_image(pixels), "JPEG")}">'
+
+    def tell(self, hidden):
+        """The answer before and after, and what the evidence map books for these cells."""
+        margin_of = (
+            self.look.margin_covered if self.how.value == PIXELS else self.look.margin_without
+        )
+        rows = [("whole picture", self.look.margin)]
+        if not hidden.any():
+            return _answers(rows) + "<p>Choose cells of the picture to hide them.</p>"
+        rows.append((f"without {count(hidden)}", margin_of(hidden)))
+        moves = {
+            "move measured": rows[1][1] - rows[0][1],
+            "move by evidence": 0 - self.look.margin_map[hidden].sum().item(),
+        }
+        return _answers(rows) + _moves(moves, self.look.margin_map) + why(self.how.value, self.look)
+
+    def _ipython_display_(self, **_):
+        """A page for where no widget can be shown, then the widget, which hides the page.
+
+        Called by ipywidgets 7 and 8. An exported notebook has no widgets without the internet.
+        """
+        display(HTML(f'<div class="{self.without}">{self.page()}</div>'))
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        plain = {"text/plain": "A panel to hide regions of a picture."}
+        display(plain | {"application/vnd.jupyter.widget-view+json": view}, raw=True)
+
+    def page(self):
+        """What each cell alone does, without a kernel."""
+        look = self.look
+        falls = leave_one_out(look.model, look.feature_map)[0].cpu() / look.temperature  # (h, w)
+        told = [
+            _answers([("whole picture", look.margin), ("without this cell", look.margin - fall)])
+            + _moves({"move measured": -fall, "move by evidence": 0 - added}, look.margin_map)
+            for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
+        ]
+        text = "Without a kernel: choose a cell to see what zeroing the features of it alone does."
+        return panels.cell_page(look.image, look.margin_map, told, look.size, text, look.notes)
+
+
+def _tracks(h, w, size):
+    return ipywidgets.Layout(
+        grid_template_rows=panels.tracks(h, size), grid_template_columns=panels.tracks(w, size)
+    )
+
+
+def count(hidden):
+    """How many cells are hidden, in words."""
+    n = int(hidden.sum())
+    return "1 cell" if n == 1 else f"{n or 'no'} cells"
+
+
+def why(how, look):
+    """Why the margin did not move by what the evidence map says."""
+    if how == PIXELS:
+        return (
+            "<p>The two differ because covered pixels also change the cells around them, and a "
+            "flat patch is something to see too.</p>"
+        )
+    gone = (
+        ""
+        if look.model.stage == "resnet34"
+        else "a maximum that is gone leaves its runner-up, and "
+    )
+    return f"<p>The two differ because {gone}neurons switch on or off.</p>"
+
+
+def _answers(rows):
+    """Margins and the probabilities that they mean, as a table."""
+    body = "".join(
+        f"<tr><td>{name}</td><td>{margin:+.2f}</td><td>{sigmoid(-margin):.1%}</td>"
+        f"<td>{sigmoid(margin):.1%}</td></tr>"
+        for name, margin in rows
+    )
+    return f"<table><tr><th></th><th>log-odds</th><th>happy</th><th>unhappy</th></tr>{body}</table>"
+
+
+def _moves(moves, margin_map):
+    """Log-odds as numbers and bars; a full bar is all evidence of one sign in the picture."""
+    full = max(margin_map.clamp(min=0).sum().item(), -margin_map.clamp(max=0).sum().item()) or 1.0
+    rows = ""
+    for name, move in moves.items():
+        width = min(abs(move) / full, 1) * 50
+        start, colour = (50, UNHAPPY) if move > 0 else (50 - width, HAPPY)
+        bar = f'<i style="left: {start:.1f}%; width: {width:.1f}%; background: {colour}"></i>'
+        bar = f'<span class="dc-bar">{bar}</span>'
+        rows += f"<tr><td>{name}</td><td>{move:+.2f}</td><td>{bar}</td></tr>"
+    return f"<table>{rows}</table>"

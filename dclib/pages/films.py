@@ -1,0 +1,112 @@
+"""A film's timeline to take away: tables, subtitles, an annotated film. Written only when asked."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dclib.frames import read_frames, write_mp4
+from dclib.pages.panels import to_image
+from dclib.photo import percent, sigmoid
+from dclib.plots.explain import overlay
+from dclib.plots.video import map_at, map_scale, strip
+from dclib.timeline import NOT_ASSESSABLE
+
+WIDTH = 640  # pixels of the annotated film, at most
+
+
+def save_csv(result, folder):
+    """Write seconds.csv and frames.csv into a folder; returns their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "seconds.csv", folder / "frames.csv"]
+    for path, table in zip(paths, (result.seconds, result.frames), strict=True):
+        unfinished = path.with_name(path.name + ".unfinished")
+        table.to_csv(unfinished, index=False)
+        unfinished.replace(path)
+    return paths
+
+
+def save_vtt(result, path):
+    """Write the labels as WebVTT, a cue a stretch; players show it as subtitles. Returns the path.
+
+    Format: W3C WebVTT. Texts say what the network's label is, not what people feel.
+    """
+    cues = ["WEBVTT\n", "NOTE Labels of a neural network; not a finding about anybody.\n"]
+    for number, span in enumerate(result.spans, 1):
+        end = min(span["end"], result.duration)
+        if end > span["start"]:
+            times = f"{stamp(span['start'])} --> {stamp(end)}"
+            cues.append(f"{number}\n{times}\n{escape(describe(result, span))}\n")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(cues), encoding="utf-8")
+    return path
+
+
+def describe(result, span):
+    """A stretch in words."""
+    if span["label"] == NOT_ASSESSABLE:
+        return f"{NOT_ASSESSABLE}: {span['reason']}"
+    table = result.seconds
+    margin = table["margin"][int(span["start"]) : int(span["end"])].mean()
+    sure = sigmoid(abs(margin))
+    return f"network: {span['label']} (mean {percent(sure)})"
+
+
+def stamp(seconds):
+    """Seconds as WebVTT writes them.
+
+    >>> stamp(3725.5)
+    '01:02:05.500'
+    """
+    whole = round(seconds * 1000)
+    return (
+        f"{whole // 3600000:02}:{whole // 60000 % 60:02}:{whole // 1000 % 60:02}.{whole % 1000:03}"
+    )
+
+
+def escape(text):
+    """Text as it may stand in a cue."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+
+
+def save_mp4(result, source, path, rate=12):
+    """Write the film with its label, timeline and evidence map, as H.264 that browsers play.
+
+    Without sound. The map has one scale for the whole film. Returns the path.
+    """
+    return write_mp4(path, annotate(result, source, rate), rate)
+
+
+def annotate(result, source, rate=12):
+    """The annotated pictures, `rate` a second: film beside map, text and timeline below."""
+    scale, font, line = map_scale(result), ImageFont.load_default(16), None
+    for time, image in read_frames(source, rate):
+        if line is None:
+            ratio = min(1, WIDTH / image.width, 480 / image.height)
+            size = [max(2, round(side * ratio / 2) * 2) for side in image.size]
+            line = to_image(strip(result, 2 * size[0]))
+        image = image.resize(size)
+        seen = to_image(overlay(image, map_at(result, time), scale, result.size))
+        sheet = Image.new("RGB", (2 * size[0], size[1] + 30 + line.height), "white")
+        sheet.paste(image, (0, 0))
+        sheet.paste(seen, (size[0], 0))
+        sheet.paste(line, (0, size[1] + 30))
+        draw = ImageDraw.Draw(sheet)
+        draw.text((6, size[1] + 5), said(result, time), fill="black", font=font)
+        at = round(2 * size[0] * min(1, time / result.duration))
+        draw.line((at, size[1] + 30, at, sheet.height), fill="black", width=2)
+        yield sheet
+
+
+def said(result, time):
+    """The line of text below a frame."""
+    times = result.frames["time"].to_numpy()
+    row = result.frames.iloc[max(0, int(np.searchsorted(times, time + 1e-6)) - 1)]
+    label = result.label(row["smooth"])
+    if label == NOT_ASSESSABLE:
+        return f"{time:5.1f} s  {NOT_ASSESSABLE}. {row['reason']}"
+    low, high = (sigmoid(row[end]) for end in ("low", "high"))
+    share = f"unhappy {percent(sigmoid(row['smooth']))} ({percent(low)} to {percent(high)})"
+    return f"{time:5.1f} s  network: {label}; {share}"

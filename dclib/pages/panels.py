@@ -1,0 +1,206 @@
+"""Pages on which regions and neurons are chosen without a kernel: HTML and CSS, no script.
+
+Every cell of the picture and every neuron is a radio button that owns the part of the page that it
+shows. It is shown while the button is chosen, or the pointer is over it; Tab and the arrow keys
+choose too. So a page works in Colab, in JupyterLab, and in a notebook that was exported.
+"""
+
+import base64
+import html
+import io
+import uuid
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from dclib.explain.cells import cell_edges, spread
+from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots.explain import OPACITY, overlay
+
+SIDE = 336  # pixels of a picture on the page
+SHOWN = 8  # neurons of a cell
+OWN_KEYS = 'data-lm-suppress-shortcuts="true"'  # JupyterLab would take the arrow keys away
+CSS = Path(__file__).with_suffix(".css").read_text()
+
+
+def neuron_page(image, evidence, size, notes=()):
+    """Choose a neuron, see its region; choose a region, see its neurons: a page as a string.
+
+    Args:
+        image: Pillow image.
+        evidence: `Evidence` of this picture alone, temperature included.
+        size: pixels a side of the network's input.
+        notes: sentences that belong beside it.
+
+    Maps are in log-odds through the neuron, on one scale for all of them; those of the neurons that
+    are on sum to the margin map. A neuron that is off adds nothing and has no colour.
+    """
+    name = f"dc{uuid.uuid4().hex[:8]}"  # two panels of a notebook must not share radio buttons
+    maps, pull = through_neurons(evidence)
+    scale = maps.abs().max().item() or 1.0
+    order = pull.abs().argsort(descending=True, stable=True).tolist()
+    on = (evidence.z[0] > 0).cpu()
+    neurons = "".join(
+        _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), (scale, pull, size), k == order[0])
+        for k in order
+    )
+    on_first = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
+    told = [_cell_neurons(name, evidence, maps, at) for at in np.ndindex(*maps.shape[1:])]
+    right = (
+        f'<div class="dc-right"><p>{on_first}{legend(scale)}</p><div class="dc-neurons dc-group" '
+        f'role="radiogroup" aria-label="neurons">{neurons}</div></div>'
+    )
+    return page(_left(name, image, evidence.margin_map[0], told, size) + right, notes)
+
+
+def cell_page(image, margin_map, told, size, text="", notes=()):
+    """Choose a cell of the picture, read what belongs to it.
+
+    Colours are the margin map (h, w). `told` has HTML for each cell, row-major; `size` is that of
+    the network's input, `text` a sentence beside the picture.
+    """
+    scale = margin_map.abs().max().item() or 1.0
+    colours = f'<img class="dc-map" alt="" src="{data_uri(tint(margin_map, scale, size))}">'
+    name = f"dc{uuid.uuid4().hex[:8]}"
+    right = f'<div class="dc-right"><p>{html.escape(text)}</p><p>{legend(scale)}</p></div>'
+    return page(_left(name, image, margin_map, told, size) + colours + right, notes)
+
+
+def page(body, notes=()):
+    """A page around its body, with the sentences below it."""
+    below = "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
+    return (
+        f'<div class="dc-panel"><style>{CSS}</style><div class="dc-page">{body}</div>{below}</div>'
+    )
+
+
+def through_neurons(evidence):
+    """What each cell adds to the margin through each neuron, and each neuron's sum with its bias.
+
+    Returns (100, h, w) and (100,), of the first picture, on the CPU; 0 where a neuron is off.
+    """
+    pull, z = evidence.of_margin("contributions")[0], evidence.z[0]
+    weights = torch.where(z > 0, pull / z, 0)
+    return (weights[:, None, None] * evidence.neuron_maps[0]).cpu(), pull.cpu()
+
+
+def _left(name, image, margin_map, told, size):
+    """The greyed picture, its cells, and what is told of the one that was chosen."""
+    h, w = margin_map.shape
+    grey = overlay(image.resize((SIDE, SIDE)), torch.zeros(1, 1), 1, size)
+    first = margin_map.abs().argmax().item()
+    cells = "".join(
+        _cell(f"{name}-cell", at, added, text, at == divmod(first, w))
+        for at, added, text in zip(np.ndindex(h, w), margin_map.flatten().tolist(), told)
+    )
+    return (
+        f'<img class="dc-base" alt="the picture, as the square that the network sees" '
+        f'src="{data_uri(to_image(grey), "JPEG")}"><div class="dc-left"><div class="dc-cells '
+        f'dc-group" role="radiogroup" aria-label="cells of the picture" '
+        f'style="grid-template: {tracks(h, size)} / {tracks(w, size)}">{cells}</div></div>'
+    )
+
+
+def tracks(n, size):
+    """Widths of n cells along a side, for a CSS grid.
+
+    >>> tracks(3, 80)
+    'minmax(0, 200fr) minmax(0, 400fr) minmax(0, 400fr)'
+    """
+    return " ".join(f"minmax(0, {1000 * part:.0f}fr)" for part in np.diff(cell_edges(n, size)))
+
+
+def _cell(name, at, added, told, checked):
+    label = f"{place(at)}: {describe_pull(added)}"
+    part = f'<div class="dc-part dc-cell-text"><p>The cell in {label}.</p>{told}</div>'
+    return _item(name, f"{at[0]}-{at[1]}", label, "", part, checked)
+
+
+def _cell_neurons(name, evidence, maps, at):
+    """The neurons that are on and that this cell switches on most."""
+    gains = evidence.neuron_maps[0, :, at[0], at[1]].cpu().masked_fill(evidence.z[0].cpu() <= 0, 0)
+    found = [k for k in gains.argsort(descending=True)[:SHOWN].tolist() if gains[k] > 0]
+    if not found:
+        return "<p>It switches on no neuron.</p>"
+    rows = "".join(
+        f'<tr><td><label for="{name}-neuron-{k}">neuron {k}</label></td><td>{gains[k]:+.2f}</td>'
+        f"<td>{describe_pull(maps[k, at[0], at[1]].item())}</td></tr>"
+        for k in found
+    )
+    head = "<tr><th>switches on</th><th>adds to input</th><th>log-odds</th></tr>"
+    return f"<table>{head}{rows}</table>"
+
+
+def _neuron(name, k, values, added, on, scales, checked):
+    scale, pull, size = scales
+    strongest = divmod(values.abs().argmax().item(), values.shape[1])
+    told = f"Neuron {k} is on and adds {describe_pull(added)}" if on else f"Neuron {k} is off"
+    where = f" Its strongest cell is in {place(strongest)}." if on else " It adds nothing."
+    text = f'<p class="dc-neuron-text"><b>{told}.</b>{where}</p>'
+    image = data_uri(tint(values, scale, size))
+    part = f'<div class="dc-part"><img class="dc-map" alt="its regions" src="{image}">{text}</div>'
+    shade = int(200 * abs(added) / (pull.abs().max().item() or 1))
+    look = f"background: {UNHAPPY if added > 0 else HAPPY}{shade:02x}" if on else ""
+    return _item(
+        f"{name}-neuron", str(k), told, look, part, checked, str(k), "" if on else "dc-off"
+    )
+
+
+def _item(group, key, label, look, part, checked, shown="", kind=""):
+    """A radio button, its visible label, and the part of the page that it shows."""
+    state = " checked" if checked else ""
+    return (
+        f'<span class="dc-item {kind}"><input type="radio" {OWN_KEYS} name="{group}" '
+        f'id="{group}-{key}" aria-label="{label}"{state}><label for="{group}-{key}" '
+        f'title="{label}" style="{look}">{shown}</label>{part}</span>'
+    )
+
+
+def legend(scale):
+    """What the colours over a picture mean, as HTML."""
+    unhappy, happy = (f'<span style="color: {c}">&#9632;</span>' for c in (UNHAPPY, HAPPY))
+    return (
+        f"{unhappy} is for unhappy, {happy} for happy; full colour is {scale:.2g} log-odds a cell."
+    )
+
+
+def place(at):
+    """Where a cell is, as people count: (0, 1) -> 'row 1, column 2'."""
+    return f"row {at[0] + 1}, column {at[1] + 1}"
+
+
+def describe_pull(added):
+    """Log-odds in words.
+
+    >>> describe_pull(-0.5)
+    '0.50 for happy'
+    >>> describe_pull(0.00021)
+    'under 0.001'
+    """
+    if abs(added) < 0.001:
+        return "under 0.001"
+    digits = 2 if abs(added) >= 0.1 else 3
+    return f"{abs(added):.{digits}f} for {'unhappy' if added > 0 else 'happy'}"
+
+
+def tint(values, scale, size):
+    """The colours that `overlay` puts over a greyed picture, alone: (h, w) -> RGBA Pillow image."""
+    strength = (np.asarray(values.cpu(), float) / scale).clip(-1, 1)
+    strength = spread(strength, (SIDE, SIDE), size)[..., None]  # (h, w) -> (SIDE, SIDE, 1)
+    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
+    return to_image(np.concatenate([colour, OPACITY * np.abs(strength)], 2))
+
+
+def to_image(pixels):
+    """Values (H, W, 3 or 4) of 0 to 1 as a Pillow image."""
+    return Image.fromarray(np.uint8(np.rint(pixels * 255)))
+
+
+def data_uri(image, kind="PNG"):
+    """A Pillow image as the address of itself."""
+    file = io.BytesIO()
+    image.save(file, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,169 @@
+"""One prediction as a page: verdict, maps, waterfall, and the report to take away.
+
+HTML only, so that it can be read on a phone, by a screen reader, and in an exported notebook.
+"""
+
+import html
+import io
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import ImageDraw
+
+from dclib import __version__
+from dclib.pages.panels import CSS, SIDE, data_uri, describe_pull, legend, place, to_image
+from dclib.photo import NOT_ASSESSABLE, percent
+from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots.explain import overlay
+from dclib.plots.neurons import waterfall_steps
+
+ABOUT = (
+    "Evidence splits the network's log-odds exactly among the cells of the picture. It says where "
+    "a feature fired, not which pixels behind it; and nothing here says anything about two people."
+)
+
+
+def photo_page(name, prediction):
+    """Everything about one picture as HTML, every text escaped."""
+    return (
+        f'<div class="dc-panel"><style>{CSS}</style>{verdict_html(name, prediction)}'
+        f"{maps_html(prediction)}{waterfall_html(prediction.evidence)}"
+        f'<p class="dc-note">{ABOUT}</p></div>'
+    )
+
+
+def verdict_html(name, prediction):
+    """The answer, how sure it is, and what speaks against trusting it."""
+    rows = "".join(
+        f"<tr><td>{html.escape(label)}</td><td>"
+        f'<meter min="0" max="1" value="{prob:.3f}" aria-label="{html.escape(label)}"></meter>'
+        f"</td><td>{percent(prob)}</td></tr>"
+        for label, prob in prediction.probs.items()
+    )
+    answer = f"the network says <b>{html.escape(prediction.label)}</b>"
+    if prediction.label == NOT_ASSESSABLE:
+        answer = f"<b>{NOT_ASSESSABLE}</b>"
+    reasons = "".join(f"<p>{html.escape(text)}</p>" for text in prediction.reasons)
+    warnings = "".join(f'<p class="dc-warning">{html.escape(t)}</p>' for t in prediction.warnings)
+    numbers = f"<table>{rows}</table><p>{html.escape(prediction.words)}</p>"
+    if prediction.reasons:  # still there for who wants it, but not the first thing read
+        numbers = f"<details><summary>What it would have said</summary>{numbers}</details>"
+    return (
+        f'<div class="dc-verdict"><h4>{html.escape(name)}: {answer}.</h4>'
+        f"{reasons}{warnings}{numbers}</div>"
+    )
+
+
+def maps_html(prediction):
+    """The photo, the exact evidence and Grad-CAM of each class, as the square the network sees."""
+    image, evidence, size = (
+        prediction.image.resize((SIDE, SIDE)),
+        prediction.evidence,
+        prediction.size,
+    )
+    margin_map = evidence.margin_map[0].cpu()
+    scale = margin_map.abs().max().item() or 1.0
+    strongest = divmod(margin_map.abs().argmax().item(), margin_map.shape[1])
+    alt = f"strongest in {place(strongest)}: {describe_pull(margin_map[strongest].item())}"
+    found = "the photo" if prediction.faces is None else "the photo, with the faces found"
+    figures = [_figure(found, framed(prediction), "")]
+    figures.append(_figure("exact evidence", overlay(image, margin_map, scale, size), alt))
+    cams = dict(
+        zip(prediction.grad_cam.targets, prediction.grad_cam.positive[0].cpu(), strict=True)
+    )
+    full = max(cams[name].max().item() for name in ("happy", "unhappy")) or 1.0
+    for name, sign in (("happy", -1), ("unhappy", 1)):
+        pixels = overlay(image, sign * cams[name], full, size, smooth=True)
+        alt = "no evidence" if not cams[name].any() else ""
+        figures.append(_figure(f"Grad-CAM for {name}", pixels, alt))
+    return (
+        f'<div class="dc-figures">{"".join(figures)}</div><p>{legend(scale)} Both Grad-CAM maps '
+        f"have one scale of their own (full colour: {full:.2g}).</p>"
+    )
+
+
+def framed(prediction):
+    """The photo (H, W, 3), 0 to 1, squeezed to the square, with its faces framed."""
+    image = prediction.image.resize((SIDE, SIDE))
+    draw = ImageDraw.Draw(image)
+    ratios = np.tile(SIDE / np.array(prediction.image.size), 2)
+    for box in prediction.faces or ():
+        draw.rectangle((np.array(box) * ratios).tolist(), outline="white", width=3)
+    return np.asarray(image) / 255
+
+
+def waterfall_html(evidence, n=8):
+    """From the constant to the margin by the strongest neurons: a table with bars."""
+    steps = waterfall_steps(evidence, 0, n)
+    ends = np.cumsum([0, *(value for _, value in steps)])
+    low, width = ends.min(), np.ptp(ends) or 1.0
+    rows = ""
+    for (name, value), start, end in zip(steps, ends, ends[1:]):
+        left, wide = (min(start, end) - low) / width * 100, abs(value) / width * 100
+        colour = "#999" if name == "constant" else UNHAPPY if value > 0 else HAPPY
+        rows += (
+            f'<tr><td>{name}</td><td>{value:+.2f}</td><td><span class="dc-fall"><i style="left: '
+            f'{left:.1f}%; width: {wide:.1f}%; background: {colour}"></i></span></td></tr>'
+        )
+    total = f"<tr><td><b>margin</b></td><td><b>{ends[-1]:+.2f}</b></td><td></td></tr>"
+    head = "<tr><th>neurons, added up</th><th>log-odds for unhappy</th><th></th></tr>"
+    return f'<table class="dc-waterfall">{head}{rows}{total}</table>'
+
+
+def _figure(title, pixels, alt):
+    source = data_uri(to_image(np.asarray(pixels)), "JPEG")
+    words = html.escape(f"{title}; {alt}" if alt else title)
+    return (
+        f'<figure><img src="{source}" alt="{words}"><figcaption>{html.escape(title)}'
+        f"{'' if alt != 'no evidence' else ': none'}</figcaption></figure>"
+    )
+
+
+def report_json(name, prediction, checkpoint):
+    """What is known of one picture as JSON text; the picture itself is not in it."""
+    evidence, config = prediction.evidence, checkpoint.config
+    kept = ("stage", "backbone", "image_size", "temperature", "threshold", "training_data")
+    content = {"picture": name, "label": prediction.label, "probs": prediction.probs}
+    content |= {"margin": prediction.margin, "margin_sd": prediction.margin_sd}
+    content |= {"unhappy_95": prediction.band, "faces": prediction.faces}
+    content |= {"reasons": prediction.reasons, "warnings": prediction.warnings}
+    content["evidence_by_cell"] = evidence.margin_map[0].tolist()
+    content["evidence_by_neuron"] = evidence.of_margin("contributions")[0].tolist()
+    content["grad_cam"] = dict(
+        zip(prediction.grad_cam.targets, prediction.grad_cam.maps[0].tolist(), strict=True)
+    )
+    content["checkpoint"] = {key: config[key] for key in (*kept, "metrics", "weights_sha256")}
+    return json.dumps(content | {"deepconnection": __version__, "about": ABOUT}, indent=1)
+
+
+def report_png(name, prediction):
+    """Photo, maps and answer on one sheet: the bytes of a PNG."""
+    image, size = prediction.image.resize((SIDE, SIDE)), prediction.size
+    margin_map = prediction.evidence.margin_map[0].cpu()
+    cams = dict(
+        zip(prediction.grad_cam.targets, prediction.grad_cam.positive[0].cpu(), strict=True)
+    )
+    full = max(cams[key].max().item() for key in ("happy", "unhappy")) or 1.0
+    scale = margin_map.abs().max().item() or 1.0
+    sheet = {
+        "photo": framed(prediction),
+        f"exact evidence\n(full colour {scale:.2g} log-odds)": overlay(
+            image, margin_map, scale, size
+        ),
+        "Grad-CAM for happy": overlay(image, -cams["happy"], full, size, smooth=True),
+        "Grad-CAM for unhappy": overlay(image, cams["unhappy"], full, size, smooth=True),
+    }
+    fig, axes = plt.subplots(1, 4, figsize=(12, 4.6))
+    for axis, (title, pixels) in zip(axes, sheet.items(), strict=True):
+        axis.imshow(pixels)
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+    plain = name.encode("ascii", "replace").decode().replace("$", "S")  # fonts lack most scripts
+    text = f"{plain}: {prediction}\n{ABOUT}"
+    fig.subplots_adjust(left=0.01, right=0.99, top=0.9, bottom=0.34, wspace=0.03)
+    fig.text(0.01, 0.3, text, fontsize=8, va="top", wrap=True, parse_math=False)
+    file = io.BytesIO()
+    fig.savefig(file, format="png", dpi=100)
+    plt.close(fig)
+    return file.getvalue()

@@ -1,0 +1,289 @@
+"""Figures of evaluation, from tables of predictions (see dclib.predictions).
+
+Bands and bars are 95 % intervals for other groups of pictures; of several seeds the mean is drawn.
+`tables` are {name: table}, in the order in which they are shown.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+from dclib.data import CLASSES, DRAWN
+from dclib.evaluation.calibration import (
+    LEAST,
+    predictive_values,
+    reliability,
+    risk_area,
+    risk_at,
+    risk_coverage,
+)
+from dclib.metrics import DRAWS, draw_groups, measure, proportion_interval, score_seeds
+from dclib.pictures import read_picture
+from dclib.plots import COLOURS, show_pictures
+from dclib.plots.training import draw_interval
+from dclib.predictions import describe, probabilities
+
+LINES = (  # one a table; the colours are none of the classes'
+    *(("0.15", "-"), ("#009E73", "--"), ("#CC79A7", "-.")),
+    *(("#56B4E9", (0, (1, 1))), ("#E69F00", (0, (5, 1, 1, 1, 1, 1)))),
+)
+GRID = np.linspace(0, 1, 201)
+SMALL = {"fontsize": 8, "frameon": False}
+BELOW = SMALL | {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
+AREAS = ("AUROC", "average precision")
+LOSSES = ("log-loss", "Brier", "ECE")
+
+
+def plot_confusion(table):
+    """What was answered to each class: counts, and shares of each row with their intervals."""
+    sets = score_seeds(table)
+    labels, answers = sets[0].labels, np.array([s.answers for s in sets])  # (N,), (seeds, N)
+    counts = [[(answers == a)[:, labels == t].sum() / len(sets) for a in (0, 1)] for t in (0, 1)]
+    totals = np.sum(counts, axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    texts = [
+        [f"{share:.3f}" if n else "no pictures" for share in row] for row, n in zip(shares, totals)
+    ]
+    for place, name in enumerate(CLASSES):
+        _, low, high = proportion_interval(sets, f"recall {name}")
+        if np.isfinite(low):
+            texts[place][place] += f"\n({low:.3f} to {high:.3f})"
+            texts[place][1 - place] += f"\n({1 - high:.3f} to {1 - low:.3f})"
+    form, title = (".0f", "pictures") if len(sets) == 1 else (".1f", "pictures, mean over seeds")
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    numbers = [[f"{count:{form}}" for count in row] for row in counts]
+    options = {"fmt": "", "cmap": "Greys", "cbar": False, "lw": 2, "vmin": 0}
+    options |= {"xticklabels": CLASSES, "yticklabels": CLASSES}
+    panels = ((counts, numbers, title, totals.sum()), (shares, texts, "share of the row", 1))
+    for axis, (values, text, title, most) in zip(axes, panels, strict=True):
+        sns.heatmap(values, annot=np.array(text), ax=axis, vmax=most, **options)
+        axis.set(xlabel="answer", ylabel="truth")
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(length=0, rotation=0)
+    return _finish(fig, _sentence(table))
+
+
+def plot_curves(tables, draws=DRAWS):
+    """Receiver operating characteristic and precision against recall, with pointwise bands."""
+    sentence = _common(tables)
+    fig, axes = plt.subplots(1, 2, figsize=(8, 4.1 + 0.18 * len(tables)))
+    left, right = axes
+    for (name, table), (colour, style) in zip(tables.items(), LINES):
+        sets, measured = score_seeds(table), measure(table, draws)
+        lines = _curves(sets, np.ones((1, sets[0].n)))[:, 0]  # (2, 201)
+        bands = np.hstack([_curves(sets, weights) for weights in draw_groups(sets[0], draws)])
+        for axis, line, band, metric in zip(axes, lines, bands, AREAS, strict=True):
+            label = f"{name}: {_value(measured.loc[metric])}"
+            axis.plot(GRID, line, color=colour, ls=style, label=label)
+            if sets[0].n_groups > 1 and np.isfinite(line).all():
+                low, high = np.quantile(band, (0.025, 0.975), axis=0)
+                axis.fill_between(GRID, low, high, color=colour, alpha=0.15, lw=0)
+    left.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":", label="guessing")
+    share = score_seeds(next(iter(tables.values())))[0].labels.mean()
+    right.axhline(share, color="0.7", lw=1, ls=":", label="guessing")
+    left.set(xlabel="share of the happy called unhappy", ylabel="share of the unhappy found")
+    right.set(xlabel="share of the unhappy found", ylabel="share right of those called unhappy")
+    for axis, title in zip(axes, AREAS, strict=True):
+        axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1)
+        axis.legend(title=title, title_fontsize=8, alignment="left", **BELOW)
+    return _finish(fig, sentence)
+
+
+def _curves(sets, weights):
+    """Recall by false-positive rate and precision by recall, on `GRID`: (2, D, 201).
+
+    Mean over seeds. Ties are straight lines in the first and one step in the second.
+    """
+    curves = np.full((len(sets), 2, len(weights), len(GRID)), np.nan)
+    for curve, scored in zip(curves, sets, strict=True):
+        if 0 < scored.labels.sum() < scored.n:
+            order, ends = scored.order[::-1], scored.n - 1 - scored.starts[::-1]  # of ties, falling
+            drawn, labels = weights[:, order], scored.labels[order]
+            unhappy, happy = (np.cumsum(drawn * of, axis=1)[:, ends] for of in (labels, ~labels))
+            precisions = unhappy / np.maximum(unhappy + happy, 1)
+            rates = zip(unhappy / unhappy[:, -1:], happy / happy[:, -1:], precisions, strict=True)
+            for draw, (recall, alarms, precision) in enumerate(rates):
+                curve[0, draw] = np.interp(GRID, np.r_[0, alarms], np.r_[0, recall])
+                first = np.searchsorted(recall, np.maximum(GRID, 1e-9) - 1e-12)
+                curve[1, draw] = precision[first]
+    return curves.mean(0)
+
+
+def plot_reliability(table, draws=DRAWS):
+    """Share of unhappy pictures against the probability given, before and after temperature."""
+    options = {"height_ratios": (3, 1), "sharex": True, "sharey": "row"}
+    fig, axes = plt.subplots(2, 2, figsize=(8, 4.9), **options)
+    low, high = table["temperature"].min(), table["temperature"].max()
+    after = f"temperature {low:.2f}" + (f" to {high:.2f}" if high > low else "")
+    for column, calibrated, name in zip(axes.T, (False, True), ("as trained", after), strict=True):
+        upper, lower = column
+        rows, error = (
+            reliability(table, calibrated=calibrated),
+            measure(table, draws, 0, calibrated),
+        )
+        upper.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":")
+        reach = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
+        upper.errorbar(
+            rows["prob"], rows["share"], np.clip(reach, 0, 1), color="0.2", fmt="o-", lw=1
+        )
+        upper.set_title(f"{name}: ECE {_value(error.loc['ECE'])}", fontsize=9)
+        lower.hist(probabilities(table, calibrated), np.linspace(0, 1, 21), color="0.6")
+        lower.set_xlabel('probability of "unhappy"')
+    axes[0, 0].set(ylabel="share of unhappy pictures", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes[1, 0].set_ylabel("answers")
+    return _finish(fig, _sentence(table) + "; bins of equally many")
+
+
+def plot_risk_coverage(tables, confidence=None):
+    """Share wrong among the surest answers, and where abstaining below `confidence` would put it.
+
+    `confidence`: a number (or None) for all tables, or {name: number}.
+    """
+    sentence = _common(tables)
+    fig, axis = plt.subplots(figsize=(8, 3.8 + 0.4 * len(tables)))
+    marks = confidence if isinstance(confidence, dict) else dict.fromkeys(tables, confidence)
+    for (name, table), (colour, style) in zip(tables.items(), LINES):
+        rows = risk_coverage(table)
+        rows = rows[rows["n"] >= min(LEAST, rows["n"].max())]
+        label = f"{name}, area {risk_area(table):.3f}"
+        axis.plot(rows["coverage"], rows["risk"], color=colour, ls=style, label=label)
+        band = (rows["coverage"], rows["low"], rows["high"])
+        axis.fill_between(*band, color=colour, alpha=0.15, lw=0)
+        whole = rows.iloc[-1]
+        axis.plot(whole["coverage"], whole["risk"], "o", color=colour, ms=4)
+        axis.vlines(whole["coverage"], whole["low"], whole["high"], color=colour, lw=1)
+        mark = risk_at(table, marks[name]) if marks.get(name) is not None else {"n": 0}
+        if mark["n"]:
+            share, wrong, low, high = (100 * mark[k] for k in ("coverage", "risk", "low", "high"))
+            label = f"from confidence {mark['confidence']:.3f} on: {share:.0f} % answered, "
+            label += f"{wrong:.1f} % wrong ({low:.1f} to {high:.1f} %)"
+            place = (mark["coverage"], mark["risk"])
+            axis.plot(*place, "o", color=colour, ms=8, mec="white", label=label)
+    axis.set(xlim=(0, 1.01), ylim=(0, None), ylabel="share wrong")
+    axis.set_xlabel(f"coverage: share of pictures answered, the surest first, {LEAST} at least")
+    axis.legend(**BELOW)
+    return _finish(fig, sentence)
+
+
+def plot_scores(table):
+    """How many pictures of each class got which probability, on a log scale, and the threshold."""
+    fig, axes = plt.subplots(2, 1, figsize=(7, 3.8), sharex=True, sharey=True)
+    probs, edges, top = probabilities(table), np.linspace(0, 1, 41), 10
+    seeds = table["seed"].nunique()
+    for axis, name in zip(axes, CLASSES, strict=True):
+        values = probs[(table["label"] == name).to_numpy()]
+        share = np.full(len(values), 1 / seeds)
+        heights, *_ = axis.hist(values, edges, weights=share, color=COLOURS[name])
+        top = max(top, heights.max())
+        for threshold in table["threshold"].unique():
+            axis.axvline(threshold, color="0.2", lw=1, ls="--")
+        axis.set(xlim=(0, 1), ylabel=f"{name} pictures")
+    axes[0].set_ylim(0.6 / seeds, 1.3 * top)  # before the scale, which cannot do with no picture
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    low, high = table["threshold"].min(), table["threshold"].max()
+    ends = f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
+    axes[1].set_xlabel(f'probability of "unhappy"; dashed: "unhappy" from {ends} on')
+    return _finish(fig, _sentence(table))
+
+
+def plot_mistakes(table, root, n=12):
+    """The `n` wrong answers of which the network was most sure, e.g. "unhappy 97 % (happy)".
+
+    Of several seeds the mean probability decides. A picture is read from `root` and its id.
+    """
+    columns = {"prob": probabilities(table), "label": table["label"], "cut": table["threshold"]}
+    means = {"prob": "mean", "label": "first", "cut": "mean"}
+    rows = table[["id"]].assign(**columns).groupby("id", as_index=False).agg(means)
+    rows["answer"] = np.where(rows["prob"] >= rows["cut"], CLASSES[1], CLASSES[0])
+    rows["sure"] = np.where(rows["answer"] == CLASSES[1], rows["prob"], 1 - rows["prob"])
+    wrong = rows[rows["answer"] != rows["label"]].sort_values("sure", ascending=False)
+    if not len(wrong):
+        fig, axis = plt.subplots(figsize=(7, 1))
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "No picture got a wrong answer.", ha="center", va="center")
+        return _finish(fig, _sentence(table))
+    shown = wrong.head(n)
+    titles = [f"{row.answer} {100 * row.sure:.0f} % ({row.label})" for row in shown.itertuples()]
+    fig = plot_pictures(shown, root, titles)
+    return _finish(fig, f"{len(shown)} of {len(wrong)} mistakes, {_sentence(table)}")
+
+
+def plot_pictures(rows, root, titles):
+    """A contact sheet of the pictures root/id of a table's rows, each with its title."""
+    pictures = [read_picture(Path(root) / name).image for name in rows["id"]]
+    return show_pictures(pictures, titles, columns=4)
+
+
+def plot_metrics(tables, metrics=("accuracy", "AUROC", "Brier"), draws=DRAWS):
+    """Metrics of several tables side by side, a panel each; small dots: lowest and highest seed."""
+    sentence, size = _common(tables), (8, 0.35 * len(tables) + 1.2)
+    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    measured = [measure(table, draws) for table in tables.values()]
+    dots = any(table["seed"].nunique() > 1 for table in tables.values())
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for place, row in enumerate(found.loc[metric] for found in measured):
+            ends = [row[dot] for dot in ("seed_low", "seed_high") if dots]
+            mean = {"mean": row["value"], "low": row["low"], "high": row["high"]}
+            draw_interval(axis, place, mean, np.reshape(ends, (-1, 1)), "0.2")
+            if not np.isfinite(row["value"]):
+                where = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center"}
+                axis.text(0.5, place, "not defined", fontsize=8, **where)
+        axis.set_xlabel(metric + (" (less is better)" if metric in LOSSES else ""))
+        axis.locator_params("x", nbins=4)
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+    axes[0, 0].set_yticks(range(len(tables)), list(tables))
+    axes[0, 0].set_ylim(len(tables) - 0.5, -0.5)
+    return _finish(fig, sentence + ("; small dots: lowest and highest seed" if dots else ""))
+
+
+def plot_predictive_values(measured):
+    """How often each answer is right, by the share of unhappy pictures where it is asked."""
+    fig, axis = plt.subplots(figsize=(7, 3.6))
+    rows = predictive_values(measured, np.linspace(0, 1, 201))
+    for column, name, style in (("npv", "happy", "--"), ("ppv", "unhappy", "-")):
+        label = f'of the answers "{name}" ({column.upper()})'
+        axis.plot(rows["prevalence"], rows[column], style, color=COLOURS[name], label=label)
+        band = (rows["prevalence"], rows[f"{column}_low"], rows[f"{column}_high"])
+        axis.fill_between(*band, color=COLOURS[name], alpha=0.15, lw=0)
+    happy, unhappy = (measured.loc[f"recall {name}"] for name in CLASSES)
+    share = unhappy["n"] / (happy["n"] + unhappy["n"])
+    axis.axvline(share, color="0.7", lw=1, ls=":", label="pictures measured")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
+    axis.set_xlabel("prevalence: share of unhappy couples among those asked about")
+    axis.legend(loc="lower center", **SMALL)
+    parts = [f"{r.name} {_value(r)}, n = {r['n']}" for r in (happy, unhappy)]
+    return _finish(fig, "; ".join(parts))
+
+
+def _value(row):
+    """A row of `measure` as text."""
+    if not np.isfinite(row["value"]):
+        return "not defined"
+    interval = f" ({row['low']:.3f} to {row['high']:.3f})" if np.isfinite(row["low"]) else ""
+    return f"{row['value']:.3f}{interval}"
+
+
+def _sentence(table):
+    """How much there is, and that it is drawn if it is."""
+    return describe(table) + ("; drawn couples" if (table["source"] == DRAWN).all() else "")
+
+
+def _common(tables):
+    """The sentence of tables on the same pictures, as few as there are lines to tell them apart."""
+    first, *others = tables.values()
+    if any(set(table["id"]) != set(first["id"]) for table in others):
+        raise ValueError("The tables are not of the same pictures; draw them one by one.")
+    if len(tables) > len(LINES):
+        raise ValueError(f"{len(tables)} tables are too many for one figure; draw {len(LINES)}.")
+    return _sentence(first)
+
+
+def _finish(fig, title):
+    fig.suptitle(title, fontsize=9)
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig

@@ -1,0 +1,109 @@
+"""Figures of what the network looked at. Every function returns a figure or an array.
+
+Colours have one meaning everywhere: vermilion is evidence for unhappy, blue for happy. A map is
+never stretched to its own maximum: those that are compared have one scale, and where there is no
+evidence there is no colour.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+
+from dclib.explain.cells import spread
+from dclib.plots import HAPPY, UNHAPPY
+
+OPACITY = 0.75  # of the colour at `scale`
+
+
+def overlay(image, values, scale, size, smooth=False):
+    """A map over its picture: an array (H, W, 3), 0 to 1.
+
+    Args:
+        image: Pillow image, or array (H, W, 3) of 0 to 255 or 0 to 1.
+        values: (h, w), one a cell; `dclib.explain.cells` says where cells are.
+        scale: value of full colour, for all maps that are compared; larger ones look the same.
+        size: pixels a side of the network's input.
+        smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
+
+    The picture is greyed, and as grey where a value is 0. Raises ValueError unless scale > 0.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, not {scale}.")
+    picture = np.asarray(image, float)
+    picture = picture / 255 if picture.max() > 1 else picture  # (H, W, 3)
+    grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
+    values = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
+    strength = spread(values / scale, picture.shape[:2], size, smooth)
+    strength = strength.clip(-1, 1)[..., None]  # (h, w) -> (H, W, 1)
+    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
+    share = OPACITY * np.abs(strength)
+    return grey * (1 - share) + colour * share
+
+
+def show_maps(pictures, maps, size, scale=None, smooth=False, unit="log-odds"):
+    """A row for each picture: itself, then maps over it. All are on one scale, drawn beside them.
+
+    Args:
+        pictures: B of them, as `overlay` takes them.
+        maps: {title: (B, h, w)}. Positive is evidence for unhappy; in maps whose title begins with
+            "happy" it is for happy, and drawn in its colour.
+        size: pixels a side of the network's input.
+        scale: value of full colour; the largest of all these maps by default.
+        unit: of the numbers.
+    """
+    signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
+    maps = {k: torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()}
+    strongest = max(values.abs().max().item() for values in maps.values())
+    scale = scale or strongest or 1.0
+    shape = (len(pictures), len(maps) + 1)
+    inches = (1.9 * shape[1] + 0.8, 1.95 * shape[0] + 0.3)
+    fig, axes = plt.subplots(*shape, figsize=inches, squeeze=False, layout="constrained")
+    for row, picture, *of_picture in zip(axes, pictures, *maps.values(), strict=True):
+        row[0].imshow(picture)
+        for axis, values in zip(row[1:], of_picture, strict=True):
+            axis.imshow(overlay(picture, values, scale, size, smooth=smooth))
+            if not values.any():
+                place = {"x": 0.5, "y": 0.04, "ha": "center", "transform": axis.transAxes}
+                axis.text(**place, s="no evidence", fontsize=8, bbox={"fc": "w", "ec": "none"})
+    for axis, title in zip(axes[0], ["picture", *maps], strict=True):
+        axis.set_title(title, fontsize=9)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    draw_scale(fig, axes, scale, unit)
+    return fig
+
+
+def draw_scale(fig, axes, scale, unit="log-odds"):
+    """The colour bar of maps over pictures."""
+    shades = LinearSegmentedColormap.from_list("evidence", [HAPPY, "0.85", UNHAPPY])
+    bar = fig.colorbar(ScalarMappable(Normalize(-scale, scale), shades), ax=axes, pad=0.01)
+    bar.set_ticks([-scale, 0, scale], labels=[f"{scale:.2g}\nhappy", "0", f"unhappy\n{scale:.2g}"])
+    bar.set_label(unit, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def plot_parts(evidence, index=0):
+    """From the constant to the margin of one picture: by pyramid level and branch.
+
+    The bars and the constant sum to the margin.
+    """
+    budget = evidence.of_margin("budget")[index]  # (L, P)
+    steps = [("constant", evidence.of_margin("const")[index].item())]
+    for n, row in zip(evidence.levels, budget, strict=True):
+        steps += [(f"{n} x {n} bins, {b}", v) for b, v in zip(evidence.branches, row.tolist())]
+    names, values = zip(*steps, strict=True)
+    starts = np.cumsum([0, *values[:-1]])
+    fig, axis = plt.subplots(figsize=(7, 0.3 * len(steps) + 1.2), layout="constrained")
+    colours = [UNHAPPY if value > 0 else HAPPY for value in values]
+    axis.barh(names, values, left=starts, color=["0.6", *colours[1:]])
+    margin = evidence.margin[index].item()
+    axis.axvline(margin, color="black", lw=1, label=f"margin {margin:+.2f}")
+    axis.axvline(0, color="0.7", lw=1)
+    axis.invert_yaxis()
+    axis.set_xlabel("log-odds for unhappy, added from top to bottom")
+    axis.legend(frameon=False, fontsize=8)
+    sns.despine(fig)
+    return fig

@@ -1,0 +1,272 @@
+"""Figures of the 100 neurons before the last layer. Every function returns a matplotlib figure.
+
+Vermilion is towards unhappy, blue towards happy, in log-odds; maps of one figure have one scale.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Patch
+
+from dclib.data import CLASSES, DRAWN
+from dclib.evidence import fold_head
+from dclib.explain.neurons import top_crops
+from dclib.explain.own_right import KINDS
+from dclib.plots import COLOURS, HAPPY, UNHAPPY
+from dclib.plots.explain import draw_scale, overlay
+
+HEAT = "YlOrRd"  # the authors' colours of activation
+SMALL = {"fontsize": 8, "frameon": False}
+EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "white", UNHAPPY))
+
+
+def plot_scatter(checkpoint, evidence, index=0, table=None):
+    """The last layer's two weights of every neuron, coloured by what one picture does to it.
+
+    Left as the authors drew it: weights as trained, colour from -1 to 1.5 for the neuron after
+    BatchNorm, where one that is off has any colour. Right with BatchNorm folded, where off is 0 and
+    drawn hollow. Neurons off far outside of those that are on are counted, not drawn.
+
+    Args:
+        evidence: of a batch, from `find_evidence`, the picture at `index`.
+        table: from `neuron_table`, for sizes by mean |contribution|; else by this picture's.
+    """
+    head = fold_head(checkpoint.model, checkpoint.config["temperature"])
+    order = [head.classes.index(name) for name in CLASSES]
+    raw = checkpoint.model.head.lin2.weight.detach().float().cpu().numpy()[order]  # (2, 100)
+    activation = evidence.z[index].clamp(min=0).cpu()
+    incoming = activation * head.scale.cpu() + head.shift.cpu()  # (100,), as lin2 gets it
+    with plt.style.context("ggplot"):
+        fig = plt.figure(figsize=(8, 3.6))
+        left = fig.add_subplot(1, 2, 1)
+        look = {"vmin": -1, "vmax": 1.5, "cmap": HEAT, "alpha": 0.8, "s": 30, "edgecolor": "gray"}
+        points = left.scatter(*raw, c=incoming.numpy(), **look)
+        left.set(xlabel="Happy Weight", ylabel="Unhappy Weight")
+        left.set_title("Activation of Neurons in Last Layer", fontsize=10)
+        fig.colorbar(points, ax=left).set_label("Incoming Activation Values")
+    strength = evidence.of_margin("contributions")[index].abs().cpu().numpy()
+    sizes = strength if table is None else table["strength"].to_numpy()
+    right = fig.add_subplot(1, 2, 2)
+    _draw_folded(fig, right, head.last.cpu().numpy()[order], activation.numpy(), sizes)
+    fig.tight_layout()
+    return fig
+
+
+def _draw_folded(fig, axis, weights, activation, sizes):
+    on = activation > 0
+    reach = 1.25 * np.abs(weights[:, on]).max() if on.any() else np.abs(weights).max()
+    near = (np.abs(weights) <= reach).all(0)
+    sizes = 12 + 150 * sizes / max(sizes.max(), 1e-12)
+    axis.axline((0, 0), slope=1, color="0.85", lw=1, zorder=0)
+    off = near & ~on
+    axis.scatter(*weights[:, off], s=sizes[off], facecolor="none", edgecolor="0.6")
+    look = {"cmap": HEAT, "vmin": 0, "edgecolor": "gray", "alpha": 0.85}
+    points = axis.scatter(*weights[:, on], s=sizes[on], c=activation[on], **look)
+    fig.colorbar(points, ax=axis, label="activation relu(z) in this picture")
+    axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    axis.set(xlabel="folded weight of happy", ylabel="folded weight of unhappy")
+    axis.set_title(
+        f"{on.sum()} on, {(~on).sum()} off ({(~near).sum()} of them outside)", fontsize=9
+    )
+    axis.text(0.03, 0.97, "towards unhappy", **_corner(axis, UNHAPPY, "left", "top"))
+    axis.text(0.97, 0.03, "towards happy", **_corner(axis, HAPPY, "right", "bottom"))
+    sns.despine(ax=axis)
+
+
+def _corner(axis, colour, ha, va):
+    return {"transform": axis.transAxes, "color": colour, "ha": ha, "va": va, "fontsize": 9}
+
+
+def strongest(evidence, index=0, n=12):
+    """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
+    added = evidence.of_margin("contributions")[index].abs()
+    return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
+
+
+def plot_region_maps(image, evidence, size, index=0, n=12):
+    """What each region adds to the margin through each of the strongest neurons, on one scale.
+
+    Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
+    through one that pulls towards happy it is the reverse. Summed over all neurons that are on,
+    these maps are the margin map. `size`: pixels a side of the network's input. Raises ValueError
+    if no neuron is on.
+    """
+    shown = strongest(evidence, index, n)
+    if not shown:
+        raise ValueError("No neuron is on in this picture: no region has a say in the margin.")
+    added = evidence.of_margin("contributions")[index]
+    pull = (added / evidence.z[index])[shown]
+    maps = (pull[:, None, None] * evidence.neuron_maps[index, shown]).cpu()  # (n, h, w)
+    scale = float(maps.abs().max())
+    rows = -(-len(shown) // 4)
+    inches = (8, 2.1 * rows + 0.3)
+    fig, axes = plt.subplots(rows, 4, figsize=inches, squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, k, values in zip(axes.flat, shown, maps, strict=False):
+        axis.imshow(overlay(image, values, scale, size))
+        colour = UNHAPPY if added[k] > 0 else HAPPY
+        axis.set_title(f"neuron {k}: {added[k]:+.2f}", fontsize=9, color=colour)
+    draw_scale(fig, axes, scale, "log-odds a cell")
+    return fig
+
+
+def plot_waterfall(evidence, index=0, n=10):
+    """How the strongest neurons, one after another, lead from the constant to the margin.
+
+    The rest of the neurons is drawn as two bars, one each way.
+    """
+    steps = waterfall_steps(evidence, index, n)
+    fig, axis = plt.subplots(figsize=(8, 0.27 * (len(steps) + 1) + 0.9))
+    place = 0.0
+    for row, (_, value) in enumerate(steps):
+        colour = UNHAPPY if value > 0 else HAPPY
+        axis.barh(row, value, left=place, color=colour if row else "0.6")
+        place += value
+        axis.vlines(place, row - 0.4, row + 1.4, color="0.5", lw=0.8)
+        axis.text(1.01, row, f"{value:+.2f}", **_beside(axis))
+    axis.plot(place, len(steps), "D", color="0.2")
+    answer = "unhappy" if place > 0 else "happy"
+    axis.text(1.01, len(steps), f"{place:+.2f}", color=COLOURS[answer], **_beside(axis))
+    axis.axvline(0, color="0.7", lw=1, ls=":")
+    axis.use_sticky_edges = False
+    axis.margins(x=0.02)
+    axis.set_yticks(range(len(steps) + 1), [*(name for name, _ in steps), "margin"])
+    axis.invert_yaxis()
+    axis.set_xlabel("happy   ←   log-odds for unhappy   →   unhappy")
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def waterfall_steps(evidence, index=0, n=10):
+    """(name, log-odds for unhappy) of constant, n neurons and all others, which make the margin."""
+    added = evidence.of_margin("contributions")[index].cpu().double()
+    margin, shown = float(evidence.margin[index]), strongest(evidence, index, n)
+    rest = added.clone()
+    rest[shown] = 0
+    steps = [("constant", margin - float(added.sum()))]
+    steps += [(f"neuron {k}", float(added[k])) for k in shown]
+    for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
+        steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
+    return steps
+
+
+def _beside(axis):
+    return {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8}
+
+
+def plot_cards(states, table, dataset, neurons, n=5, context=2.0):
+    """A row a neuron: what excites it most, its activations by class, where its evidence lies.
+
+    Args:
+        states, table, dataset: from `activation_states`, `neuron_table`, and their `CoupleFolder`.
+        n, context: crops a neuron, and their side in cells; see `top_crops`.
+
+    The map is the mean over the pictures on which the neuron is on, in log-odds, on one scale.
+    """
+    fig = plt.figure(figsize=(8, 1.75 * len(neurons) + 0.5), layout="constrained")
+    rows = fig.subfigures(len(neurons), 1, squeeze=False)[:, 0]
+    maps = {k: states.pull[k] * states.maps[k] for k in neurons}
+    scale = max(max(np.abs(values).max() for values in maps.values()), 1e-6)
+    for part, k in zip(rows, neurons, strict=True):
+        row = table.loc[k]
+        axes = part.subplots(1, n + 2, width_ratios=[1] * n + [1.7, 1])
+        for axis in (*axes[:n], axes[-1]):
+            axis.set_axis_off()
+        crops = top_crops(states, dataset, k, n, context)
+        for axis, crop in zip(axes, crops, strict=False):
+            axis.imshow(crop.image)
+            axis.set_title(crop.label, fontsize=8, color=COLOURS[crop.label], pad=2)
+        _draw_activations(axes[n], states, k)
+        axes[-1].imshow(maps[k], cmap=EVIDENCE, vmin=-scale, vmax=scale)
+        axes[-1].set_title("evidence", fontsize=8, pad=2)
+        part.suptitle(_describe(k, row), fontsize=8, x=0.01, ha="left")
+    fig.supxlabel(f"{_about(states)}; full colour of a map: {scale:.2f} log-odds", fontsize=8)
+    return fig
+
+
+def _draw_activations(axis, states, k):
+    """Histograms of one neuron's activations, happy above and unhappy below the line."""
+    values = states.activations[:, k]
+    edges = np.linspace(0, max(values.max(), 1e-6), 25)
+    for name, of, sign in zip(CLASSES, (~states.labels, states.labels), (1, -1), strict=True):
+        heights, _ = np.histogram(values[of], edges)
+        axis.bar(edges[:-1], sign * heights, np.diff(edges), align="edge", color=COLOURS[name])
+    axis.axhline(0, color="0.5", lw=0.8)
+    axis.set_yticks([])
+    axis.tick_params(labelsize=7)
+    axis.set_title("activation by class", fontsize=8, pad=2)
+    sns.despine(ax=axis, left=True)
+
+
+def _describe(k, row):
+    """Two lines about a neuron."""
+    side = "unhappy" if row["pull"] > 0 else "happy"
+    area = f"{row['auroc']:.2f}"
+    if np.isfinite(row["auroc_low"]):
+        area += f" ({row['auroc_low']:.2f} to {row['auroc_high']:.2f})"
+    copy = f", says what neuron {row['duplicate_of']:.0f} says" if row["duplicate_of"] >= 0 else ""
+    rates = [
+        f"{name} {row[f'rate_{name}']:.0%} ({row[f'rate_{name}_low']:.0%} to "
+        f"{row[f'rate_{name}_high']:.0%})"
+        for name in CLASSES
+    ]
+    faces = ""
+    if np.isfinite(row["on_faces"]):
+        faces = f"; of what excites it {row['on_faces']:.0%} on faces"
+        faces += f" ({row['face_area']:.0%} of the area)"
+    bins = f"{row['level']} x {row['level']} bins"
+    first = f"Neuron {k}: pulls towards {side}{copy}; AUROC for unhappy {area}; by the {bins}"
+    return f"{first}\non: {', '.join(rates)}{faces}"
+
+
+def _about(states):
+    drawn = all(source.startswith(DRAWN) for source in states.sources)
+    return f"{states}{'; drawn couples' if drawn else ''}"
+
+
+def plot_own_right(result):
+    """Which neurons part the classes, by kind, and how well each kind does alone (`own_right`)."""
+    fig, axes = plt.subplots(1, 3, figsize=(8, 3.4), width_ratios=(2.2, 1, 1))
+    left, share, area = axes
+    colours = dict(zip(KINDS, (UNHAPPY, HAPPY), strict=True))
+    neurons = result.neurons.dropna(subset="low").sort_values("part", ascending=False)
+    for row, (_, neuron) in enumerate(neurons.iterrows()):
+        colour = colours[neuron["kind"]]
+        left.barh(row, neuron["part"], color=colour, alpha=0.45)
+        left.hlines(row, neuron["low"], neuron["high"], color=colour, lw=1.2)
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    left.legend(handles=handles, loc="lower right", **SMALL)
+    left.axvline(0, color="0.7", lw=1)
+    left.invert_yaxis()
+    left.set(yticks=[], xlabel="part of the separation, log-odds")
+    left.set_title(f"{len(neurons)} neurons that vary", fontsize=9)
+    for place, (name, row) in enumerate(result.kinds.iterrows()):
+        for axis, column in ((share, "share"), (area, "auroc")):
+            ends = [row[column + end] for end in ("", "_low", "_high")]
+            _draw_interval(axis, place, ends, colours[name])
+    _draw_interval(share, 2, (1, np.nan, np.nan), "0.2")
+    _draw_interval(area, 2, result.whole, "0.2")
+    share.set(yticks=range(3), yticklabels=["unhappiness", "missing\nhappiness", "all"])
+    share.set_xlim(min(-0.05, result.kinds["share_low"].min()), 1.1)
+    area.set_xlim(min(0.45, result.kinds["auroc_low"].min()), 1.03)
+    area.set_yticks([])
+    for axis, none, name in ((share, 0, "share"), (area, 0.5, "AUROC alone")):
+        axis.axvline(none, color="0.7", lw=1, ls=":")
+        axis.set(ylim=(2.4, -0.6), xlabel=name)
+    gain, low, high = result.gain.loc[KINDS[1], ["value", "low", "high"]]
+    gained = f"AUROC of all less missing happiness alone: {gain:+.3f} ({low:+.3f} to {high:+.3f})"
+    fig.suptitle(f"{result.about}; lines: 95 % intervals\n{gained}", fontsize=9)
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def _draw_interval(axis, place, ends, colour):
+    value, low, high = ends
+    axis.hlines(place, low, high, color=colour, lw=2)
+    axis.plot(value, place, "o", color=colour, ms=5)
+    look = {"textcoords": "offset points", "fontsize": 8, "ha": "center"}
+    axis.annotate(f"{value:.2f}", (value, place), (0, 6), **look)

@@ -1,0 +1,124 @@
+"""Figures of whether maps mean something: see localisation and faithfulness in dclib.explain."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+from dclib.explain.pointing import AGAINST, MEASURES
+
+LOOKS = {  # a colour, a line and a marker for each kind of map
+    "evidence": ("0.1", "-", "o"),
+    "evidence for the answer": ("0.1", "-", "D"),
+    "HiResCAM": ("#E69F00", "--", "s"),
+    "Grad-CAM": ("#CC79A7", "-.", "^"),
+    "leave one out": ("#56B4E9", ":", "v"),
+    "centre first": ("#009E73", (0, (5, 1, 1, 1)), "P"),
+    "random": ("0.6", "-", "x"),
+}
+PANELS = (("faces", MEASURES[0]), ("faces", MEASURES[3]), (AGAINST, MEASURES[3]))
+ROW = 0.24  # inches
+BASELINE = "0.55"
+SMALL = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
+
+
+def plot_localisation(table):
+    """Where the mass of each map lies, with its interval: a panel a measure, chance marked.
+
+    `table` is that of `dclib.explain.localisation.summarise`. Maps of the network are coloured,
+    what they must beat is grey. A panel of which the table has nothing is left out.
+    """
+    rows = list(dict.fromkeys(table["map"]))
+    of = {key: part.set_index("map") for key, part in table.groupby(["region", "measure"])}
+    panels = [key for key in PANELS if key in of]
+    size = (8, ROW * len(rows) + 1.1)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for axis, key in zip(axes[0], panels, strict=True):
+        _draw_dots(axis, of[key], rows)
+        region, measure = key
+        n, excluded = of[key]["n"].max(), of[key]["excluded"].max()
+        left_out = f"; {excluded} excluded" if excluded else ""
+        axis.set_title(f"{region}\n(n = {n}{left_out})", fontsize=8)
+        axis.set_xlabel(measure, fontsize=8)
+        axis.tick_params(labelsize=8)
+    axes[0, 0].set_yticks(range(len(rows)), rows)
+    for label in axes[0, 0].get_yticklabels():
+        label.set_color("black" if label.get_text() in LOOKS else "0.4")
+    axes[0, 0].set_ylim(len(rows) + 0.2, -0.5)  # room for a word
+    sns.despine(fig, left=True)
+    fig.tight_layout()
+    return fig
+
+
+def _draw_dots(axis, part, rows):
+    for place, name in enumerate(rows):
+        colour, _, marker = LOOKS.get(name, (BASELINE, "-", "o"))
+        axis.hlines(place, part["low"][name], part["high"][name], color=colour, lw=2)
+        axis.plot(part["value"][name], place, marker, color=colour, ms=5)
+    chance = part["chance"].mean()
+    axis.axvline(chance, color="0.75", lw=1, ls=":", zorder=0)
+    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **SMALL)
+    axis.tick_params(left=False)
+
+
+def plot_curves(points, areas):
+    """Deletion and insertion curves with their bands; the areas under them in the legends.
+
+    The two tables are those of `dclib.explain.faithfulness.hide_in_order`.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
+    told = {"deletion": "hidden", "insertion": "shown"}
+    for axis, (curve, verb) in zip(axes, told.items(), strict=True):
+        under = areas[areas["curve"] == curve].set_index("map")["value"]
+        for name, part in points[points["curve"] == curve].groupby("map", sort=False):
+            colour, style, marker = LOOKS[name]
+            look = {"color": colour, "ls": style, "marker": marker, "ms": 3.5, "lw": 1.2}
+            axis.fill_between(
+                part["share"], part["low"], part["high"], color=colour, alpha=0.15, lw=0
+            )
+            axis.plot(part["share"], part["value"], label=f"{name}: {under[name]:.3f}", **look)
+        better = "lower" if curve == "deletion" else "higher"
+        axis.set_title(f"{curve}: {better} is better", fontsize=9)
+        axis.set_xlabel(f"share of cells {verb}, in the map's order", fontsize=8)
+        place = "lower left" if curve == "deletion" else "lower right"
+        legend = {"title": "area under the curve", "title_fontsize": 7, "fontsize": 7}
+        axis.legend(loc=place, frameon=False, **legend)
+    axes[0].set_ylabel(f"probability of the answer (n = {points['n'].max()})", fontsize=8)
+    axes[0].set_ylim(0, 1.01)
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def plot_cascade(table):
+    """How like the original the maps stay while layers forget: a panel with signs, one without.
+
+    `table` is that of `dclib.explain.faithfulness.cascade`; its "another picture" stands apart at
+    the end.
+    """
+    parts = [part for part in dict.fromkeys(table["part"]) if part != "another picture"]
+    names = ["trained", *parts, "another\npicture"]
+    places = [*range(len(parts) + 1), len(parts) + 1.5]
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+    for axis, similarity in zip(axes, ("signed", "absolute"), strict=True):
+        of = table[table["similarity"] == similarity]
+        for k, (name, part) in enumerate(of.groupby("map", sort=False)):
+            colour, style, marker = LOOKS[name]
+            part = part.set_index("part").reindex([*parts, "another picture"])
+            x = np.array(places) + 0.15 * (k - 1)
+            y, low, high = ([1.0, *part[column]] for column in ("value", "low", "high"))
+            look = {"color": colour, "marker": marker, "ms": 4}
+            axis.vlines(x, low, high, color=colour, lw=1, alpha=0.6)
+            axis.plot(x[:-1], y[:-1], ls=style, lw=1.2, label=name, **look)
+            axis.plot(x[-1:], y[-1:], mfc="white", **look)
+        axis.axhline(0, color="0.75", lw=1, ls=":", zorder=0)
+        axis.set_xticks(places, names, fontsize=7, rotation=40, ha="right")
+        axis.set_xlabel("randomised, with all before it", fontsize=8)
+        axis.set_title(
+            f"maps {'with' if similarity == 'signed' else 'without'} their signs", fontsize=9
+        )
+    axes[0].set_ylabel(f"rank correlation with the original (n = {table['n'].max()})", fontsize=8)
+    axes[0].set_ylim(-1.02, 1.05)
+    axes[1].legend(frameon=False, fontsize=8)
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig

@@ -1,0 +1,121 @@
+"""Figures of a film: the line over time, moments to look at, and maps on one scale for all."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
+
+from dclib.frames import frames_at
+from dclib.plots import COLOURS, HAPPY, UNHAPPY
+from dclib.plots.explain import draw_scale, overlay
+from dclib.timeline import NOT_ASSESSABLE
+
+
+def plot_timeline(result, truth=None):
+    """Frames as dots, the smoothed line with its 95 % band, cuts, and where there is no label.
+
+    `truth` as of `dclib.demo.render_clip` is drawn as a strip above.
+    """
+    table = result.frames
+    fig, axis = plt.subplots(figsize=(10, 3.6))
+    axis.plot(table["time"], table["margin"], ".", color="0.6", ms=3)
+    for _, shot in table.groupby("shot"):
+        axis.fill_between(shot["time"], shot["low"], shot["high"], color="0.8", lw=0)
+        axis.plot(shot["time"], shot["smooth"], color="0.15", lw=1.8)
+    axis.axhline(np.log(result.threshold / (1 - result.threshold)), color="0.5", lw=1, ls=":")
+    for cut in result.cuts:
+        axis.axvline(cut, color="0.3", lw=0.8, ls=(0, (4, 3)))
+    handles = []
+    for span in result.spans:
+        if span["label"] == NOT_ASSESSABLE:
+            handles = [axis.axvspan(span["start"], span["end"], fc="none", ec="0.6", hatch="//")]
+    if truth:
+        _draw_truth(axis, truth)
+        handles += [Patch(color=COLOURS[name], label=f"drawn {name}") for name in COLOURS]
+    if handles and not handles[0].get_label().startswith("drawn"):
+        handles[0].set_label(NOT_ASSESSABLE)
+    axis.set(xlabel="seconds", xlim=(0, result.duration))
+    axis.set_ylabel("happy   ←   log-odds   →   unhappy")
+    if handles:
+        axis.legend(handles=handles, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_title(
+        f"{result.name}: dots are frames (n = {len(table)}), dashes cuts; band: 95 %, of dropout "
+        f"and scatter; labels for {result.coverage:.0%} of the seconds",
+        fontsize=9,
+    )
+    sns.despine(fig)
+    fig.tight_layout()
+    return fig
+
+
+def _draw_truth(axis, truth):
+    """What is drawn, as a strip along the top."""
+    for part in truth["moods"]:
+        if part["mood"]:
+            place = {"xmin": part["start"], "xmax": part["end"], "lw": 0}
+            axis.axvspan(**place, ymin=0.96, ymax=1, color=COLOURS[part["mood"]])
+
+
+def plot_moments(result, source, n=6):
+    """A contact sheet of moments to look at, each with a question; ValueError if there is none."""
+    found = result.moments(n)
+    if not found:
+        raise ValueError(f"{result.name} has no moment that could be judged.")
+    images = frames_at(source, [moment["time"] for moment in found])
+    size = (2.3 * len(found), 3.2)
+    fig, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")
+    for axis, moment, image in zip(axes[0], found, images, strict=True):
+        axis.imshow(image)
+        axis.set(xticks=[], yticks=[])
+        sns.despine(ax=axis, left=True, bottom=True)
+        axis.set_title(f"{moment['time']:.1f} s", fontsize=10)
+        words = moment["question"].split(" ")
+        lines = [" ".join(words[k : k + 4]) for k in range(0, len(words), 4)]
+        axis.set_xlabel("\n".join(lines), fontsize=8)
+    return fig
+
+
+def plot_film_maps(result, source, times):
+    """Frames at these times (seconds) above their exact evidence, on one scale for a film."""
+    scale = map_scale(result)
+    images = frames_at(source, times)
+    size = (1.9 * len(times) + 0.8, 4)
+    fig, axes = plt.subplots(2, len(times), figsize=size, squeeze=False, layout="constrained")
+    for column, time, image in zip(axes.T, times, images, strict=True):
+        square = image.resize((256, 256))
+        column[0].imshow(square)
+        column[0].set_title(f"{time:.1f} s", fontsize=9)
+        column[1].imshow(overlay(square, map_at(result, time), scale, result.size))
+        for axis in column:
+            axis.set_axis_off()
+    draw_scale(fig, axes, scale)
+    return fig
+
+
+def map_scale(result):
+    """Log-odds of full colour, the same for all frames of a film: 99 % of all cells are below."""
+    return float(np.quantile(np.abs(result.maps), 0.99)) or 1.0
+
+
+def map_at(result, time):
+    """The evidence map (h, w) of the last frame judged at or before a time in seconds."""
+    times = result.frames["time"].to_numpy()
+    return result.maps[max(0, int(np.searchsorted(times, time + 1e-6)) - 1)]
+
+
+def strip(result, width, height=40):
+    """The timeline as a narrow picture (height, width, 3), 0 to 1: colour by label and strength."""
+    seconds = result.seconds
+    line = np.full((height, width, 3), 0.85)
+    for row in seconds.itertuples():
+        ends = [round(width * t / result.duration) for t in (row.second, row.second + 1)]
+        if row.label == NOT_ASSESSABLE:
+            line[:, ends[0] : ends[1]][::4] = 0.6
+            continue
+        colour = np.array(to_rgb(UNHAPPY if row.margin > 0 else HAPPY))
+        tall = max(2, round(height / 2 * min(1, abs(row.margin) / 4)))
+        rows = slice(height // 2 - tall, height // 2) if row.margin > 0 else slice(
+            height // 2, height // 2 + tall)  # fmt: skip
+        line[rows, ends[0] : ends[1]] = colour
+    return line

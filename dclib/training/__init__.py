@@ -1,0 +1,1 @@
+"""Parts of a training run that `dclib.train` puts together."""
