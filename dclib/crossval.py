@@ -207,8 +207,8 @@ def baselines(root, table, seed=0):
     rest, so that the AUROC over all folds can be below 0.5 without meaning anything. Metadata only:
     a logistic regression on size, weight, mean colour and source, which divides the pictures into
     folds of its own (`dclib.evaluation.shortcuts`; its fold is -1). For predictions of a checkpoint
-    (fold -1) both learn from all other pictures of the folder. Raises ValueError if the folder lacks one of
-    the table's pictures, or if a class has fewer than five groups.
+    (fold -1) both learn from all other pictures of the folder. Raises ValueError if the folder
+    lacks one of the table's pictures, or if a class has fewer than five groups.
     """
     one = by_seed(check_predictions(table))[0].assign(temperature=1.0, threshold=0.5)
     rows = {row["id"]: row for row in measure_pictures(root)}

@@ -161,8 +161,9 @@ def cascade(checkpoint, root, split="test", n=100, size=None, repetitions=5, see
     of the maps without their signs), value (mean rank correlation), low, high, n, excluded (a flat
     map in some repetition). Each repetition draws a network of random weights anew, as if before
     training; intervals are for other draws and other pictures
-    (`dclib.evaluation.intervals.estimate`). Part "another picture" compares the original maps of different pictures: what is alike in all of them
-    stays alike without having been learned.
+    (`dclib.evaluation.intervals.estimate`). Part "another picture" compares the
+    original maps of different pictures: what is alike in all of them stays alike without having
+    been learned.
     """
     model, found = checkpoint.model, {}
     dataset, chosen = choose(checkpoint, root, split, n, seed)

@@ -7,7 +7,8 @@ nothing of the verdict, and with networks of random weights, which have learned 
 The measures: `dclib.explain.pointing`.
 
 Where is a cell? Where the centre of what it sees is (`dclib.explain.cells`). Most tools stretch
-the map over the picture instead, so that cell i of w has its centre at (i + 1/2) / w. `PLACES` has both.
+the map over the picture instead, so that cell i of w has its centre at (i + 1/2) / w. `PLACES` has
+both.
 """
 
 import numpy as np
