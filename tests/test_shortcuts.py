@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from dclib.data import CLASSES
 from dclib.demo import render_couples
 from dclib.evaluation import shortcuts
-from dclib.evaluation.shortcuts import measure_pictures, probe
+from dclib.evaluation.shortcuts import grouped_folds, measure_pictures, probe
 
 
 def random_rows(n=100, seed=0):
@@ -92,6 +92,15 @@ def test_random_labels_are_told_to_be_guesses():
     assert all(0 <= p.low <= p.auroc <= p.high <= 1 for p in found)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_hold_whole_groups_and_equal_shares_of_the_classes(seed):
+    groups = np.arange(200) // 2
+    labels = groups % 2
+    for rest, fold in grouped_folds(labels, groups, 5, np.random.default_rng(seed)):
+        assert not set(groups[rest]) & set(groups[fold])
+        assert labels[fold].sum() == 20 == len(fold) - labels[fold].sum()
+
+
 def test_the_auroc_is_that_of_scores_on_pictures_left_out():
     """The same by scikit-learn alone, on columns written down again."""
     rows = random_rows(120)
@@ -106,9 +115,10 @@ def test_the_auroc_is_that_of_scores_on_pictures_left_out():
     columns = np.stack(columns, axis=1)
     labels = np.array([row["label"] == "unhappy" for row in rows])
     groups, scores = np.arange(120) // 2, np.zeros(120)
-    folds = StratifiedGroupKFold(5, shuffle=True, random_state=3)
-    # groups are numbered by their names in probe(): g0, g1, g10, ...
+    folds = StratifiedGroupKFold(5)
+    # groups are numbered by their names in probe(): g0, g1, g10, ..., and then shuffled
     order = np.unique([row["group"] for row in rows], return_inverse=True)[1]
+    order = np.random.default_rng(3).permutation(60)[order]
     for train, test in folds.split(columns, labels, order):
         assert not set(groups[train]) & set(groups[test])
         model = make_pipeline(StandardScaler(), LogisticRegression())
