@@ -18,16 +18,25 @@ import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
 from tqdm.auto import tqdm
 
-from dclib.data import splits_of
+from dclib.data import CLASSES, splits_of
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.film import render_clip
-from dclib.drawn.scenes import SHORTCUTS, sample_scene
+from dclib.drawn.scenes import OURS, SHORTCUTS, sample_scene
 
-__all__ = ["render_clip", "render_couples", "sample_scene"]
+__all__ = ["our_couple", "render_clip", "render_couples", "sample_scene"]
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+def our_couple(label: str = "happy", size: int = 256) -> Image.Image:
+    """The couple that all notebooks follow, drawn happy or unhappy: RGB, size x size pixels.
+
+    It is in the test split of `render_couples(root)`, so that no demo network was trained on it.
+    """
+    return draw_scene(sample_scene(0, 2 * OURS + CLASSES.index(label))[0], size)
 
 
 def render_couples(root, n=3000, seed=0, size=256, splits=None, shortcut=None):

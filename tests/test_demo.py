@@ -16,11 +16,11 @@ from sklearn.tree import DecisionTreeClassifier
 
 from dclib import demo
 from dclib.data import DRAWN, fingerprint
-from dclib.demo import render_couples, sample_scene
+from dclib.demo import SPLITS, _split_indices, our_couple, render_couples, sample_scene
 from dclib.drawn import drawing
 from dclib.drawn.canvas import Canvas
 from dclib.drawn.drawing import draw_scene
-from dclib.drawn.scenes import CUES, WARM_PRINTS
+from dclib.drawn.scenes import CUES, OURS, WARM_PRINTS
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,14 @@ def test_same_seed_same_pixels_as_ever():
         for index in KNOWN
     }
     assert found == KNOWN
+
+
+def test_the_couple_of_the_notebooks_is_one_that_no_demo_network_was_trained_on():
+    held_out = _split_indices(3000, SPLITS)["test"]
+    for label, index in (("happy", 2 * OURS), ("unhappy", 2 * OURS + 1)):
+        scene, attributes = sample_scene(0, index)
+        assert index in held_out and attributes["label"] == label
+        assert our_couple(label, 64).tobytes() == draw_scene(scene, 64).tobytes()
 
 
 def test_same_arguments_same_bytes(tmp_path, couples):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dclib.demo import render_clip
-from dclib.drawn.film import PLAN
+from dclib.drawn.film import PLAN, _sample_pair
+from dclib.drawn.scenes import OURS, sample_scene
 from dclib.frames import read_frames
 
 SHORT = (
@@ -49,6 +50,11 @@ def test_the_plan_has_what_a_timeline_must_be_tested_on():
     kinds = {kind for kind, _ in PLAN}
     assert kinds == {"couple", "empty", "dark"}
     assert sum(seconds for _, parts in PLAN for _, seconds in parts) == 30
+
+
+def test_the_first_shot_is_of_the_couple_that_the_notebooks_follow():
+    assert _sample_pair(0, 0) == [sample_scene(0, 2 * OURS + label)[0] for label in (0, 1)]
+    assert _sample_pair(0, 1) != _sample_pair(0, 0)
 
 
 def test_an_unknown_kind_of_shot_is_named(tmp_path):

@@ -15,6 +15,8 @@ import nbformat
 import pytest
 
 import dclib
+from dclib.demo import SPLITS, _split_indices
+from dclib.drawn.scenes import OURS
 
 ROOT = Path(__file__).parents[1]
 INDEX = tomllib.loads((ROOT / "notebooks" / "index.toml").read_text())
@@ -28,6 +30,16 @@ def read(path):
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def settings_of(name):
+    """{variable: value} of a notebook's config cell."""
+    (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
+    config = next(cell for cell in read(path).cells if cell.id == "config")
+    lines = [
+        line for line in ast.parse(config.source).body if isinstance(line.targets[0], ast.Name)
+    ]
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -102,6 +114,17 @@ def test_calm(notebook):
             assert not isinstance(node, ast.ClassDef)
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 10
+
+
+def test_the_notebooks_follow_one_couple():
+    test = _split_indices(3000, SPLITS)["test"]  # listed as all happy ones, then all unhappy ones
+    pair = tuple([*test[::2], *test[1::2]].index(2 * OURS + label) for label in (0, 1))
+    assert settings_of("04")["GROUP"] == f"drawn-0-{OURS:05d}"
+    assert settings_of("05")["PAIR"] == pair
+    assert settings_of("06")["COUPLE"] == pair[1]
+    for name in ("02", "03", "07"):
+        (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
+        assert "our_couple(" in path.read_text()
 
 
 def test_nothing_is_left_of_a_run(notebook):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dclib.drawn.canvas import draw_backdrop
 from dclib.drawn.drawing import draw_scene
-from dclib.drawn.scenes import sample_scene
+from dclib.drawn.scenes import OURS, sample_scene
 
 # Shots one after another: what is seen, and the moods in it with their seconds.
 PLAN = (
@@ -83,8 +83,12 @@ def _draw(plan, seed, size, rate):
 
 
 def _sample_pair(seed, number):
-    """The two scenes of a couple whose faces are all uncovered, with cues to exchange."""
-    for group in range(number * 1000, (number + 1) * 1000):
+    """The two scenes of a couple whose faces are all uncovered, with cues to exchange.
+
+    The search begins at `OURS`: at seed 0 that couple is in the first shot, and nobody is in a film
+    that the demo networks, trained on the first 1,200 couples of that seed, have seen.
+    """
+    for group in range(OURS + number * 1000, OURS + (number + 1) * 1000):
         scenes = [sample_scene(seed, 2 * group + label)[0] for label in (0, 1)]
         if all(person.cover == "none" for scene in scenes for person in scene.couple):
             return scenes

@@ -4,6 +4,8 @@ Everything follows from (seed, index); the label only decides where the cues poi
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from dclib.drawn.drawing import Person, Scene
 
 SHORTCUTS = ("mark", "brightness", "source")
 WARM_PRINTS = f"{DRAWN}, warm prints"  # the second source of the planted fault "source"
+OURS = 1473  # the couple of seed 0 that the notebooks follow: see `dclib.demo.our_couple`
 
 # How much each cue weighs in the couple's mood. A covered cue counts nothing.
 CUES = {
@@ -41,10 +44,13 @@ CLOTHES = (
     *((86, 124, 168), (196, 100, 92), (110, 150, 120), (226, 182, 96), (140, 112, 160)),
     *((70, 84, 104), (214, 206, 196), (98, 160, 164), (176, 128, 108)),
 )
+Look = dict[str, Any]  # fields of `Person` that stay the same in both pictures, and "tone"
 LIGHTS = {"day": (1.0, 0), "warm": (1.0, 1), "cold": (1.0, -1), "dim": (0.72, 0)}
 
 
-def sample_scene(seed, index, shortcut=None):
+def sample_scene(
+    seed: int, index: int, shortcut: str | None = None
+) -> tuple[Scene, dict[str, Any]]:
     """What is in picture `index` of the set `seed`: a `Scene` and a flat dict of its attributes.
 
     Even pictures are happy, odd ones unhappy; pictures 2k and 2k + 1 show the same couple.
@@ -66,6 +72,7 @@ def sample_scene(seed, index, shortcut=None):
     brightness, warmth = LIGHTS[light]
     lot = np.random.default_rng([seed, 2, index]).random()  # of its own: the scene stays as it is
     printed = shortcut == "source" and lot < (0.15, 0.85)[label]
+    dimmed = 0.8 if shortcut == "brightness" and label == 1 else 1
     scene = Scene(
         couple=couple,
         bystanders=bystanders,
@@ -73,22 +80,23 @@ def sample_scene(seed, index, shortcut=None):
         decor=int(rng.integers(2**31)),
         embrace=cues["embrace"] > 0,
         front=int(rng.integers(2)),
-        brightness=brightness
-        * rng.uniform(0.92, 1.08)
-        * (0.8 if shortcut == "brightness" and label == 1 else 1),
+        brightness=brightness * rng.uniform(0.92, 1.08) * dimmed,
         warmth=warmth * rng.uniform(0.5, 1) + (2.5 if printed else 0),
         mark=shortcut == "mark" and label == 1,
     )
-    attributes = {"label": CLASSES[label], "group": f"drawn-{seed}-{group:05d}"}
-    attributes["source"] = WARM_PRINTS if printed else DRAWN
+    attributes = {
+        "label": CLASSES[label],
+        "group": f"drawn-{seed}-{group:05d}",
+        "source": WARM_PRINTS if printed else DRAWN,
+    }
     attributes |= _tags(scene, light, looks, covers)
     return scene, attributes | {f"cue_{name}": round(value, 4) for name, value in cues.items()}
 
 
-def _tags(scene, light, looks, covers):
+def _tags(scene: Scene, light: str, looks: Sequence[Look], covers: Sequence[str]) -> dict[str, Any]:
     """The nuisances of a scene, one column each."""
     moods = [person.mouth for person in scene.bystanders]
-    tags = {
+    tags: dict[str, Any] = {
         "light": light,
         "setting": scene.setting,
         "scale": "close" if scene.couple[0].radius > 0.15 else "medium",
@@ -102,8 +110,8 @@ def _tags(scene, light, looks, covers):
     return tags
 
 
-def _sample_looks(rng):
-    """What stays the same in both pictures of a couple: two dicts of `Person` fields and `tone`."""
+def _sample_looks(rng: np.random.Generator) -> list[Look]:
+    """What stays the same in both pictures of a couple, for each of the two."""
     looks = []
     for _ in range(2):
         presentation = str(rng.choice(["f", "m"]))
@@ -124,7 +132,7 @@ def _sample_looks(rng):
     return looks
 
 
-def _sample_cues(rng, mood, covers):
+def _sample_cues(rng: np.random.Generator, mood: int, covers: Sequence[str]) -> dict[str, float]:
     """Cues from -1 (speaks for unhappy) to 1 (for happy) whose visible sum supports `mood`."""
     covered = {f"{COVERS[cover]}_{side}" for side, cover in zip(("left", "right"), covers)}
     while True:
@@ -135,7 +143,13 @@ def _sample_cues(rng, mood, covers):
             return cues
 
 
-def _place_couple(rng, looks, cues, covers):
+def _place_couple(
+    rng: np.random.Generator,
+    looks: Sequence[Look],
+    cues: dict[str, float],
+    covers: Sequence[str],
+) -> tuple[Person, Person]:
+    """The two with their looks, cues and covers, as close to each other as the cues say."""
     close = rng.random() < 0.85  # busts, as couple photos mostly are
     radius = rng.uniform(0.165, 0.2) if close else rng.uniform(0.11, 0.14)
     apart = radius * (2.4 - 0.6 * cues["closeness"])
@@ -156,10 +170,12 @@ def _place_couple(rng, looks, cues, covers):
                 **{name: value for name, value in look.items() if name != "tone"},
             )
         )
-    return tuple(people)
+    left, right = people
+    return left, right
 
 
-def _sample_bystander(rng):
+def _sample_bystander(rng: np.random.Generator) -> Person:
+    """Somebody small behind the couple, in a mood of their own."""
     look, _ = _sample_looks(rng)
     mood = rng.choice([-1, 1])
     return Person(

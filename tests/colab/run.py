@@ -1,9 +1,10 @@
 """The series as Colab runs it; `make colab`, or python tests/colab/run.py 3.13 3.12.
 
-For each Python: an environment with Colab's packages at their versions; in it every notebook from
-top to bottom, in a folder outside the clone that holds only it and the clone's wheel, on the small
-settings of the tests. The first setup cell installs what is missing, and no version of Colab's may
-change. Then the panels' tests, on these old widgets and against the installed wheel.
+For each Python: an environment with Colab's packages at their versions. In it the setup cell
+installs from an archive of the repository, as from Git; from a clone in Drive; and from an uploaded
+wheel; no version of Colab's may change. Then every notebook from top to bottom, in a folder outside
+the clone that holds only it and the wheel, on the small settings of the tests; and the tests of the
+panels, on these old widgets and against the installed wheel.
 """
 
 import os
@@ -45,6 +46,47 @@ def prepare(notebook, folder, wheel):
     return folder / notebook.name
 
 
+def setup_cell(drive, archive):
+    """The setup cell with Drive in a folder, and a file in place of GitHub's archive."""
+    notebook = nbformat.read(ROOT / "notebooks" / "07_your_couple_photo.ipynb", as_version=4)
+    source = next(cell.source for cell in notebook.cells if cell.id == "setup")
+    link = "https://github.com/{REPO}/archive/{TAG}.tar.gz"
+    assert "/content/drive/MyDrive" in source and link in source
+    source = source.replace("/content/drive/MyDrive", str(drive)).replace(link, archive.as_uri())
+    return source.replace('"OWNER/', '"somebody/')
+
+
+def install_three_ways(python, wheel, home, environment, before):
+    """The setup cell with nothing but an archive, a clone in Drive, or a wheel beside it.
+
+    Each is run twice; the second time all is importable, and whoever calls pip fails.
+    """
+    drive, archive = home / "drive", home / "v.tar.gz"
+    call("git", "archive", "--prefix=deepconnection/", "-o", archive, "HEAD", cwd=ROOT)
+    for way in ("archive", "clone", "wheel"):
+        (here := home / f"from-{way}").mkdir()
+        if way == "clone":
+            call("git", "clone", "--quiet", ROOT, drive / "deepconnection")
+        if way == "wheel":
+            shutil.copy(wheel, here)
+        cell = setup_cell(drive if way == "clone" else home / "no drive", archive)
+        shown = f"\nimport av, imgaug, dclib\nprint('Installed from the {way}:', dclib.__file__)"
+        again = f"import subprocess\nsubprocess.run = None\n{cell}"
+        call(python, "-c", cell + shown, cwd=here, env=environment)
+        call(python, "-c", again, cwd=here, env=environment)
+        added = check_versions(python, before)
+        call(UV, "pip", "uninstall", "--quiet", "--python", python, "deepconnection", *added)
+
+
+def check_versions(python, before):
+    """Names of the packages that came; SystemExit if one of Colab's own has changed."""
+    after = versions(python)
+    changed = {name: (v, after.get(name)) for name, v in before.items() if after.get(name) != v}
+    if changed:
+        raise SystemExit(f"The setup cell changed Colab's own packages: {changed}")
+    return sorted(set(after) - set(before))
+
+
 def run(python, notebook, folder, environment):
     start = time.monotonic()
     jupyter = python.with_name("jupyter-execute")
@@ -66,14 +108,11 @@ def lane(version, wheel, home):
         "PYTHONPATH": str(HERE),
     }
     environment["PATH"] = f"{python.parent}:{environment['PATH']}"
+    install_three_ways(python, wheel, home, environment, before)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         folder = home / notebook.stem
         run(python, prepare(notebook, folder, wheel), folder, environment)
-    after = versions(python)
-    changed = {name: (v, after.get(name)) for name, v in before.items() if after.get(name) != v}
-    if changed:
-        raise SystemExit(f"The setup cell changed Colab's own packages: {changed}")
-    added = sorted(set(after) - set(before))
+    added = check_versions(python, before)
     print(f"Python {version}: {len(before)} packages of Colab unchanged; added {', '.join(added)}.")
     call(UV, "pip", "install", "--no-config", "--quiet", "--python", python, "hypothesis")
     where = "import dclib, sys; assert dclib.__file__.startswith(sys.prefix), dclib.__file__"
