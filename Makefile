@@ -9,7 +9,8 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks figures test coverage check fix lab app colab lowest badges clean $(RUNS)
+.PHONY: help setup notebooks figures test coverage check fix lab app colab lowest upgrade badges \
+	clean $(RUNS)
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -67,6 +68,9 @@ lowest: setup ## the tests on the oldest versions that pyproject.toml allows; ne
 		".[notebooks]" --group dev
 	OMP_NUM_THREADS=1 build/lowest/bin/pytest $(PARALLEL) -W default -m "not exact" tests \
 		--ignore-glob "*browser*"
+
+upgrade: $(UV) ## the newest versions that pyproject.toml allows into uv.lock; then: make check test
+	$(UV) lock --upgrade
 
 badges: setup ## point all Colab links at your copy: make badges REPO=owner/name TAG=v0.1.0
 	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"
