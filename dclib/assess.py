@@ -39,21 +39,21 @@ BLURRED = 0.68  # blur effect of the sharpest ninth: a Gaussian of about 1.2 % o
 
 
 def find_faces(image: Image.Image) -> Boxes:
-    """Boxes of the faces in a Pillow image: a tuple of (x0, y0, x1, y1) in pixels, often square.
+    """Boxes of the faces in a Pillow image of any mode, to a tenth of a pixel, often square.
 
     The picture is also tilted by 20 degrees either way while there are fewer than two. Small faces
     (below about a sixteenth of the longer side), profiles and hidden faces are missed.
     """
     grey = _shrink(image, LBP_SIDE if detector() == LBP else HAAR_SIDE)
-    centre, faces = np.array(grey.size) / 2, list[np.ndarray]()
+    centre = np.array(grey.size) / 2
+    faces: list[np.ndarray] = []
     for tilt in TILTS:
         if len(faces) > 1:
             break
         for x, y, side in _scan(np.asarray(grey.rotate(tilt, Image.Resampling.BILINEAR))):
             across, down = np.array([x, y]) + side / 2 - centre
             cos, sin = np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))
-            back = np.array([across * cos - down * sin, across * sin + down * cos])
-            middle = centre + back
+            middle = centre + np.array([across * cos - down * sin, across * sin + down * cos])
             box = np.concatenate([middle - side / 2, middle + side / 2])
             if all(overlap(box, other) < SAME for other in faces):
                 faces.append(box)
@@ -68,10 +68,10 @@ def detector() -> str:
 
 
 def why_not(image: Image.Image, faces: Boxes | None = None) -> tuple[str, ...]:
-    """Why a picture cannot be judged: a tuple of sentences, empty if it can.
+    """Why a picture cannot be judged, in sentences; empty if it can.
 
     Args:
-        image: RGB Pillow image.
+        image: a Pillow image.
         faces: boxes as of `find_faces`; None if nobody looked for them.
 
     Brightness and sharpness (blur effect: Crete et al. 2007) are those of the picture at 256 pixels
@@ -92,7 +92,7 @@ def why_not(image: Image.Image, faces: Boxes | None = None) -> tuple[str, ...]:
 
 
 def too_few(n: int) -> tuple[str, ...]:
-    """The reason (a tuple of one, or none) why n faces are not a couple."""
+    """Why n faces are not a couple: one sentence, or none."""
     if n > 1:
         return ()
     found = "Only one face was found" if n else "No face was found"
@@ -103,13 +103,14 @@ def blur(grey: np.ndarray, enough: float = 0.0) -> float:
     """Blur effect, 0 sharp to 1, of the sharpest ninth of a grey array (H, W) with contrast.
 
     Those with most contrast come first, and the first one that is sharp `enough` ends the search.
+    An array too small to be measured counts as sharp.
     """
     if min(grey.shape) <= 11:  # the window of the blur effect
         return 0.0
     ninths = [part for row in np.array_split(grey, 3) for part in np.array_split(row, 3, axis=1)]
-    ninths = sorted((part for part in ninths if min(part.shape) > 11), key=np.std, reverse=True)
+    clear = [part for part in ninths if min(part.shape) > 11 and part.std() > FLAT]
     least = 1.0
-    for part in [part for part in ninths if part.std() > FLAT] or [grey]:
+    for part in sorted(clear, key=np.std, reverse=True) or [grey]:
         least = min(least, blur_effect(part))
         if least <= enough:
             break
@@ -117,25 +118,25 @@ def blur(grey: np.ndarray, enough: float = 0.0) -> float:
 
 
 def overlap(box: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    """Intersection over union of two boxes (4,): x0, y0, x1, y1."""
     sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     both = float(np.prod(np.clip(sides, 0, None)))
     return both / (np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2]) - both)
 
 
-def _shrink(image, side):
+def _shrink(image: Image.Image, side: int) -> Image.Image:
     """Grey, with at most `side` pixels along the longer side."""
     ratio = min(1, side / max(image.size))
     size = [max(1, round(length * ratio)) for length in image.size]
     return image.convert("L").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def _scan(grey):
+def _scan(grey: np.ndarray) -> list[tuple[int, int, int]]:
     """Faces in a grey array (H, W): (x, y, side) of each."""
     if min(grey.shape) < LEAST_FACE:
         return []
-    if detector() == HAAR:
-        boxes = _haar().detectMultiScale(grey, 1.1, 3, minSize=(LEAST_FACE, LEAST_FACE))
+    if haar := _haar():
+        boxes = haar.detectMultiScale(grey, 1.1, 3, minSize=(LEAST_FACE, LEAST_FACE))
         return [(x, y, width) for x, y, width, _ in boxes]
     found = _lbp().detect_multi_scale(
         grey,
@@ -149,17 +150,17 @@ def _scan(grey):
 
 
 @cache
-def _haar():
+def _haar() -> "cv2.CascadeClassifier | None":
     """OpenCV's classifier, or None: OpenCV 5 has neither the class nor the files."""
     if not hasattr(cv2, "CascadeClassifier"):
         return None
     folders = [Path(sys.prefix) / "share/opencv4/haarcascades"]  # where conda keeps them
-    if hasattr(cv2, "data"):
-        folders.insert(0, Path(cv2.data.haarcascades))
+    if data := getattr(cv2, "data", None):  # of the wheels on PyPI
+        folders.insert(0, Path(data.haarcascades))
     files = [folder / HAAR_FILE for folder in folders if (folder / HAAR_FILE).is_file()]
     return cv2.CascadeClassifier(str(files[0])) if files else None
 
 
 @cache
-def _lbp():
+def _lbp() -> Cascade:
     return Cascade(lbp_frontal_face_cascade_filename())

@@ -12,21 +12,24 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dclib import __version__
 from dclib.augment import EvalTransform
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, DRAWN
-from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, read_state_dict
+from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
 REQUIRED: tuple[str, ...] = ("stage", "backbone", "levels", "classes", "image_size", "mean", "std")
 REQUIRED += ("threshold", "temperature", "training_data", "versions", "metrics", "weights_sha256")
+ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
 
 
 class CheckpointError(ValueError):
@@ -35,10 +38,10 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded network (eval mode) with its config.json as a dict."""
+    """A loaded network (eval mode), config.json as a dict, and the folder it was read from."""
 
     model: DeepConnection
-    config: dict
+    config: dict[str, Any]
     folder: Path
 
     @property
@@ -48,6 +51,7 @@ class Checkpoint:
 
     @property
     def knows_only_drawings(self) -> bool:
+        """Whether all its training pictures were drawn, so that photographs mean nothing to it."""
         return self.config["training_data"]["kind"] == DRAWN
 
     @property
@@ -76,29 +80,29 @@ def save_checkpoint(
     folder: str | Path,
     model: DeepConnection,
     train_config: TrainConfig,
-    training_data: dict,
-    metrics: Mapping,
+    training_data: dict[str, Any],
+    metrics: Mapping[str, Any],
     threshold: float = 0.5,
     temperature: float = 1.0,
     abstain: float | None = None,
 ) -> Path:
-    """Write a checkpoint folder; an older one there is replaced when the new one is complete.
+    """Write a checkpoint folder and return its path.
+
+    An older one there is replaced when the new one is complete.
 
     Args:
         model: the network; its weights are saved in float32.
-        train_config: the `TrainConfig` of the run (picture size, mean, std, start weights).
+        train_config: of the run; picture size, mean, std and start weights are kept.
         training_data: from `dclib.data.fingerprint`.
         metrics: `dclib.evaluate.Accuracy` by split.
         threshold: probability of the second class from which the verdict is that class.
         temperature: divides the logits before the softmax; fitted on val, or 1.
-        abstain: confidence below which no answer is given (see dclib.evaluation.calibration), or
+        abstain: confidence below which no answer is given (see `dclib.evaluation.calibration`), or
             None.
     """
     folder = Path(folder)
-    unfinished, old = (
-        folder.with_name(folder.name + ".unfinished"),
-        folder.with_name(folder.name + ".old"),
-    )
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():  # killed between the two renames below
         old.rename(folder)
     for leftover in (unfinished, old):
@@ -145,14 +149,14 @@ def load_checkpoint(
             raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}.")
     config = _read_config(folder)
     if _file_hash(folder / WEIGHTS) != config["weights_sha256"]:
-        raise CheckpointError(f"{folder / WEIGHTS} is not the file that was saved: {_ADVICE}")
+        raise CheckpointError(f"{folder / WEIGHTS} is not the file that was saved: {ADVICE}")
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             stated = (file.metadata() or {}).get("config_sha256")
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS} is no safetensors file ({error}).") from error
     if stated != _config_hash({k: v for k, v in config.items() if k != "weights_sha256"}):
-        raise CheckpointError(f"{folder / CONFIG} was changed after it was saved: {_ADVICE}")
+        raise CheckpointError(f"{folder / CONFIG} was changed after it was saved: {ADVICE}")
     model = DeepConnection(
         config["stage"],
         config["backbone"],
@@ -168,30 +172,26 @@ def load_checkpoint(
 def load_2019(path: str | Path, classes: Sequence[str] = CLASSES) -> DeepConnection:
     """A network from a state dict of the 2019 notebook's `PMT_SPP` (keys `convs.*`, `fc2.*`).
 
-    Read without unpickling code. Raises FileNotFoundError, or ValueError if it is something else,
-    such as the whole pickled modules that the authors shared: save `model.state_dict()` of those.
+    In eval mode; read without unpickling code. Raises FileNotFoundError, or ValueError if it is
+    something else, such as the whole pickled modules that the authors shared: save
+    `model.state_dict()` of those.
     """
+    parts = {f"convs.{index}": f"backbone.{name}" for index, name in enumerate(BACKBONE_PARTS)}
+    parts["fc2"] = "head"
     state = {}
     for key, value in read_state_dict(path).items():
-        part, _, rest = key.partition(".")
-        if part == "convs":
-            index, _, rest = rest.partition(".")
-            key = f"backbone.{BACKBONE_PARTS[int(index)]}.{rest}"
-        elif part == "fc2":
-            key = f"head.{rest}"
-        state[key] = value
+        part = next((part for part in parts if key.startswith(part + ".")), "")
+        state[parts.get(part, "") + key.removeprefix(part)] = value
     model = DeepConnection(STAGES[-1], "resnet34", weights=None, classes=classes)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        odd = (missing + unexpected)[0]
-        raise ValueError(f"{path} is not a state dict of the 2019 notebook: see its entry {odd}.")
+    if misfits := find_misfits(model.state_dict(), state):
+        raise ValueError(
+            f"{path} is not a state dict of the 2019 notebook: see its entry {misfits[0]}."
+        )
+    model.load_state_dict(state)
     return model.eval()
 
 
-_ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
-
-
-def _config_of(model, train_config):
+def _config_of(model: DeepConnection, train_config: TrainConfig) -> dict[str, Any]:
     """What config.json says of the network itself, its input and its origin."""
     return {
         "format": FORMAT,
@@ -213,14 +213,15 @@ def _config_of(model, train_config):
     }
 
 
-def _read_config(folder):
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json, with every entry that is needed; CheckpointError if it is not that."""
     try:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG} is not readable JSON: {_ADVICE}") from error
+        raise CheckpointError(f"{folder / CONFIG} is not readable JSON: {ADVICE}") from error
     missing = [key for key in REQUIRED if not isinstance(config, dict) or key not in config]
     if missing:
-        raise CheckpointError(f"{folder / CONFIG} lacks {', '.join(missing)}: {_ADVICE}")
+        raise CheckpointError(f"{folder / CONFIG} lacks {', '.join(missing)}: {ADVICE}")
     if config.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder} has format {config.get('format')}; this dclib reads {FORMAT}."
@@ -228,16 +229,16 @@ def _read_config(folder):
     return config
 
 
-def _portable(tensor):
+def _portable(tensor: Tensor) -> Tensor:
     """On the CPU, in the default memory layout, floats as float32."""
     tensor = tensor.detach().cpu().contiguous()
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _config_hash(config):
+def _config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def _file_hash(path):
+def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 import torchvision
@@ -12,12 +13,12 @@ import torchvision
 APEX = "https://github.com/NVIDIA/apex/archive/refs/tags/25.04.tar.gz"
 
 
-def in_colab():
+def in_colab() -> bool:
     """True in a Colab kernel and in processes it starts."""
     return "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules
 
 
-def describe_machine():
+def describe_machine() -> str:
     """One line: where this runs and on what. Print it at the top of a notebook."""
     where = "Colab" if in_colab() else "local"
     device = f"{os.cpu_count()} CPU cores"
@@ -27,7 +28,7 @@ def describe_machine():
     return f"{where}, Python {platform.python_version()}, {versions}, {device}"
 
 
-def install_apex():
+def install_apex() -> str:
     """Install the last Apex with mixed precision, where that can work. Returns what happened.
 
     Only in Colab with a GPU: its Python-only build takes a quarter of a minute, but needs the CUDA
@@ -46,7 +47,7 @@ def install_apex():
     return f"Installed Apex from {APEX}."
 
 
-def upload_photos():
+def upload_photos() -> dict[str, bytes]:
     """Ask for files with Colab's own dialog: {name: bytes}. Outside Colab an empty dict.
 
     Colab's dialog takes files of any size, where the upload widget there may lose them from 1 MB.
@@ -58,6 +59,5 @@ def upload_photos():
 
     uploads = files.upload()
     for name in uploads:
-        if os.path.exists(name):
-            os.remove(name)
+        Path(name).unlink(missing_ok=True)
     return uploads

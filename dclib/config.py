@@ -1,6 +1,7 @@
 """Everything that decides a training run, in one frozen object with three presets."""
 
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from dclib.augment import IMAGENET_MEAN, IMAGENET_STD
 from dclib.spp import LEVELS
@@ -24,7 +25,13 @@ LEAST = {  # smallest values that mean something
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run. Three presets: `paper()`, `colab()`, `demo()`."""
+    """Everything that decides a run. Three presets: `paper()`, `colab()`, `demo()`.
+
+    The presets take changes by name. Raises ValueError for a number below its least, see `LEAST`.
+
+    >>> TrainConfig.demo(epochs=2).backbone
+    'resnet18'
+    """
 
     stage: str = "spp+pmt"
     backbone: str = "resnet34"
@@ -58,13 +65,13 @@ class TrainConfig:
     save_minutes: float = 5.0  # between two saved states within an epoch
     device: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in LEAST.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}.")
 
     @classmethod
-    def paper(cls, **changes) -> "TrainConfig":
+    def paper(cls, **changes: Any) -> Self:
         """The authors' numbers, with faults of the 2019 notebook repaired.
 
         Repaired: the learning rate starts at its full value and falls with every update (it was
@@ -75,10 +82,10 @@ class TrainConfig:
         `require_grad` was a typo; Adam with an L2 penalty of 0.1; the mean of 8 logits;
         augmentation at full strength. There it ran under Apex O1: precision="apex".
         """
-        return replace(cls(), **changes)
+        return cls(**changes)
 
     @classmethod
-    def colab(cls, **changes) -> "TrainConfig":
+    def colab(cls, **changes: Any) -> Self:
         """What we recommend for photographs on one GPU.
 
         The head learns alone at first, so that its random start does not disturb the ResNet; then
@@ -103,7 +110,7 @@ class TrainConfig:
         return replace(ours, **changes)
 
     @classmethod
-    def demo(cls, **changes) -> "TrainConfig":
+    def demo(cls, **changes: Any) -> Self:
         """Drawn couples on two CPU cores in minutes. Not the authors' network.
 
         A ResNet-18 from a random start on pictures of 80 px, whose feature map has 3 x 3 cells, so

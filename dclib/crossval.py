@@ -11,8 +11,10 @@ scored fold decides nothing. No group (one couple, one photographer) is ever on 
 import argparse
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -25,6 +27,7 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[evaluate]'`."
     ) from error
 
+from dclib.config import TrainConfig
 from dclib.data import CLASSES, fingerprint, make_loader, splits_of
 from dclib.evaluate import predict_logits
 from dclib.evaluation.calibration import choose_threshold, fit_temperature
@@ -41,11 +44,10 @@ from dclib.predictions import (
     make_table,
     save_predictions,
 )
-from dclib.studies.folds import divide, load_pool
+from dclib.studies.folds import Parts, Pool, divide, load_pool
 from dclib.train import (
     build_model,
     describe_run,
-    first_prepares,
     fit,
     make_transforms,
 )
@@ -54,9 +56,18 @@ from dclib.training.distributed import join_processes
 from dclib.training.resume import check_same_run, forget_state, save_json
 
 FILE, TABLE = "crossval.json", "predictions.csv"
+Key = tuple[int, int]  # of one training: seed and fold
 
 
-def out_of_fold(root, config, folds=5, seeds=(0, 1, 2), folder=None, splits=None, progress=True):
+def out_of_fold(
+    root: str | Path,
+    config: TrainConfig,
+    folds: int = 5,
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: str | Path | None = None,
+    splits: Sequence[str] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
     """Train `folds` networks for each seed; the table of their answers (see dclib.predictions).
 
     Args:
@@ -67,20 +78,14 @@ def out_of_fold(root, config, folds=5, seeds=(0, 1, 2), folder=None, splits=None
             None: nowhere.
         splits: which pictures, such as ("train", "val"); default those of all splits.
 
-    Raises ValueError if the groups are too few for the folds (see `divide`), or if the folder is of
-    other settings or data or cannot be read.
+    Raises ValueError if there is no seed, if the groups are too few for the folds (see `divide`),
+    or if the folder is of other settings or data or cannot be read; and what `fit` raises.
     """
     processes, device = join_processes(config.device)
     precision = make_precision(config.precision, device, config.opt_level)
     config = replace(config, precision=precision.name)  # what it comes to is said once, and kept
-    pool = first_prepares(processes, lambda: load_pool(root, config, splits))
-    plan = {
-        (seed, fold): parts
-        for seed in seeds
-        for fold, parts in enumerate(divide(pool.labels, pool.groups, folds, seed))
-    }
-    if not plan:
-        raise ValueError("There must be at least 1 seed.")
+    pool = processes.first_prepares(lambda: load_pool(root, config, splits))
+    plan = _plan(pool, folds, seeds)
     told, tables = _identity(root, config, folds, splits), []
     done = load_folds(folder, told)
     print(_describe_data(pool, told["data"], plan))
@@ -93,7 +98,7 @@ def out_of_fold(root, config, folds=5, seeds=(0, 1, 2), folder=None, splits=None
             done[seed, fold] = train_fold(pool, parts, own, state, progress)
             if folder is not None and processes.first:
                 save_folds(folder, told, done)
-        if folder is not None and processes.first:
+        if state is not None and processes.first:
             forget_state(state)
         tables.append(_table_of(done[seed, fold], pool.part(parts.scored), seed, fold, folder))
         print(f"{len(tables)} of {len(plan)}: {_describe_fold(tables[-1], done[seed, fold])}")
@@ -103,12 +108,26 @@ def out_of_fold(root, config, folds=5, seeds=(0, 1, 2), folder=None, splits=None
     return table
 
 
-def draw_seed(*numbers):
+def _plan(pool: Pool, folds: int, seeds: Sequence[int]) -> dict[Key, Parts]:
+    """Which pictures each training learns from, decides on and answers."""
+    plan = {
+        (seed, fold): parts
+        for seed in seeds
+        for fold, parts in enumerate(divide(pool.labels, pool.groups, folds, seed))
+    }
+    if not plan:
+        raise ValueError("There must be at least 1 seed.")
+    return plan
+
+
+def draw_seed(*numbers: int) -> int:
     """One 31-bit seed from several numbers, without the collisions of adding them."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)
 
 
-def train_fold(pool, parts, config, state=None, progress=True):
+def train_fold(
+    pool: Pool, parts: Parts, config: TrainConfig, state: Path | None = None, progress: bool = True
+) -> dict[str, Any]:
     """Train one network; a dict of its answers to the scored fold and what the inner part chose.
 
     `state`: a folder from where a training that was cut off goes on. Of the scored fold only the
@@ -134,7 +153,9 @@ def train_fold(pool, parts, config, state=None, progress=True):
     }
 
 
-def _identity(root, config, folds, splits):
+def _identity(
+    root: str | Path, config: TrainConfig, folds: int, splits: Sequence[str] | None
+) -> dict[str, Any]:
     """What a run is: settings that must stay the same, and the data set."""
     settings, data = json.loads(json.dumps(asdict(config))), fingerprint(root)
     named = list(splits or splits_of(root))
@@ -142,17 +163,19 @@ def _identity(root, config, folds, splits):
     return {"settings": settings, "data": data}
 
 
-def _table_of(answered, scored, seed, fold, folder):
+def _table_of(
+    answered: dict[str, Any], scored: Pool, seed: int, fold: int, folder: str | Path | None
+) -> pd.DataFrame:
     if answered["ids"] != scored.ids:
         raise ValueError(
-            f"{Path(folder) / FILE} has answers to other pictures for seed {seed}, fold {fold}; "
+            f"{FILE} in {folder} has answers to other pictures for seed {seed}, fold {fold}; "
             "delete it to begin again."
         )
     chosen = {name: answered[name] for name in ("temperature", "threshold")}
     return make_table(scored, answered["logits"], seed, fold, **chosen)
 
 
-def _describe_data(pool, data, plan):
+def _describe_data(pool: Pool, data: dict[str, Any], plan: Mapping[Key, Parts]) -> str:
     seeds, folds = (len({key[i] for key in plan}) for i in (0, 1))
     return (
         f"{len(pool)} pictures in {len(set(pool.groups))} groups of {data['name']} "
@@ -160,7 +183,7 @@ def _describe_data(pool, data, plan):
     )
 
 
-def _describe_fold(table, answered):
+def _describe_fold(table: pd.DataFrame, answered: dict[str, Any]) -> str:
     first = table.iloc[0]
     chosen = f"temperature {first.temperature:.2f}, threshold {first.threshold:.2f}"
     right = (answers(table) == (table["label"] == CLASSES[1])).sum()
@@ -170,14 +193,20 @@ def _describe_fold(table, answered):
     )
 
 
-def save_folds(folder, told, done):
+def save_folds(
+    folder: str | Path, told: dict[str, Any], done: Mapping[Key, dict[str, Any]]
+) -> None:
     """Write crossval.json whole or not at all."""
     rows = [{"seed": seed, "fold": fold} | row for (seed, fold), row in done.items()]
     save_json(Path(folder) / FILE, told | {"folds": rows})
 
 
-def load_folds(folder, told):
-    """{(seed, fold): answers} of all trainings that are saved; empty if there are none."""
+def load_folds(folder: str | Path | None, told: dict[str, Any]) -> dict[Key, dict[str, Any]]:
+    """{(seed, fold): answers} of all trainings that are saved; empty if there are none.
+
+    Raises ValueError for a file that cannot be read, one of another run than `told`, and a folder
+    that holds a table of predictions only.
+    """
     if folder is None:
         return {}
     path = Path(folder) / FILE
@@ -198,7 +227,7 @@ def load_folds(folder, told):
     return done
 
 
-def baselines(root, table, seed=0):
+def baselines(root: str | Path, table: pd.DataFrame, seed: int = 0) -> dict[str, pd.DataFrame]:
     """What one gets without looking: {"majority": table, "metadata only": table}.
 
     Both answer to the pictures of the table's first seed, with temperature 1 and threshold 0.5.
@@ -230,7 +259,7 @@ def baselines(root, table, seed=0):
     return {"majority": check_predictions(majority), "metadata only": check_predictions(guessed)}
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
     """The command line: the settings, and what to do with them."""
     parser = argparse.ArgumentParser(
         prog="python -m dclib.crossval",
@@ -244,7 +273,14 @@ def make_parser():
     return add_settings(parser)
 
 
-def run_command(config, data, folder, folds, seeds, stages):
+def run_command(
+    config: TrainConfig,
+    data: Path,
+    folder: Path,
+    folds: int,
+    seeds: int,
+    stages: Sequence[str] | None,
+) -> str | None:
     """What the command line asks for; returns what to print."""
     tables = {}
     for stage in stages or (config.stage,):
@@ -258,7 +294,8 @@ def run_command(config, data, folder, folds, seeds, stages):
     return f"{together.to_string()}\n\nWritten: {files}"
 
 
-def main():
+def main() -> None:
+    """The command line; see the module."""
     run_main(make_parser(), run_command)
 
 

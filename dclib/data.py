@@ -8,12 +8,17 @@ A `group` (one couple, one photo series, one photographer) must not be in two sp
 
 import csv
 import hashlib
+import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dclib.pictures import PictureError, read_picture
@@ -21,6 +26,7 @@ from dclib.pictures import PictureError, read_picture
 CLASSES = ("happy", "unhappy")
 DRAWN = "demo drawings"  # how the `source` of pictures that dclib.demo made begins
 SPLITS = ("train", "val", "test")
+Key = tuple[int, int]  # (epoch, index)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"}
 
 
@@ -29,18 +35,26 @@ class CoupleFolder(Dataset):
 
     Args:
         root, split: where the pictures are; `groups` and `rows` come from metadata.csv if there.
-        transform: called as transform(image, epoch, index); see dclib.augment.
+        transform: called as transform(image, epoch, index), see `dclib.augment`; without one, items
+            are (RGB Pillow image, label index).
         classes: folder names in the order of the labels (the checkpoint's, never the alphabet's).
 
     Every picture is decoded once; those that cannot be read are listed in `unreadable` (path,
     reason), printed and left out. Raises FileNotFoundError for a missing folder and ValueError for
-    an empty one, a label in metadata.csv that contradicts its folder, or a group in two splits.
+    one without readable pictures, a metadata.csv without file names, a label in it that contradicts
+    its folder, or a group in two splits.
     """
 
-    def __init__(self, root, split="train", transform=None, classes=CLASSES):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        transform: Any = None,
+        classes: Sequence[str] = CLASSES,
+    ) -> None:
         self.root, self.split, self.transform = Path(root), split, transform
         self.classes = tuple(classes)
-        self.caches = {}  # by size; see dclib.training.cache
+        self.caches: dict[int, Any] = {}  # by size; see dclib.training.cache
         folder = self.root / split
         found = list_pictures(folder, self.classes)
         self.rows = read_metadata(folder)
@@ -55,8 +69,8 @@ class CoupleFolder(Dataset):
             if not any(label == index for _, label in self.samples):
                 raise ValueError(f"No picture in {folder / name} can be read; training needs some.")
         for path, label in self.samples:
-            told = self._row(path).get("label", self.classes[label])
-            if told != self.classes[label]:
+            told = self._row(path).get("label")
+            if told and told != self.classes[label]:
                 raise ValueError(
                     f"{path} lies under {self.classes[label]}, metadata.csv says {told}."
                 )
@@ -64,7 +78,7 @@ class CoupleFolder(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: int | Key) -> tuple[Any, int]:
         """`key`: index, or (epoch, index) as `EpochBatches` gives it."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         _, label = self.samples[index]
@@ -72,7 +86,7 @@ class CoupleFolder(Dataset):
             return self.picture(index), label
         return self.transform(self._cached(index, epoch), epoch, index), label
 
-    def _cached(self, index, epoch):
+    def _cached(self, index: int, epoch: int) -> Image.Image:
         """The picture as the transform takes it: from a cache, where one has its size."""
         size = self.transform.size_at(epoch) if self.caches else None
         path, _ = self.samples[index]
@@ -84,15 +98,17 @@ class CoupleFolder(Dataset):
             self.caches = {}
         return self.picture(index)
 
-    def picture(self, index):
+    def picture(self, index: int) -> Image.Image:
         """The picture itself, an RGB Pillow image."""
         return read_picture(self.samples[index][0]).image
 
     @property
-    def labels(self) -> torch.Tensor:
+    def labels(self) -> Tensor:
+        """Index of each picture's class (N,)."""
         return torch.tensor([label for _, label in self.samples])
 
-    def _row(self, path):
+    def _row(self, path: Path) -> dict[str, str]:
+        """What metadata.csv says of a picture; empty if nothing."""
         return self.rows.get(path.relative_to(self.root / self.split).as_posix(), {})
 
     @property
@@ -109,11 +125,32 @@ class CoupleFolder(Dataset):
         """The group of each picture; one that nobody told a group is a group of its own."""
         return [group or name for group, name in zip(self.column("group"), self.ids, strict=True)]
 
-    def __str__(self):
+    def __str__(self) -> str:
         counts = Counter(self.classes[label] for _, label in self.samples)
         parts = ", ".join(f"{counts[name]} {name}" for name in self.classes)
         left_out = f"; {len(self.unreadable)} unreadable left out" if self.unreadable else ""
         return f"{self.split}: {len(self)} pictures ({parts}){left_out}"
+
+
+def read_boxes(dataset: CoupleFolder, column: str = "boxes") -> list[np.ndarray]:
+    """Boxes of each picture from a column of metadata.csv: (K, 4), x0, y0, x1, y1 in pixels.
+
+    The columns are boxes (of faces), body_boxes and bystander_boxes, JSON lists; a picture of which
+    they say nothing has (0, 4). Raises ValueError for anything else.
+    """
+    found = []
+    for name, told in zip(dataset.ids, dataset.column(column), strict=True):
+        try:
+            boxes = np.array(json.loads(told or "[]"), float)
+        except (TypeError, ValueError):
+            boxes = np.array(np.nan)
+        if (boxes.size and boxes.shape[1:] != (4,)) or not np.isfinite(boxes).all():
+            raise ValueError(
+                f"The {column} of {name} in metadata.csv must be a JSON list of [x0, y0, x1, y1], "
+                f"not {told!r}."
+            )
+        found.append(boxes.reshape(-1, 4))
+    return found
 
 
 def splits_of(root: str | Path) -> list[str]:
@@ -121,9 +158,9 @@ def splits_of(root: str | Path) -> list[str]:
     return [split for split in SPLITS if (Path(root) / split).is_dir()]
 
 
-def check_groups(root):
+def check_groups(root: str | Path) -> None:
     """Raise ValueError if a group of metadata.csv is in two splits."""
-    seen = {}
+    seen: dict[str, str] = {}
     for split in splits_of(root):
         for row in read_metadata(Path(root) / split).values():
             group = row.get("group")
@@ -134,9 +171,13 @@ def check_groups(root):
                 )
 
 
-def fingerprint(root: str | Path) -> dict:
-    """What a checkpoint remembers of its training data: kind, counts and a hash of all files."""
-    root, digest, n, drawn = Path(root), hashlib.sha256(), {}, 0
+def fingerprint(root: str | Path) -> dict[str, Any]:
+    """What a checkpoint remembers of its training data: kind, counts and a hash of all files.
+
+    Raises as `list_pictures` and `read_metadata` do.
+    """
+    root, digest, drawn = Path(root), hashlib.sha256(), 0
+    n: dict[str, int] = {}
     for split in splits_of(root):
         rows = read_metadata(root / split)
         pictures = list_pictures(root / split, CLASSES)
@@ -145,51 +186,68 @@ def fingerprint(root: str | Path) -> dict:
             name = path.relative_to(root).as_posix()
             digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
             row = rows.get(path.relative_to(root / split).as_posix(), {})
-            drawn += (row.get("source") or "").startswith(DRAWN)
+            drawn += row.get("source", "").startswith(DRAWN)
     kind = {0: "photographs", sum(n.values()): DRAWN}.get(drawn, "photographs and drawings")
     return {"kind": kind, "name": root.name, "n": n, "sha256": digest.hexdigest()}
 
 
-class EpochBatches(Sampler):
+class EpochBatches(Sampler[list[Key]]):
     """Batches of keys (epoch, index): a new order every epoch, the same for the same seed.
 
     Call `set_epoch(epoch, start)` before each pass; it begins with batch `start`. Process `rank` of
     `world` takes the rows rank, rank + world, ... of every batch. A last batch with fewer pictures
     than processes is left out, and one of a single picture: batch norm cannot train on it.
+
+    Raises ValueError for a batch_size that does not reach all processes.
+
+    >>> [len(batch) for batch in EpochBatches(n=7, batch_size=3)]
+    [3, 3]
     """
 
-    def __init__(self, n, batch_size, seed=0, rank=0, world=1):
+    def __init__(
+        self, n: int, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         if batch_size < max(world, 1):
             raise ValueError(f"batch_size must be at least {max(world, 1)}, not {batch_size}.")
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.rank, self.world, self.epoch, self.start = rank, world, 0, 0
 
-    def set_epoch(self, epoch, start=0):
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """The next pass is one of this epoch, from batch `start` on."""
         self.epoch, self.start = epoch, start
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Batches of a whole epoch."""
         full, rest = divmod(self.n, self.batch_size)
         return full + (rest >= max(2, self.world) or full == 0)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[Key]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n).tolist()
         for batch in range(self.start, len(self)):
             rows = order[batch * self.batch_size :][: self.size(batch)][self.rank :: self.world]
             yield [(self.epoch, index) for index in rows]
 
-    def size(self, batch):
+    def size(self, batch: int) -> int:
         """Pictures of a batch, all processes together."""
         return min(self.batch_size, self.n - batch * self.batch_size)
 
 
-def make_loader(dataset, batch_size, shuffle=False, seed=0, workers=0, rank=0, world=1):
+def make_loader(
+    dataset: Any,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader:
     """Batches of (images, labels), the same for any number of `workers`.
 
+    `dataset`: a `CoupleFolder`, or anything else with a length and items (image tensor, label).
     Shuffled loaders draw from `EpochBatches` (as their `batch_sampler`). No loader takes from
     torch's own random numbers, so that a resumed run meets those of an undisturbed one.
     """
-    options = {"batch_size": batch_size}
+    options: dict[str, Any] = {"batch_size": batch_size}
     if shuffle:
         options = {"batch_sampler": EpochBatches(len(dataset), batch_size, seed, rank, world)}
     return DataLoader(
@@ -202,8 +260,11 @@ def make_loader(dataset, batch_size, shuffle=False, seed=0, workers=0, rank=0, w
     )
 
 
-def list_pictures(folder, classes):
-    """[(path, label index), ...] in the order of classes and names."""
+def list_pictures(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """[(path, label index), ...] in the order of classes and names.
+
+    Raises FileNotFoundError without a folder for each class, ValueError for one without pictures.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(
             f"There is no folder {folder}; a data set is root/train/ and root/val/, each with "
@@ -221,25 +282,28 @@ def list_pictures(folder, classes):
     return found
 
 
-def _is_picture(path):
+def _is_picture(path: Path) -> bool:
     """By its name; what macOS and Jupyter hide beside pictures begins with a dot."""
     hidden = any(part.startswith(".") for part in path.parts[-2:])
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def read_metadata(folder):
-    """Rows of metadata.csv by file name; empty if there is none."""
+def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
+    """Rows of metadata.csv by file name, "" for what they leave out; empty if there is none.
+
+    Raises ValueError if it has no column file_name.
+    """
     path = folder / "metadata.csv"
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file, restval=""))
     if rows and "file_name" not in rows[0]:
         raise ValueError(f"{path} has no column file_name.")
     return {row["file_name"]: row for row in rows}
 
 
-def _why_unreadable(path):
+def _why_unreadable(path: Path) -> str | None:
     try:
         read_picture(path)
     except (PictureError, OSError) as error:

@@ -16,13 +16,15 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm.auto import tqdm
 
 from dclib.data import CLASSES, splits_of
-from dclib.drawn.drawing import draw_scene
+from dclib.drawn.drawing import Box, draw_scene
 from dclib.drawn.film import render_clip
 from dclib.drawn.scenes import OURS, SHORTCUTS, sample_scene
 
@@ -39,7 +41,14 @@ def our_couple(label: str = "happy", size: int = 256) -> Image.Image:
     return draw_scene(sample_scene(0, 2 * OURS + CLASSES.index(label))[0], size)
 
 
-def render_couples(root, n=3000, seed=0, size=256, splits=None, shortcut=None):
+def render_couples(
+    root: str | Path,
+    n: int = 3000,
+    seed: int = 0,
+    size: int = 256,
+    splits: dict[str, float] | None = None,
+    shortcut: str | None = None,
+) -> Path:
     """Draw a data set of `n` pictures, size x size pixels, into the folder `root`; return its path.
 
     Layout: root/{train,val,test}/{happy,unhappy}/*.jpg and a metadata.csv per split with label,
@@ -48,7 +57,8 @@ def render_couples(root, n=3000, seed=0, size=256, splits=None, shortcut=None):
     (default `SPLITS`); `shortcut` plants a fault, see `sample_scene`.
 
     A folder that already holds this very set is kept; any other that is not empty raises
-    FileExistsError. The folder appears when the last picture is drawn, never half full.
+    FileExistsError. The folder appears when the last picture is drawn, never half full. Raises
+    ValueError for fewer than two pictures a split, and as `sample_scene` does.
     """
     root, splits = Path(root), splits or SPLITS
     recipe = {"n": n, "seed": seed, "size": size, "splits": splits, "shortcut": shortcut}
@@ -74,7 +84,9 @@ def render_couples(root, n=3000, seed=0, size=256, splits=None, shortcut=None):
     return root
 
 
-def _render_one(folder, index, seed, size, shortcut):
+def _render_one(
+    folder: Path, index: int, seed: int, size: int, shortcut: str | None
+) -> dict[str, Any]:
     """Draw and save one picture; return its row of metadata.csv."""
     scene, attributes = sample_scene(seed, index, shortcut)
     buffer = io.BytesIO()
@@ -92,23 +104,26 @@ def _render_one(folder, index, seed, size, shortcut):
         "label": attributes.pop("label"),
         "group": attributes.pop("group"),
         "source": attributes.pop("source"),
+        "licence": "MIT",
+        "author": "dclib.demo",
+        "url": "",
+        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
     }
-    row |= {"licence": "MIT", "author": "dclib.demo", "url": ""}
-    row |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
     row |= {name: json.dumps(_to_pixels(value, size)) for name, value in boxes.items()}
     return row | attributes
 
 
-def _to_pixels(boxes, size):
+def _to_pixels(boxes: Sequence[Box], size: int) -> list[list[float]]:
     """Boxes from frame units to pixels, cut at the frame."""
     return [[round(min(max(v, 0), 1) * size, 1) for v in box] for box in boxes]
 
 
-def _split_indices(n, splits):
+def _split_indices(n: int, splits: Mapping[str, float]) -> dict[str, range]:
     """Which pictures go where: whole couples, in order, at least one couple a split."""
     groups = math.ceil(n / 2)
     total = sum(splits.values())
-    indices, start, share = {}, 0, 0.0
+    indices: dict[str, range] = {}
+    start, share = 0, 0.0
     for done, (name, part) in enumerate(splits.items(), 1):
         share += part / total
         stop = min(max(round(groups * share), start + 1), groups - (len(splits) - done))
@@ -117,21 +132,23 @@ def _split_indices(n, splits):
     return indices
 
 
-def _write_rows(path, rows):
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _read_recipe(root):
+def _read_recipe(root: Path) -> dict[str, Any] | None:
+    """How the set in a folder was drawn; None if it is no such set."""
     try:
         return json.loads((root / "recipe.json").read_text())
     except (OSError, ValueError):
         return None
 
 
-def main():
+def main() -> None:
+    """The command `python -m dclib.demo`; ends with one sentence where it cannot draw."""
     parser = argparse.ArgumentParser(prog="python -m dclib.demo", description="Draw couples.")
     parser.add_argument("root", type=Path, help="folder to create")
     parser.add_argument("--n", type=int, default=3000, help="number of pictures (default 3000)")

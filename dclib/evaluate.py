@@ -1,10 +1,13 @@
-"""Numbers with their n and interval."""
+"""Logits of all pictures of a loader, and the share that is right with its n and interval."""
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from scipy.stats import norm
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,13 @@ class Accuracy:
     low: float
     high: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.accuracy:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n})"
         )
 
 
-def wilson_interval(correct, n, confidence=0.95):
+def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927): (low, high).
 
     Counts need not be whole, for numbers of independent pictures that are estimates. Raises
@@ -36,21 +39,31 @@ def wilson_interval(correct, n, confidence=0.95):
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
-def proportion(correct, n):
-    """`Accuracy` of so many right ones among n."""
-    return Accuracy(correct / n, n, *wilson_interval(correct, n))
+def proportion(correct: int, n: int) -> Accuracy:
+    """`Accuracy` of so many right ones among n. Raises ValueError as `wilson_interval` does.
+
+    >>> print(proportion(3, 4))
+    0.750 (95 % interval 0.301 to 0.954, n = 4)
+    """
+    low, high = wilson_interval(correct, n)
+    return Accuracy(correct / n, n, low, high)
 
 
-def accuracy(logits, labels):
-    """`Accuracy` of logits (N, classes) against labels (N,)."""
+def accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
+    """`Accuracy` of logits (N, classes) against labels (N,). Raises ValueError if N is 0."""
     return proportion(int((logits.argmax(1) == labels).sum()), len(labels))
 
 
 @torch.inference_mode()
-def predict_logits(model, loader, context=nullcontext):
-    """Logits (N, 2) and labels (N,) of all pictures of a loader, on the CPU, in eval mode.
+def predict_logits(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    context: Callable[[], AbstractContextManager] = nullcontext,
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes), float32, and labels (N,) of all pictures of a loader, on the CPU.
 
-    `context` makes the context manager of each forward pass, such as autocast.
+    The model predicts in eval mode and is left in the mode it was in. `context` makes the context
+    manager of each forward pass, such as autocast.
     """
     was_training = model.training
     model.eval()
@@ -64,12 +77,12 @@ def predict_logits(model, loader, context=nullcontext):
     return torch.cat(logits), torch.cat(labels)
 
 
-def to_device(images, device):
+def to_device(images: Tensor, device: str | torch.device) -> Tensor:
     """Images (B, 3, H, W) there, in the memory layout that convolutions like."""
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def score(logits, labels):
-    """Mean cross-entropy and accuracy."""
-    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and share of right answers, of logits (N, classes) and labels (N,)."""
+    loss = F.cross_entropy(logits, labels).item()
     return loss, (logits.argmax(1) == labels).double().mean().item()

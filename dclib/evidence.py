@@ -18,6 +18,7 @@ is not what would happen without it (`dclib.explain.occlusion.leave_one_out` is)
 feature fired, not why: it has seen up to 899 pixels around it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +86,7 @@ class Evidence:
 
     def of_margin(self, quantity: str) -> Tensor:
         """Unhappy minus happy of a quantity (B, 2, ...), by name: (B, ...)."""
-        values = getattr(self, quantity)
+        values: Tensor = getattr(self, quantity)
         return values[:, self.classes.index("unhappy")] - values[:, self.classes.index("happy")]
 
     @property
@@ -115,7 +116,8 @@ def fold_head(model: DeepConnection, temperature: float = 1.0) -> FoldedHead:
 
     `temperature` divides the logits, and with them all evidence, as in `predict_photo`.
     """
-    head, levels = model.head, model.levels if model.stage != "resnet34" else (1,)
+    head = model.head
+    levels = (1,) if model.stage == "resnet34" else model.levels  # a mean is one bin
     state = {name: value.detach().float() for name, value in head.state_dict().items()}
     scale = state["bn1.weight"] / torch.sqrt(state["bn1.running_var"] + head.bn1.eps)
     shift = state["bn1.bias"] - state["bn1.running_mean"] * scale
@@ -136,7 +138,7 @@ def fold_head(model: DeepConnection, temperature: float = 1.0) -> FoldedHead:
     )
 
 
-def _by_bin(weights, levels, branches):
+def _by_bin(weights: Tensor, levels: Sequence[int], branches: int) -> tuple[Tensor, ...]:
     """lin1's weights (100, P * C * bins) as one (bins, P * C, 100) a level, copied once."""
     bins = [n * n for n in levels]
     channels = weights.shape[1] // branches // sum(bins)
@@ -146,7 +148,7 @@ def _by_bin(weights, levels, branches):
 
 
 @torch.no_grad()
-def find_evidence(head: FoldedHead, feature_map: Tensor) -> Evidence:
+def find_evidence(head: FoldedHead | DeepConnection, feature_map: Tensor) -> Evidence:
     """Everything that `Evidence` holds, of a batch, without a gradient.
 
     Args:
@@ -154,7 +156,7 @@ def find_evidence(head: FoldedHead, feature_map: Tensor) -> Evidence:
         feature_map: (B, C, h, w), from `dclib.gradcam.extract_features`.
 
     Computed in float32 (float64 for a folded head in float64). Raises ValueError for a map that is
-    not (B, C, h, w) with the network's channels.
+    empty, or not (B, C, h, w) with the network's channels.
     """
     head = head if isinstance(head, FoldedHead) else fold_head(head)
     channels = head.weights[0].shape[1] // len(BRANCHES[head.stage])
@@ -165,7 +167,8 @@ def find_evidence(head: FoldedHead, feature_map: Tensor) -> Evidence:
         return _split(head, feature_map.to(head.bias.dtype))
 
 
-def _split(head, feature_map):
+def _split(head: FoldedHead, feature_map: Tensor) -> Evidence:
+    """`Evidence`, level by level, of a map in the dtype of the head."""
     b, _, h, w = feature_map.shape
     regions = feature_map.new_zeros(b, len(head.bias), h * w)  # R, (B, 100, h * w)
     pooled = []
@@ -198,7 +201,7 @@ def _split(head, feature_map):
     )
 
 
-def _place(feature_map, n, stage):
+def _place(feature_map: Tensor, n: int, stage: str) -> tuple[Tensor, Tensor, Tensor]:
     """One level's transformed maxima, alone and at the place where each was found.
 
     Returns values (bins, B, P * C), placed (bins, B, window, P * C), zero but at the maximum's
@@ -227,7 +230,7 @@ def _place(feature_map, n, stage):
     return values, placed, cells.flatten()
 
 
-def _windows(size, n, device):
+def _windows(size: int, n: int, device: torch.device) -> tuple[Tensor, int]:
     """Where the n bins along an axis of `size` cells begin (n,), and the cells of the longest."""
     index = torch.arange(n, device=device)
     starts = index * size // n
@@ -235,13 +238,13 @@ def _windows(size, n, device):
     return starts, int((ends - starts).max())
 
 
-def _sum_bins(weights, values, active):
+def _sum_bins(weights: Tensor, values: Tensor, active: Tensor) -> Tensor:
     """What each transformed channel of a level adds to each logit: (B, 2, P * C)."""
     gains = active.flatten(0, 1) @ weights.transpose(1, 2)  # (bins, B * 2, P * C)
     return (gains.unflatten(1, active.shape[:2]) * values[:, :, None]).sum(0)
 
 
-def _dropout_sd(head, neurons):
+def _dropout_sd(head: FoldedHead, neurons: Tensor) -> Tensor:
     """sqrt(sum_n (dw_n h_n)^2 p / (1 - p) / K), K masks averaged: (B, 100) -> (B,)."""
     difference = head.unfolded[head.classes.index("unhappy")]
     difference = difference - head.unfolded[head.classes.index("happy")]

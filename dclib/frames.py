@@ -5,13 +5,15 @@ of frames: phones film at a variable rate.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 try:
     import av
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "PyAV is missing: install the extra that brings it, `pip install 'deepconnection[video]'`."
@@ -23,8 +25,9 @@ from dclib.pictures import MAX_PIXELS
 
 VideoSource = str | Path | bytes | bytearray | memoryview
 LONGEST_HOLD = 60.0  # seconds that one frame may stay; a longer gap is a fault of the time stamps
-# PyAV 19 reads titles in any encoding by itself, and no longer takes the wish.
-LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+LENIENT: dict[str, Any] = {}
+if int(av.__version__.split(".")[0]) < 19:  # later ones read titles in any encoding, unasked
+    LENIENT["metadata_errors"] = "replace"
 QUARTERS = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -46,21 +49,23 @@ class Frame(NamedTuple):
 class Clip:
     """An iterable of `Frame`s at times 0, 1 / rate, 2 / rate, ...; memory does not grow with it.
 
-    `duration` (seconds) is what the file says before reading and what was found after it; `notes`
-    are sentences on what had to be done, complete after reading. Iterate once.
+    `duration` (seconds) is what the file says before reading, 0 where it does not, and what was
+    found after it; `notes` are sentences on what had to be done, complete after reading. Iterate
+    once: it closes the file. Raises as `read_frames` does, and VideoError while reading where no
+    frame can be read.
     """
 
-    def __init__(self, source, rate):
+    def __init__(self, source: VideoSource, rate: float) -> None:
         if not 0 < rate <= 60:
             raise ValueError(f"rate must be above 0 and at most 60 frames a second, not {rate}.")
         self.name, self.rate = name_of(source), rate
         self.container, self.stream = _open(source, self.name)
-        known = self.container.duration
-        self.duration = known / av.time_base if known else None
+        self.duration = (self.container.duration or 0) / av.time_base
         self.damaged, self.turned, self.gaps = 0, 0, 0
 
     @property
-    def notes(self):
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what had to be done to read it; often none."""
         said = []
         if self.turned:
             said.append(f"The film was turned by {self.turned} degrees, as it asks for.")
@@ -71,24 +76,28 @@ class Clip:
             said.append(f"A jump of more than {LONGEST_HOLD:.0f} s in its time stamps was skipped.")
         return tuple(said)
 
-    def __iter__(self):
-        tick, shown, end = 0, None, 0.0
+    def __iter__(self) -> Iterator[Frame]:
+        tick = 0
         with self.container:
-            for time, span, frame in self.timed():
-                while shown is not None and tick / self.rate < time:
+            frames = self.timed()
+            _, end, shown = next(frames)
+            for time, span, frame in frames:
+                while tick / self.rate < time:
                     yield Frame(tick / self.rate, self.to_image(shown))
                     tick += 1
                 shown, end = frame, time + span
-            while shown is not None and (tick / self.rate < end or tick == 0):
+            while tick / self.rate < end or tick == 0:
                 yield Frame(tick / self.rate, self.to_image(shown))
                 tick += 1
-        if shown is None:
-            raise VideoError(f"{self.name} has a video track, but no frame of it can be read.")
         self.duration = end
 
-    def timed(self):
-        """(seconds since the first frame, seconds it lasts, frame) in order, without long gaps."""
-        start, last, jumped = None, -1.0, 0.0
+    def timed(self) -> Iterator[tuple[float, float, av.VideoFrame]]:
+        """(seconds since the first frame, seconds it lasts, frame) in order, without long gaps.
+
+        Raises VideoError if there is none.
+        """
+        start: float | None = None
+        last, jumped = -1.0, 0.0
         usual = float(1 / self.stream.average_rate) if self.stream.average_rate else 0.04
         for frame in self.decoded():
             time = last + usual + (start or 0.0) + jumped if frame.time is None else frame.time
@@ -101,26 +110,28 @@ class Clip:
                 jumped += time - last - usual
                 time = last + usual
             last = max(time, 0.0)
-            span = float(frame.duration * frame.time_base) if frame.duration else usual
+            span = usual
+            if frame.duration and frame.time_base:
+                span = float(frame.duration * frame.time_base)
             yield last, min(span, LONGEST_HOLD), frame
+        if start is None:
+            raise VideoError(f"{self.name} has a video track, but no frame of it can be read.")
 
-    def decoded(self):
+    def decoded(self) -> Iterator[av.VideoFrame]:
         """Every frame that can be read; parts that cannot are counted."""
         packets = self.container.demux(self.stream)
         while True:
             try:
                 packet = next(packets)
                 yield from packet.decode()
-            except StopIteration:
-                return
-            except av.error.EOFError:
+            except (StopIteration, av.error.EOFError):
                 return
             except av.FFmpegError:
                 self.damaged += 1
                 if self.damaged > 10_000:
                     return
 
-    def to_image(self, frame):
+    def to_image(self, frame: av.VideoFrame) -> Image.Image:
         """RGB, upright: a file may ask to be turned when shown (phones held upright do)."""
         image = frame.to_image()
         turn = round(frame.rotation / 90) * 90 % 360
@@ -133,47 +144,47 @@ class Clip:
 def read_frames(source: VideoSource, rate: float = 4.0) -> Clip:
     """A `Clip` of a video: what is on screen `rate` times a second.
 
-    `source` is a path, bytes, or a file that is open for reading. Raises VideoError, or
-    FileNotFoundError for a path that does not exist.
+    Raises VideoError, FileNotFoundError for a path that names no file, or ValueError for a rate
+    outside (0, 60].
     """
     return Clip(source, rate)
 
 
-def frames_at(source: VideoSource, times: Iterable[float]) -> list[Image.Image]:
+def frames_at(source: VideoSource, times: Sequence[float]) -> list[Image.Image]:
     """The frames on screen at these times (seconds, any order): a list of Pillow images.
 
-    Decodes once, up to the last of them.
+    Decodes once, up to the last of them; a time after the end gets the last frame. Raises as
+    `read_frames` does, and VideoError where no frame can be read.
     """
-    wanted = sorted(set(times))
-    found, clip = {}, Clip(source, rate=1.0)
+    wanted, found = sorted(set(times)), {}
+    clip = Clip(source, rate=1.0)
     with clip.container:
-        shown = None
-        for time, _, frame in clip.timed():
-            while shown is not None and wanted and wanted[0] < time:
+        frames = clip.timed()
+        _, _, shown = next(frames)
+        for time, _, frame in frames:
+            while wanted and wanted[0] < time:
                 found[wanted.pop(0)] = clip.to_image(shown)
-            shown = frame
             if not wanted:
                 break
-        for time in wanted:
-            if shown is None:
-                raise VideoError(f"{clip.name} has a video track, but no frame can be read.")
-            found[time] = clip.to_image(shown)
+            shown = frame
+        found |= {time: clip.to_image(shown) for time in wanted}
     return [found[time] for time in times]
 
 
-def name_of(source):
+def name_of(source: VideoSource) -> str:
+    """The name of a file, or "the video" of bytes."""
     return Path(source).name if isinstance(source, (str, Path)) else "the video"
 
 
-def _open(source, name):
+def _open(source: VideoSource, name: str) -> tuple[InputContainer, VideoStream]:
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
             raise FileNotFoundError(f"There is no video at {source}.")
-        source = str(source)
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        source = io.BytesIO(source)
+        file: str | io.BytesIO = str(source)
+    else:
+        file = io.BytesIO(source)
     try:
-        container = av.open(source, **LENIENT)
+        container = av.open(file, "r", **LENIENT)
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(
             f"{name} is not a video that can be read; MP4 with H.264 works."
@@ -193,8 +204,8 @@ def _open(source, name):
 def write_mp4(path: str | Path, images: Iterable[Image.Image], rate: float) -> Path:
     """Write Pillow images of one size as H.264 in MP4 that any browser plays; returns the path.
 
-    yuv420p, the index in front, even sides (an odd row or column at the end is cut off). The file
-    appears when it is whole.
+    yuv420p, the index in front, even sides (an odd row or column at the end is cut off), `rate`
+    frames a second. The file appears when it is whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,13 @@ Grad-CAM averages the gradient over the map, which is exact for global average p
 a pyramid it can light places that the network did not use; HiResCAM, and `dclib.evidence`, do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from dclib.model import DeepConnection
@@ -39,12 +39,12 @@ class Cams:
     method: str
 
     @property
-    def positive(self):
+    def positive(self) -> Tensor:
         """What Grad-CAM as published shows: ReLU of the maps. All zero means no evidence."""
         return self.maps.clamp(min=0)
 
-    def __getitem__(self, target):
-        """The maps (B, h, w) of one target, by name."""
+    def __getitem__(self, target: str) -> Tensor:
+        """The maps (B, h, w) of one target, by name; ValueError if it is none of `targets`."""
         return self.maps[:, self.targets.index(target)]
 
 
@@ -97,7 +97,7 @@ def extract_features(model: DeepConnection, images: Tensor) -> Tensor:
 
 
 def head_logits(model: DeepConnection, feature_map: Tensor) -> Tensor:
-    """Logits of the head in eval mode and float32: (B, C, h, w) -> (B, n_classes).
+    """Logits of pooling and head in eval mode and float32: (B, C, h, w) -> (B, n_classes).
 
     The gradient reaches the feature map, never the parameters.
     """
@@ -106,12 +106,14 @@ def head_logits(model: DeepConnection, feature_map: Tensor) -> Tensor:
         return functional_call(model.head, state, model.pool(feature_map.float()))
 
 
-def _wide(tensor):
+def _wide(tensor: Tensor) -> Tensor:
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
-def target_weights(classes, targets):
+def target_weights(classes: Sequence[str], targets: Sequence[str]) -> Tensor:
     """What each target is of the logits: names -> (T, n_classes).
+
+    Raises ValueError for other names than `grad_cam` takes, and for none.
 
     >>> target_weights(("happy", "unhappy"), ("happy", "margin"))
     tensor([[ 1.,  0.],
@@ -126,12 +128,12 @@ def target_weights(classes, targets):
 
 
 @contextmanager
-def eval_mode(model):
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """The model in eval mode; afterwards every part is in the mode in which it was."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        yield model
+        yield
     finally:
         for module, mode in modes:
             module.training = mode

@@ -16,6 +16,8 @@ Intervals are 95 % ones for other groups of pictures, given the network. They do
 training: tables of several seeds give the mean over seeds, with the smallest and largest beside it.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
@@ -44,12 +46,15 @@ METHODS = dict.fromkeys(METRICS, "bootstrap") | dict.fromkeys(PROPORTIONS, "Wils
 METHODS["log-loss"] = "Hall"
 
 
-def measure(table, draws=DRAWS, seed=0, calibrated=True):
+def measure(
+    table: pd.DataFrame, draws: int = DRAWS, seed: int = 0, calibrated: bool = True
+) -> pd.DataFrame:
     """All metrics of a table: a DataFrame by metric with value, low, high, n, method.
 
     `value` is the mean over the table's seeds; seed_low and seed_high are its smallest and largest.
     A metric that this table cannot have (AUROC of one class) is NaN, and so are intervals of which
-    fewer than two groups hold a class. `calibrated`: with the temperature, or without.
+    fewer than two groups hold a class. `calibrated`: with the temperature, or without. Raises
+    ValueError for a table that is not in order.
     """
     sets = score_seeds(table, calibrated)
     values, drawn = values_by_seed(sets), bootstrap(sets, draws, seed)
@@ -66,13 +71,13 @@ def measure(table, draws=DRAWS, seed=0, calibrated=True):
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
 
 
-def compare(a, b, draws=DRAWS, seed=0):
+def compare(a: pd.DataFrame, b: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """Paired differences a - b of two tables on the same pictures: a DataFrame by metric.
 
-    Columns value, low, high, n (all pictures); from the same drawn groups for both. Of tables with
-    one seed each, `attrs` holds McNemar's test (1947), exact: "only a right", "only b right", "p";
-    it takes pictures, not groups, as independent. Raises ValueError if the pictures or groups
-    differ.
+    All metrics but the ECE, whose bins differ. Columns value, low, high, n (all pictures); from the
+    same drawn groups for both. Of tables with one seed each, `attrs` holds McNemar's test (1947),
+    exact: "only a right", "only b right", "p"; it takes pictures, not groups, as independent.
+    Raises ValueError if the pictures, labels or groups differ, or a table is not in order.
     """
     sets_a, sets_b = score_seeds(a), score_seeds(b)
     first, second = sets_a[0], sets_b[0]
@@ -84,7 +89,7 @@ def compare(a, b, draws=DRAWS, seed=0):
     values = values_by_seed(sets_a).mean(skipna=False) - values_by_seed(sets_b).mean(skipna=False)
     drawn_a, drawn_b = (bootstrap(sets, draws, seed) for sets in (sets_a, sets_b))
     rows = {}
-    for name in METRICS[:-1]:  # not the ECE, whose bins differ
+    for name in METRICS[:-1]:  # all but the ECE
         value, (low, high) = values[name], NOTHING
         drawn = drawn_a[name] - drawn_b[name]
         drawn = drawn[np.isfinite(drawn)]
@@ -100,7 +105,7 @@ def compare(a, b, draws=DRAWS, seed=0):
     return result
 
 
-def judge_difference(row):
+def judge_difference(row: pd.Series) -> str:
     """Whether a row of `compare` is "clear" of 0, "within noise", or has "no interval"."""
     if row.value and not np.isfinite(row.low):
         return "no interval"
@@ -110,10 +115,12 @@ def judge_difference(row):
 class Scored:
     """The answers to N pictures in the order of their ids, and metrics of weighted copies of them.
 
-    Weights (D, N) say how often each picture was drawn in each of D draws; default once.
+    `labels` and `answers` (N,) are True for unhappy, `right` (N,) where they agree; `groups` (N,)
+    are numbers from 0. Weights (D, N) say how often each picture was drawn in each of D draws;
+    default once.
     """
 
-    def __init__(self, table, calibrated=True):
+    def __init__(self, table: pd.DataFrame, calibrated: bool = True) -> None:
         self.ids, self.n = table["id"].tolist(), len(table)
         self.margins, self.probs = margins(table, calibrated), probabilities(table, calibrated)
         self.labels = table["label"].to_numpy() == CLASSES[1]
@@ -131,7 +138,7 @@ class Scored:
         bins = np.searchsorted(np.unique(edges), self.probs, side="right")
         self.in_bin = np.eye(BINS)[bins]  # (N, BINS)
 
-    def metrics(self, weights=None):
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """{metric: (D,)}; NaN where it is not defined."""
         weights = np.ones((1, self.n)) if weights is None else weights
         total = weights.sum(1)
@@ -153,11 +160,11 @@ class Scored:
         result["ECE"] = np.abs(self.gaps(weights)).sum(1)
         return result
 
-    def surprises(self):
+    def surprises(self) -> np.ndarray:
         """-log(probability of the right class): (N,)."""
         return np.logaddexp(0, np.where(self.labels, -self.margins, self.margins))
 
-    def _rankings(self, weights):
+    def _rankings(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Area under the ROC curve, ties half (Mann and Whitney 1947), and average precision."""
         weights, labels = weights[:, self.order], self.labels[self.order]
         unhappy = np.add.reduceat(weights * labels, self.starts, axis=1)  # by probability, rising
@@ -169,7 +176,7 @@ class Scored:
         average = (unhappy * precision).sum(1) / unhappy.sum(1)
         return {"AUROC": area, "average precision": np.where(pairs > 0, average, np.nan)}
 
-    def gaps(self, weights=None):
+    def gaps(self, weights: np.ndarray | None = None) -> np.ndarray:
         """Probability less share of unhappy pictures in each bin, times its share: (D, BINS).
 
         Their absolute sum is the ECE (Naeini et al. 2015) of ten bins with equally many pictures.
@@ -177,23 +184,23 @@ class Scored:
         weights = np.ones((1, self.n)) if weights is None else weights
         return (weights * (self.probs - self.labels)) @ self.in_bin / weights.sum(1, keepdims=True)
 
-    def doubts(self):
+    def doubts(self) -> np.ndarray:
         """Variance of a gap by one more picture in each bin, as the network sees it: (BINS,)."""
         doubt = np.maximum(self.probs * (1 - self.probs), 1 / self.n)
         return doubt @ self.in_bin / np.maximum(self.in_bin.sum(0), 1) / self.n**2
 
 
-def score_seeds(table, calibrated=True):
-    """A `Scored` for each seed of a table that is in order."""
+def score_seeds(table: pd.DataFrame, calibrated: bool = True) -> list[Scored]:
+    """A `Scored` for each seed of a table. Raises ValueError if it is not in order."""
     return [Scored(part, calibrated) for part in by_seed(check_predictions(table))]
 
 
-def values_by_seed(sets):
+def values_by_seed(sets: Sequence[Scored]) -> pd.DataFrame:
     """Metrics of each seed: a DataFrame (seeds, metrics)."""
     return pd.DataFrame([{name: v[0] for name, v in s.metrics().items()} for s in sets])
 
 
-def bootstrap(sets, draws=DRAWS, seed=0):
+def bootstrap(sets: Sequence[Scored], draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
     """{metric: (D,)}, mean over seeds, of groups drawn as wholes (Efron 1979) within strata.
 
     "noise": (D, S * BINS) is how `gaps` vary, with two more pictures in each bin that are as
@@ -212,14 +219,14 @@ def bootstrap(sets, draws=DRAWS, seed=0):
     return drawn
 
 
-def draw_groups(scored, draws=DRAWS, seed=0):
+def draw_groups(scored: Scored, draws: int = DRAWS, seed: int = 0) -> Iterator[np.ndarray]:
     """Yield the weights (D, N) of `draws` draws of groups, at most `CHUNK` at a time (memory)."""
     rng = np.random.default_rng(seed)
     for start in range(0, draws, CHUNK):
         yield draw_times(scored.kinds, min(CHUNK, draws - start), rng)[:, scored.groups]
 
 
-def proportion_interval(sets, name):
+def proportion_interval(sets: Sequence[Scored], name: str) -> tuple[int, float, float]:
     """(n, low, high) of one of `PROPORTIONS`, mean over seeds; see `group_interval`."""
     first = sets[0]
     counted = np.array([_counted(s, name) for s in sets])  # pictures in the denominator
@@ -230,14 +237,16 @@ def proportion_interval(sets, name):
     return n, low, high
 
 
-def _counted(scored, name):
+def _counted(scored: Scored, name: str) -> np.ndarray:
     """Which pictures are in the denominator of a proportion."""
     kind, _, label = name.partition(" ")
     of = {"accuracy": np.ones(scored.n), "recall": scored.labels, "precision": scored.answers}[kind]
     return (of == (label == CLASSES[1])) if label else of.astype(bool)
 
 
-def _interval(sets, name, value, drawn):
+def _interval(
+    sets: Sequence[Scored], name: str, value: float, drawn: Mapping[str, np.ndarray]
+) -> tuple[float, float]:
     """(low, high) of a metric that is no proportion."""
     first, free = sets[0], freedom(sets[0].kinds)
     if first.fewest < 2 or not np.isfinite(value):
@@ -247,18 +256,19 @@ def _interval(sets, name, value, drawn):
         return mean_interval(surprises, first.groups, first.kinds)
     if name == "ECE":
         gaps = np.hstack([s.gaps() for s in sets])[0]
-        return tuple(end / len(sets) for end in ece_interval(gaps, drawn["noise"]))
+        low, high = ece_interval(gaps, drawn["noise"])
+        return low / len(sets), high / len(sets)
     if name in RATES:
         least, width = RATES[name], 1 - RATES[name]
         variance = np.nanvar(drawn[name] / width) * first.n_groups / free
         share = (value - least) / width
-        ends = effective_interval(share, variance, first.n, first.n_groups, free)
-        return tuple(least + width * end for end in ends)
+        low, high = effective_interval(share, variance, first.n, first.n_groups, free)
+        return least + width * low, least + width * high
     return logit_interval(value, drawn[name], first.n_groups, free)
 
 
-def format_metrics(measured):
-    """Lines of text: metric, value, 95 % interval, n."""
+def format_metrics(measured: pd.DataFrame) -> str:
+    """Lines of text: metric, value, 95 % interval, n; the range over seeds where there is one."""
     seeds = (measured["seed_low"] < measured["seed_high"]).any()
     head = f"{'metric':18}  value  {'95 % interval':14} {'n':>5}"
     lines = [head + ("  seeds" if seeds else "")]
@@ -270,13 +280,12 @@ def format_metrics(measured):
     return "\n".join(lines)
 
 
-def side_by_side(tables, draws=DRAWS):
+def side_by_side(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> pd.DataFrame:
     """{name: table} -> a DataFrame of "value (low to high)": a row a metric, a column a name."""
-    columns = {}
+    columns: dict[str, list[str]] = {}
     for name, table in tables.items():
-        columns[name] = []
+        told = columns[name] = []
         for row in measure(table, draws).itertuples():
             interval = f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "no interval"
-            told = f"{row.value:.3f} ({interval})" if np.isfinite(row.value) else "-"
-            columns[name].append(told)
+            told.append(f"{row.value:.3f} ({interval})" if np.isfinite(row.value) else "-")
     return pd.DataFrame(columns, index=pd.Index(METRICS, name="metric"))

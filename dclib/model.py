@@ -6,7 +6,9 @@ and "spp+pmt". The head is the same in all three. The stage keeps its name with 
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -36,19 +38,19 @@ class DeepConnection(nn.Module):
 
     Shape: images (B, 3, H, W), normalised -> logits (B, 2); any H, W from 1 up.
 
-    Raises ValueError for an unknown stage or backbone and for weights that do not fit, OSError for
-    weights that cannot be had.
+    Raises ValueError for an unknown stage or backbone, levels or dropout samples below 1, and
+    weights that do not fit, OSError for weights that cannot be had.
     """
 
     def __init__(
         self,
-        stage="spp+pmt",
-        backbone="resnet34",
-        weights="imagenet",
-        levels=LEVELS,
-        dropout_samples=8,
-        classes=CLASSES,
-    ):
+        stage: str = "spp+pmt",
+        backbone: str = "resnet34",
+        weights: str | Path | None = "imagenet",
+        levels: Sequence[int] = LEVELS,
+        dropout_samples: int = 8,
+        classes: Sequence[str] = CLASSES,
+    ) -> None:
         super().__init__()
         if stage not in STAGES:
             raise ValueError(f"stage must be one of {STAGES}, not {stage!r}.")
@@ -56,15 +58,15 @@ class DeepConnection(nn.Module):
         resnet, channels = _resnet(backbone, weights)
         parts = OrderedDict((name, getattr(resnet, name)) for name in BACKBONE_PARTS)
         self.backbone = nn.Sequential(parts)
+        self.levels = tuple(levels)
+        pyramid = SpatialPyramidPool(levels)
+        self.pool: nn.Module = pyramid
+        features = pyramid.out_features(channels)
         if stage == "resnet34":
             self.pool, features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
-        else:
-            self.pool = SpatialPyramidPool(levels)
-            features = self.pool.out_features(channels)
-        if stage == "spp+pmt":
-            self.pool = nn.Sequential(self.pool, PowerMeanTransform())
+        elif stage == "spp+pmt":
+            self.pool = nn.Sequential(pyramid, PowerMeanTransform())
             features *= PowerMeanTransform.width_multiplier
-        self.levels = tuple(levels)
         self.head = MultiSampleDropoutHead(features, len(self.classes), dropout_samples)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ class DeepConnection(nn.Module):
         """One set of logits a dropout mask: (B, 3, H, W) -> (S, B, 2); S is 1 in eval mode."""
         return self.head.sample_logits(self.pool(self.forward_features(images)))
 
-    def freeze_backbone(self, frozen=True):
+    def freeze_backbone(self, frozen: bool = True) -> Self:
         """Train the head only (or, with False, everything again). Returns the model.
 
         A frozen backbone also keeps its batch statistics: it stays in eval mode inside `train()`.
@@ -91,7 +93,8 @@ class DeepConnection(nn.Module):
             parameter.requires_grad = not frozen
         return self.train(self.training)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
+        """As every module, but for a frozen backbone, which stays in eval mode."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             self.backbone.eval()
@@ -105,10 +108,10 @@ class MultiSampleDropoutHead(nn.Module):
     the mean mask, a weaker dropout; the mean of their losses is multi-sample dropout as published
     (Inoue, arXiv 1905.09788), see `dropout_loss`. In eval mode all masks are one: one pass.
 
-    Shape: (B, F) -> (B, n_classes).
+    Shape: (B, F) -> (B, n_classes). Raises ValueError for fewer than one mask.
     """
 
-    def __init__(self, features: int, n_classes: int = 2, samples: int = 8, p: float = 0.5):
+    def __init__(self, features: int, n_classes: int = 2, samples: int = 8, p: float = 0.5) -> None:
         super().__init__()
         if samples < 1:
             raise ValueError(f"dropout_samples must be at least 1, not {samples}.")
@@ -155,7 +158,7 @@ def dropout_loss(
     return F.cross_entropy(logits, targets, class_weights, reduction="sum") / len(targets)
 
 
-def _resnet(name, weights):
+def _resnet(name: str, weights: str | Path | None) -> tuple[torchvision.models.ResNet, int]:
     """A torchvision ResNet with the wanted weights, and the channels of its last feature map."""
     names = torchvision.models.list_models(torchvision.models, include="*resne[tx]*")
     if name not in names:
@@ -170,7 +173,7 @@ def _resnet(name, weights):
     return resnet, resnet.fc.in_features
 
 
-def _download_imagenet(name):
+def _download_imagenet(name: str) -> Mapping[str, Tensor]:
     """torchvision's newest ImageNet weights, from its cache or the network."""
     entry = torchvision.models.get_model_weights(name).DEFAULT
     try:
@@ -182,13 +185,11 @@ def _download_imagenet(name):
         ) from error
 
 
-def _load_backbone(resnet, state, origin):
+def _load_backbone(resnet: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Copy everything but the classifier `fc`; anything else missing or left over is an error."""
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     wanted = {name: v for name, v in resnet.state_dict().items() if not name.startswith("fc.")}
-    misfits = sorted(wanted.keys() ^ state.keys())
-    misfits += [name for name in wanted.keys() & state if wanted[name].shape != state[name].shape]
-    if misfits:
+    if misfits := find_misfits(wanted, state):
         raise ValueError(
             f"{origin} does not fit the backbone: {len(misfits)} entries differ, such as "
             f"{misfits[0]}. Choose the ResNet that the weights were trained with."
@@ -196,7 +197,14 @@ def _load_backbone(resnet, state, origin):
     resnet.load_state_dict(state, strict=False)  # copies into float32, whatever the file's dtype
 
 
-def read_state_dict(path):
+def find_misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Names that only one of two state dicts has, then those whose tensors differ in shape."""
+    shared = sorted(wanted.keys() & state.keys())
+    differ = [name for name in shared if wanted[name].shape != state[name].shape]
+    return sorted(wanted.keys() ^ state.keys()) + differ
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Tensors by name from a .safetensors file, or from a .pt/.pth without running pickled code.
 
     Raises FileNotFoundError, or ValueError for a file that is neither or holds more than tensors.
@@ -212,12 +220,14 @@ def read_state_dict(path):
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise types of their own
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} is not a plain file of weights ({reason}). Nothing in it was run. "
             "Save a state dict, best as .safetensors."
         ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
+    ):
         raise ValueError(
             f"{path} holds something other than a state dict; save model.state_dict()."
         )

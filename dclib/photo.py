@@ -10,13 +10,12 @@ from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import Evidence, find_evidence, fold_head
 from dclib.gradcam import Cams, extract_features, grad_cam
 from dclib.pictures import Boxes, Source, read_picture
+from dclib.timeline import NOT_ASSESSABLE, Z95
 
 DRAWINGS_ONLY = (
     "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
     "nothing; train on photographs first (notebook 03, DATA)."
 )
-NOT_ASSESSABLE = "not assessable"
-Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Prediction:
     """What the network says about one picture.
 
     label       "happy", "unhappy" or "not assessable"; why the last, see `reasons`
-    probs       by class name, after temperature; they are given whatever the label says
+    probs       by class name in the checkpoint's order, after temperature; whatever the label says
     margin      logit_unhappy - logit_happy in log-odds, after temperature
     margin_sd   its standard deviation under the dropout of training
     faces       boxes (x0, y0, x1, y1) in pixels, None if nobody looked for them
@@ -40,13 +39,13 @@ class Prediction:
     probs: dict[str, float]
     margin: float
     margin_sd: float
-    faces: Boxes | None = None
-    reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    image: Image.Image | None = field(default=None, repr=False, compare=False)
-    size: int | None = field(default=None, repr=False, compare=False)
-    evidence: Evidence | None = field(default=None, repr=False, compare=False)
-    grad_cam: Cams | None = field(default=None, repr=False, compare=False)
+    faces: Boxes | None
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    image: Image.Image = field(repr=False, compare=False)
+    size: int = field(repr=False, compare=False)
+    evidence: Evidence = field(repr=False, compare=False)
+    grad_cam: Cams = field(repr=False, compare=False)
 
     @property
     def band(self) -> tuple[float, float]:
@@ -58,7 +57,9 @@ class Prediction:
     def words(self) -> str:
         """The probability and its uncertainty as a sentence."""
         name = max(self.probs, key=lambda name: self.probs[name])
-        low, high = self.band if name == "unhappy" else [1 - end for end in self.band[::-1]]
+        low, high = self.band
+        if name == "happy":
+            low, high = 1 - high, 1 - low
         return (
             f"The network gives {name} {percent(self.probs[name])}: {how_sure(self.probs[name])}. "
             "With half of its neurons left out at random, as in training, it would mostly give "
@@ -84,7 +85,8 @@ def predict_photo(
 
     Not assessable is what `dclib.assess.why_not` gives a reason against, and what the network is
     less sure about than the checkpoint's `abstain`.
-    Raises PictureError, FileNotFoundError or CheckpointError, each one sentence for the reader.
+    Raises PictureError, FileNotFoundError or CheckpointError, each one sentence for the reader, and
+    ModuleNotFoundError without the extra "photo".
     """
     from dclib import assess  # OpenCV and scikit-image: only where a picture is judged
 
@@ -95,53 +97,50 @@ def predict_photo(
         notes = (*notes, *about_faces(faces, assess.detector()))
     evidence, cams = look(checkpoint, image)
     margin = evidence.margin.item()
-    probs = probabilities(checkpoint, margin)
-    reasons = (*assess.why_not(image, faces), *not_sure(checkpoint, max(probs.values())))
-    label = "unhappy" if probs["unhappy"] >= checkpoint.config["threshold"] else "happy"
+    unhappy = sigmoid(margin)
+    by_name = {"unhappy": unhappy, "happy": 1 - unhappy}
+    probs = {name: by_name[name] for name in checkpoint.model.classes}
+    reasons = (*assess.why_not(image, faces), *not_sure(max(probs.values()), checkpoint.abstain))
+    label = "unhappy" if unhappy >= checkpoint.config["threshold"] else "happy"
     return Prediction(
-        NOT_ASSESSABLE if reasons else label,
-        probs,
-        margin,
-        evidence.margin_sd.item(),
-        faces,
-        reasons,
-        (*limits(checkpoint, image), *notes),
-        image,
-        checkpoint.config["image_size"],
-        evidence,
-        cams,
+        label=NOT_ASSESSABLE if reasons else label,
+        probs=probs,
+        margin=margin,
+        margin_sd=evidence.margin_sd.item(),
+        faces=faces,
+        reasons=reasons,
+        warnings=(*limits(checkpoint, image), *notes),
+        image=image,
+        size=checkpoint.config["image_size"],
+        evidence=evidence,
+        grad_cam=cams,
     )
 
 
 def look(checkpoint: Checkpoint, image: Image.Image) -> tuple[Evidence, Cams]:
-    """`Evidence` and both classes' `Cams` of a Pillow image, from one forward pass."""
-    device = next(checkpoint.model.parameters()).device
-    images = checkpoint.transform(image)[None].to(device)  # (3, S, S) -> (1, 3, S, S)
+    """`Evidence` and `Cams` of both classes for one RGB image, from one forward pass."""
+    images = checkpoint.transform(image)[None]  # (3, S, S) -> (1, 3, S, S)
     feature_map = extract_features(checkpoint.model, images)
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
     return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
 
 
-def probabilities(checkpoint: Checkpoint, margin: float) -> dict[str, float]:
-    """By class name, in the checkpoint's order, from the log-odds of "unhappy"."""
-    unhappy = sigmoid(margin)
-    values = {"unhappy": unhappy, "happy": 1 - unhappy}
-    return {name: values[name] for name in checkpoint.model.classes}
+def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
+    """Why there is no answer below the confidence `abstain` of a checkpoint: a sentence, or none.
 
-
-def not_sure(checkpoint, confidence):
-    """The reason (a tuple of one, or none) if the checkpoint does not answer so unsurely."""
-    least = checkpoint.abstain
-    if least is None or confidence >= least:
+    >>> not_sure(0.6, None)
+    ()
+    """
+    if abstain is None or confidence >= abstain:
         return ()
     return (
         f"The network is not sure enough: {percent(confidence)}, and it only answers from "
-        f"{percent(least)} on.",
+        f"{percent(abstain)} on.",
     )
 
 
 def limits(checkpoint: Checkpoint, image: Image.Image) -> tuple[str, ...]:
-    """What must be said of this network's answers to such a picture."""
+    """What must be said of this network's answers to such a picture, in sentences."""
     size, said = checkpoint.config["image_size"], []
     if checkpoint.knows_only_drawings:
         said.append(DRAWINGS_ONLY)
@@ -177,9 +176,14 @@ def how_sure(confidence: float) -> str:
 
 
 def percent(share: float) -> str:
-    """As people read it, and never 100 % or 0 % for what is only close to it."""
+    """As people read it, and never 100 % or 0 % for what is only close to it.
+
+    >>> percent(0.9999)
+    '99.9 %'
+    """
     return f"{min(max(share, 0.001), 0.999):.1%}".replace("%", " %")
 
 
 def sigmoid(margin: float) -> float:
+    """The probability that log-odds mean, in float64."""
     return torch.tensor(margin, dtype=torch.float64).sigmoid().item()

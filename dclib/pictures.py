@@ -41,7 +41,8 @@ def read_picture(source: Source) -> Picture:
 
     Upright by its EXIF mark; transparency on white; grey, palette, CMYK and 16 bit become 8-bit
     RGB; of an animation the first frame. Size is checked before decoding (`MAX_PIXELS`).
-    Raises PictureError, or FileNotFoundError for a path that does not exist.
+    Raises PictureError, FileNotFoundError where the path names no file, and what else reading that
+    file raises (OSError).
     """
     name = "This file"
     if isinstance(source, (str, Path)):
@@ -76,7 +77,7 @@ def read_picture(source: Source) -> Picture:
     return Picture(rgb, tuple(notes))
 
 
-def _open(data, name):
+def _open(data: bytes, name: str) -> Image.Image:
     """Parse the header only: kind and size are known, no pixel is decoded."""
     try:
         with warnings.catch_warnings():
@@ -94,11 +95,11 @@ def _open(data, name):
     return image
 
 
-def _too_large(name):
+def _too_large(name: str) -> str:
     return f"{name} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller first."
 
 
-def _from_array(array):
+def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise PictureError(f"An array must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
     if array.size == 0 or array.shape[0] * array.shape[1] > MAX_PIXELS:
@@ -116,14 +117,14 @@ def _from_array(array):
     return Image.fromarray(array)
 
 
-def _upright(image):
+def _upright(image: Image.Image) -> Image.Image:
     """As ImageOps.exif_transpose, which fails where any other mark makes no sense."""
     image.load()
     mark = image.getexif().get(ExifTags.Base.Orientation)
     return image.transpose(TURNS[mark]) if mark in TURNS else image
 
 
-def _to_rgb(image):
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode -> RGB, decoding the picture."""
     if image.mode.startswith("I;16") or image.mode == "I":  # 16 bit grey
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))

@@ -21,9 +21,13 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 PRECISIONS = ("auto", "fp32", "torch", "apex")
 OPT_LEVELS = ("O0", "O1", "O2", "O3")
@@ -35,10 +39,10 @@ class FullPrecision:
 
     name = "fp32"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "float32"
 
-    def prepare(self, network, optimizer):
+    def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Both, ready to train.
 
         Call it while every weight that will ever train requires grad, and wrap the network in
@@ -46,42 +50,43 @@ class FullPrecision:
         """
         return network, optimizer
 
-    def forward(self):
+    def forward(self) -> AbstractContextManager:
         """Context of the training forward pass and the loss."""
         return contextlib.nullcontext()
 
-    def uncast(self):
+    def uncast(self) -> AbstractContextManager:
         """Context of other work on the training device, such as augmentation: nothing is cast."""
         return contextlib.nullcontext()
 
-    def evaluating(self):
+    def evaluating(self) -> AbstractContextManager:
         """Context of an evaluation of the bare model (not of the prepared network) in training."""
         return contextlib.nullcontext()
 
-    def backward(self, loss, optimizer):
+    def backward(self, loss: Tensor, optimizer: Optimizer) -> None:
         """Add the gradients of a loss; several calls before a step accumulate."""
         loss.backward()
 
-    def unscaled(self, optimizer):
+    def unscaled(self, optimizer: Optimizer) -> list[Tensor]:
         """Parameters whose gradients now have their true size, for clipping; once a step."""
         return [p for group in optimizer.param_groups for p in group["params"]]
 
-    def step(self, optimizer):
+    def step(self, optimizer: Optimizer) -> None:
         """Update the weights, unless float16 gradients overflowed."""
         optimizer.step()
 
-    def zero_grad(self, optimizer):
+    def zero_grad(self, optimizer: Optimizer) -> None:
+        """Forget all gradients: they become None."""
         optimizer.zero_grad(set_to_none=True)
 
-    def abandon(self, optimizer):
+    def abandon(self, optimizer: Optimizer) -> None:
         """Forget a step that failed half-way, so that its batch can be tried again."""
         self.zero_grad(optimizer)
 
-    def state_dict(self, optimizer):
+    def state_dict(self, optimizer: Optimizer) -> dict[str, Any]:
         """Everything of a run that model and optimiser do not hold; tensors are not copied."""
         return {"name": self.name, "precision": str(self)}
 
-    def load_state_dict(self, state, optimizer):
+    def load_state_dict(self, state: dict[str, Any], optimizer: Optimizer) -> None:
         """Go on from a state. Load the model's and the optimiser's own before this one.
 
         A run that was saved in another precision goes on in this one; a printed line says so.
@@ -92,13 +97,13 @@ class FullPrecision:
             print(f"The saved run was in {state['precision']}; it goes on in {self}.")
             self._start_anew(optimizer)
 
-    def restore(self, model):
+    def restore(self, model: nn.Module) -> None:
         """Leave model and process as before `prepare`; safe to call at any time, and again."""
 
-    def _load(self, state, optimizer):
+    def _load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
         pass
 
-    def _start_anew(self, optimizer):
+    def _start_anew(self, optimizer: Optimizer) -> None:
         pass
 
 
@@ -107,46 +112,46 @@ class TorchAmp(FullPrecision):
 
     name = "torch"
 
-    def __init__(self, device, dtype):
+    def __init__(self, device: str | torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = torch.device(device), dtype
         self._new_scaler()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')} by torch AMP"
 
-    def forward(self):
+    def forward(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype)
 
     evaluating = forward
 
-    def backward(self, loss, optimizer):
+    def backward(self, loss: Tensor, optimizer: Optimizer) -> None:
         self.scaler.scale(loss).backward()
 
-    def unscaled(self, optimizer):
+    def unscaled(self, optimizer: Optimizer) -> list[Tensor]:
         self.scaler.unscale_(optimizer)
         return super().unscaled(optimizer)
 
-    def step(self, optimizer):
+    def step(self, optimizer: Optimizer) -> None:
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    def abandon(self, optimizer):
+    def abandon(self, optimizer: Optimizer) -> None:
         super().abandon(optimizer)
         scale = self.scaler.state_dict()
         self._new_scaler()  # the old one may believe that this step's gradients are unscaled
         self.scaler.load_state_dict(scale)
 
-    def state_dict(self, optimizer):
+    def state_dict(self, optimizer: Optimizer) -> dict[str, Any]:
         return super().state_dict(optimizer) | {"scaler": self.scaler.state_dict()}
 
-    def _load(self, state, optimizer):
+    def _load(self, state: dict[str, Any], optimizer: Optimizer) -> None:
         self.scaler.load_state_dict(state["scaler"])
 
-    def _new_scaler(self):
+    def _new_scaler(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
-def make_precision(name, device, opt_level="O1"):
+def make_precision(name: str, device: str | torch.device, opt_level: str = "O1") -> FullPrecision:
     """The precision of a run, with the interface of `FullPrecision`.
 
     Args:
@@ -164,12 +169,14 @@ def make_precision(name, device, opt_level="O1"):
             'use precision="auto", which is float32 there.'
         )
     chosen, sentence = choose_precision(name, device, opt_level)
-    if name == "apex" != chosen:
+    if name == "apex" and chosen != "apex":
         print(sentence)
     return _build(chosen, device, opt_level)
 
 
-def choose_precision(wanted, device, opt_level="O1"):
+def choose_precision(
+    wanted: str, device: str | torch.device, opt_level: str = "O1"
+) -> tuple[str, str]:
     """What `wanted` comes to on this device: (name, a sentence that says so and why).
 
     Raises ValueError for an unknown name or opt level, never for a missing GPU or Apex.
@@ -178,7 +185,8 @@ def choose_precision(wanted, device, opt_level="O1"):
         raise ValueError(f"precision must be one of {PRECISIONS}, not {wanted!r}.")
     if opt_level not in OPT_LEVELS:
         raise ValueError(f"opt_level must be one of {OPT_LEVELS}, not {opt_level!r}.")
-    device, name, reason = torch.device(device), wanted, None
+    device, name = torch.device(device), wanted
+    reason: str | None = None
     if wanted == "apex":
         on_gpu = device.type == "cuda"
         reason = why_no_apex(opt_level) if on_gpu else f"this run is on {device.type}"
@@ -188,7 +196,7 @@ def choose_precision(wanted, device, opt_level="O1"):
     return name, f"Apex cannot be used: {reason}. {sentence}" if reason else sentence
 
 
-def _build(name, device, opt_level):
+def _build(name: str, device: torch.device, opt_level: str) -> FullPrecision:
     if name == "apex":
         from dclib.training.apex_amp import ApexAmp
 
@@ -199,12 +207,11 @@ def _build(name, device, opt_level):
     return TorchAmp(device, torch.bfloat16 if native else torch.float16)
 
 
-_worked: set[str] = (
-    set()
-)  # opt levels; a failure is tried again, as Apex may have been installed since
+# Opt levels; a failure is tried again, as Apex may have been installed since.
+_worked: set[str] = set()
 
 
-def why_no_apex(opt_level="O1"):
+def why_no_apex(opt_level: str = "O1") -> str | None:
     """None where Apex trains at this opt level, otherwise the reason in words.
 
     Tries some training steps in a process of its own: O1 patches torch and may fail on a new one.
@@ -231,7 +238,7 @@ def why_no_apex(opt_level="O1"):
     return None
 
 
-def _what_is_missing():
+def _what_is_missing() -> str | None:
     """Looks at the disk only: importing another project's apex could do anything."""
     if not torch.cuda.is_available():
         return "there is no NVIDIA GPU"
@@ -243,7 +250,8 @@ def _what_is_missing():
     return None
 
 
-def main():
+def main() -> None:
+    """Try Apex at the opt level that the command line names; without one, at O1."""
     opt_level = sys.argv[1] if len(sys.argv) > 1 else "O1"
     if opt_level not in OPT_LEVELS:
         sys.exit(f"opt_level must be one of {OPT_LEVELS}, not {opt_level!r}.")

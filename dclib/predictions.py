@@ -11,8 +11,10 @@ One row for each picture and seed; every seed has answered to the same pictures.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 try:
     import pandas as pd
@@ -22,18 +24,24 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[evaluate]'`."
     ) from error
 
-from dclib.data import CLASSES, CoupleFolder, make_loader
+from dclib.data import CLASSES, DRAWN, CoupleFolder, make_loader
 from dclib.evaluate import predict_logits
+
+if TYPE_CHECKING:
+    from dclib.checkpoint import Checkpoint
 
 LOGITS = [f"logit_{name}" for name in CLASSES]
 TEXT, NUMBERS = ["id", "label", "group", "source"], [*LOGITS, "temperature", "threshold"]
 COLUMNS = [*TEXT, "seed", "fold", *NUMBERS]
 
 
-def predict_folder(checkpoint, root, split="test", batch_size=32):
+def predict_folder(
+    checkpoint: "Checkpoint", root: str | Path, split: str = "test", batch_size: int = 32
+) -> pd.DataFrame:
     """The table of a loaded `Checkpoint` on one split of a folder: the fast path.
 
-    Raises ValueError if the checkpoint's classes are not those of the folder.
+    Raises ValueError if the checkpoint's classes are not those of the folder, and for logits that
+    are no numbers; FileNotFoundError or ValueError for a folder that `CoupleFolder` does not take.
     """
     classes = checkpoint.model.classes
     if sorted(classes) != sorted(CLASSES):
@@ -47,9 +55,19 @@ def predict_folder(checkpoint, root, split="test", batch_size=32):
     return make_table(dataset, logits, **chosen)
 
 
-def make_table(dataset, logits, seed=-1, fold=-1, temperature=1.0, threshold=0.5):
-    """The table of logits (N, 2), in the order of `dataset.classes`, of a `CoupleFolder`."""
-    logits = np.asarray(logits, dtype=float)
+def make_table(
+    dataset: CoupleFolder,
+    logits: ArrayLike,
+    seed: int = -1,
+    fold: int = -1,
+    temperature: float = 1.0,
+    threshold: float = 0.5,
+) -> pd.DataFrame:
+    """The table of logits (N, 2), in the order of `dataset.classes`, of a `CoupleFolder`.
+
+    Raises ValueError for logits that are no numbers.
+    """
+    values = np.asarray(logits, dtype=float)
     table = pd.DataFrame(
         {
             "id": dataset.ids,
@@ -61,41 +79,38 @@ def make_table(dataset, logits, seed=-1, fold=-1, temperature=1.0, threshold=0.5
         }
     )
     for name, column in zip(CLASSES, LOGITS, strict=True):
-        table[column] = logits[:, dataset.classes.index(name)]
+        table[column] = values[:, dataset.classes.index(name)]
     return check_predictions(table.assign(temperature=temperature, threshold=threshold))
 
 
-def margins(table, calibrated=True):
-    """Log-odds of the second class, "unhappy", by row: (N,).
-
-    Of the logits as they are if not `calibrated`.
-    """
+def margins(table: pd.DataFrame, calibrated: bool = True) -> np.ndarray:
+    """Log-odds of "unhappy", by row: (N,); of the logits as they are if not `calibrated`."""
     temperature = table["temperature"] if calibrated else 1.0
     return ((table[LOGITS[1]] - table[LOGITS[0]]) / temperature).to_numpy(float)
 
 
-def probabilities(table, calibrated=True):
+def probabilities(table: pd.DataFrame, calibrated: bool = True) -> np.ndarray:
     """Probability of "unhappy", by row: (N,) in [0, 1]."""
     return np.exp(-np.logaddexp(0, -margins(table, calibrated)))  # no overflow
 
 
-def answers(table, calibrated=True):
+def answers(table: pd.DataFrame, calibrated: bool = True) -> np.ndarray:
     """Whether the answer is "unhappy", by row: (N,) bool."""
     return probabilities(table, calibrated) >= table["threshold"].to_numpy(float)
 
 
-def by_seed(table):
-    """The table of each seed, pictures in the same order in all of them."""
+def by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """The table of each seed, in order of seeds, its pictures in order of ids."""
     return [part.sort_values("id") for _, part in table.groupby("seed", sort=True)]
 
 
-def check_predictions(table, name="The table of predictions"):
+def check_predictions(table: pd.DataFrame, name: str = "The table of predictions") -> pd.DataFrame:
     """Return the table if everything that reads it can rely on it.
 
     Raises ValueError, in one sentence, for missing columns, no rows, a label that is no class, a
     picture without id or group, a seed or fold that is no whole number, logits, a temperature or a
     threshold that are no numbers, a temperature that is not positive, a picture twice in a seed,
-    and seeds with different pictures.
+    and seeds with different pictures, labels or groups. `name` begins the sentence.
     """
     missing = [column for column in COLUMNS if column not in table]
     if missing:
@@ -128,8 +143,8 @@ def check_predictions(table, name="The table of predictions"):
     return table
 
 
-def save_predictions(table, path):
-    """Write the table as CSV; returns the path."""
+def save_predictions(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write the table as CSV, whole or not at all; returns the path. Makes missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
@@ -138,20 +153,25 @@ def save_predictions(table, path):
     return path
 
 
-def read_predictions(path):
+def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read such a CSV. Raises FileNotFoundError, or ValueError as `check_predictions` does."""
     try:
-        types = dict.fromkeys(TEXT, str)
-        table = pd.read_csv(path, dtype=types, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
+    except ValueError as error:
         raise ValueError(f"{path} is no table of predictions ({error}).") from error
     return check_predictions(table, str(path))
 
 
-def describe(table):
-    """How much there is: pictures, groups, classes, seeds."""
+def describe(table: pd.DataFrame) -> str:
+    """How much there is, e.g. "n = 90 pictures (40 happy, 50 unhappy) in 30 groups, 3 seeds"."""
     one = by_seed(table)[0]
     counts = ", ".join(f"{(one['label'] == name).sum()} {name}" for name in CLASSES)
     seeds = table["seed"].nunique()
     often = f", {seeds} seeds" if seeds > 1 else ""
     return f"n = {len(one)} pictures ({counts}) in {one['group'].nunique()} groups{often}"
+
+
+def kind_of(table: pd.DataFrame) -> str:
+    """What the pictures of a table are: photographs, drawn couples, or both."""
+    share = table["source"].astype(str).str.startswith(DRAWN).mean()
+    return {0: "photographs", 1: "drawn couples"}.get(share, "photographs and drawn couples")

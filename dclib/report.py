@@ -10,7 +10,9 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,15 +20,21 @@ import scipy
 import torch
 
 from dclib import __version__
-from dclib.checkpoint import load_checkpoint
+from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import fingerprint, splits_of
-from dclib.evaluation.model_card import kind_of, too_good, write_card
+from dclib.evaluation.model_card import too_good, write_card
 from dclib.metrics import compare, format_metrics, judge_difference, measure
-from dclib.predictions import describe, predict_folder, save_predictions
+from dclib.predictions import describe, kind_of, predict_folder, save_predictions
 from dclib.training.distributed import pick_device
 
 
-def report(folder, root, split="test", against=None, out=None):
+def report(
+    folder: str | Path,
+    root: str | Path,
+    split: str = "test",
+    against: str | Path | None = None,
+    out: str | Path | None = None,
+) -> pd.DataFrame:
     """Print, write and return (see the module) the table of the checkpoint `folder` on a split.
 
     Args:
@@ -43,7 +51,8 @@ def report(folder, root, split="test", against=None, out=None):
     print(f"Data: {root / split}, {kind_of(table)}, {describe(table)}")
     told = {"checkpoint": _identity(checkpoint), "data": data, "split": split}
     warning = _introduce("Checkpoint", checkpoint, table, data)
-    print(f"Device: {device}\n\n{format_metrics(measured := measure(table))}")
+    measured = measure(table)
+    print(f"Device: {device}\n\n{format_metrics(measured)}")
     told |= {"metrics": as_json(measured)}
     others = {}
     if against:
@@ -64,8 +73,8 @@ def report(folder, root, split="test", against=None, out=None):
     return table
 
 
-def check_places(root, split, out):
-    """Raise what a reader can act on if there is nothing to read or no room to write."""
+def check_places(root: Path, split: str, out: Path) -> None:
+    """Raise FileNotFoundError if there is nothing to read, FileExistsError for a file as `out`."""
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}.")
     there = splits_of(root)
@@ -76,7 +85,7 @@ def check_places(root, split, out):
         raise FileExistsError(f"{out} is a file; --out must be a folder.")
 
 
-def format_differences(paired):
+def format_differences(paired: pd.DataFrame) -> str:
     """Lines of text from `dclib.metrics.compare`: metric, difference, 95 % interval, n."""
     lines = [f"{'difference':18}   value  95 % interval        n"]
     for name, row in paired.iterrows():
@@ -85,10 +94,11 @@ def format_differences(paired):
     return "\n".join(lines)
 
 
-def conclude(paired, table):
+def conclude(paired: pd.DataFrame, table: pd.DataFrame) -> str:
     """Whether one of two networks is more often right: a clear difference, or noise.
 
-    With McNemar's test where `compare` has it, which is for one training each.
+    `paired` is from `dclib.metrics.compare`, `table` that of the first network. With McNemar's test
+    where `compare` has it, which is for one training each.
     """
     row, test = paired.loc["accuracy"], paired.attrs
     better = "the first is right more often" if row.value > 0 else "the second is right more often"
@@ -104,32 +114,36 @@ def conclude(paired, table):
     )
 
 
-def as_json(frame):
+def as_json(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Rows of a DataFrame as {name: {column: value}}, with None for what is not possible."""
     return json.loads(frame.to_json(orient="index", double_precision=15))
 
 
-def write_json(content, path):
-    """Write it whole or not at all."""
+def write_json(content: Any, path: Path) -> None:
+    """Write it, readable, whole or not at all; ValueError for a number that is none."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     unfinished.replace(path)
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Of what numbers may depend on."""
     modules = {"torch": torch, "numpy": np, "scipy": scipy, "pandas": pd}
     found = {name: module.__version__ for name, module in modules.items()}
     return {"deepconnection": __version__, "python": platform.python_version(), **found}
 
 
-def _answer(folder, root, split, device):
+def _answer(
+    folder: str | Path, root: Path, split: str, device: torch.device
+) -> tuple[Checkpoint, pd.DataFrame]:
     """The checkpoint, loaded, and the table of its answers."""
     checkpoint = load_checkpoint(folder, device)
     return checkpoint, predict_folder(checkpoint, root, split)
 
 
-def _introduce(role, checkpoint, table, data):
+def _introduce(
+    role: str, checkpoint: Checkpoint, table: pd.DataFrame, data: dict[str, Any]
+) -> str | None:
     """Print what a checkpoint is and whether it can be measured on these pictures; the warning."""
     print(f"{role}: {checkpoint}")
     training = checkpoint.config["training_data"]
@@ -141,14 +155,15 @@ def _introduce(role, checkpoint, table, data):
     return warning
 
 
-def _identity(checkpoint):
+def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     known = ("temperature", "threshold", "weights_sha256", "training_data")
     return {"name": checkpoint.folder.resolve().name} | {
         name: checkpoint.config[name] for name in known
     }
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
+    """The command line: what to measure, and where to write."""
     parser = argparse.ArgumentParser(
         prog="python -m dclib.report", description="Measure a checkpoint on a folder."
     )
@@ -160,7 +175,8 @@ def make_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; see the module."""
     try:
         report(**vars(make_parser().parse_args(argv)))
     except (OSError, ValueError, RuntimeError) as error:

@@ -27,7 +27,8 @@ def spatial_pyramid_pool(feature_map: Tensor, levels: Sequence[int] = LEVELS) ->
     Shape: (B, C, H, W) -> (B, C * sum(n * n for n in levels)); per level the channel runs slowest,
     then the bin's row, then its column.
 
-    Raises ValueError for a map that is not 4-dimensional, is empty, or for levels below 1.
+    Raises ValueError for a map that is not 4-dimensional or has no channels or cells, and unless
+    levels are whole numbers from 1 up, one at least.
 
     >>> spatial_pyramid_pool(torch.zeros(2, 512, 7, 10)).shape
     torch.Size([2, 43520])
@@ -40,9 +41,9 @@ def spatial_pyramid_pool(feature_map: Tensor, levels: Sequence[int] = LEVELS) ->
 
 
 class SpatialPyramidPool(nn.Module):
-    """`spatial_pyramid_pool` as a layer."""
+    """`spatial_pyramid_pool` as a layer; bad levels raise when it is made."""
 
-    def __init__(self, levels: Sequence[int] = LEVELS):
+    def __init__(self, levels: Sequence[int] = LEVELS) -> None:
         super().__init__()
         _check_levels(levels)
         self.levels = tuple(levels)
@@ -54,10 +55,10 @@ class SpatialPyramidPool(nn.Module):
         """Length of the vector that `channels` maps become."""
         return channels * sum(n * n for n in self.levels)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"levels={self.levels}"
 
 
-def _check_levels(levels):
+def _check_levels(levels: Sequence[int]) -> None:
     if not levels or any(not isinstance(n, int) or n < 1 for n in levels):
         raise ValueError(f"levels must be whole numbers from 1 up, such as {LEVELS}, not {levels}.")

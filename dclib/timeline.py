@@ -1,22 +1,31 @@
 """From answers to single frames to a line over time. Functions of arrays, one value a frame.
 
-Margins are smoothed in log-odds, within a shot, over frames that could be judged.
+Margins are smoothed in log-odds, within a shot, over frames that could be judged. Times are in
+seconds; a reason is "" for a frame that could be judged.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 CUT = 0.18  # change from frame to frame (0 to 1) from which it can be a cut
 TIMES = 3.0  # and so many times the usual change around it
 SIGMA = 0.75  # seconds, of the Gaussian that smooths
-Z95 = 1.96
-HAPPY, UNHAPPY, NOT_ASSESSABLE = "happy", "unhappy", "not assessable"
+APART = 2.0  # seconds at least between two moments to look at
+Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
+NOT_ASSESSABLE = "not assessable"  # the label of what gets neither of the classes
 
 Thumbnail = tuple[np.ndarray, np.ndarray]
 
 
 def thumbnail(image: Image.Image) -> Thumbnail:
-    """What changes are measured on: (16 * 16 * 3,) colours and (48,) histogram, of 0 to 1."""
+    """What changes are measured on, of an RGB image: (768,) colours and (48,) histogram, 0 to 1.
+
+    The colours are those of 16 x 16 pixels; the histogram has 16 bins a channel.
+    """
     pixels = np.asarray(image.resize((16, 16), reducing_gap=2.0), float) / 255
     counts = [np.histogram(pixels[..., c], 16, (0, 1))[0] for c in range(3)]
     return pixels.ravel(), np.concatenate(counts) / pixels.shape[0] / pixels.shape[1]
@@ -27,12 +36,12 @@ def change(before: Thumbnail, after: Thumbnail) -> float:
     return 0.5 * np.abs(before[0] - after[0]).mean() + np.abs(before[1] - after[1]).sum() / 12
 
 
-def find_cuts(changes, returns):
+def find_cuts(changes: ArrayLike, returns: ArrayLike) -> np.ndarray:
     """Whether a new shot begins with each frame: (N,) bool.
 
     Args:
-        changes: (N,) change from the frame before.
-        returns: (N,) change between the frames before and after this one; small where it was a
+        changes: (N,) `change` from the frame before.
+        returns: (N,) `change` between the frames before and after this one; small where it was a
             flash. NaN where there is none.
 
     A cut changes much, and several times more than the second around it (motion changes every
@@ -49,12 +58,15 @@ def find_cuts(changes, returns):
     return cuts
 
 
-def smooth(times, margins, sds, shots, good, sigma=SIGMA):
-    """Smoothed margins and the 95 % band: three arrays (N,), NaN where `good` is False.
+def smooth(
+    times: ArrayLike, margins: ArrayLike, sds: ArrayLike, shots: np.ndarray, good: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Smoothed margins and both ends of the 95 % band: (N,) each, NaN where `good` (N,) is False.
 
-    The band adds up what dropout would change (its standard deviation `sds` does not fall with more
-    frames: they share their neurons) and how much frames differ from the line, divided by the
-    effective number of frames, (sum w)^2 / sum w^2 of the Gaussian weights w.
+    The line is the mean with Gaussian weights w (`SIGMA`) within a shot. The band adds up what
+    dropout would change (its standard deviation `sds` does not fall with more frames: they share
+    their neurons) and how much frames differ from the line, divided by the effective number of
+    frames, (sum w)^2 / sum w^2.
     """
     times, margins, sds = (np.asarray(values, float) for values in (times, margins, sds))
     line, low, high = np.full((3, len(times)), np.nan)
@@ -62,7 +74,7 @@ def smooth(times, margins, sds, shots, good, sigma=SIGMA):
         k = np.flatnonzero((shots == shot) & good)
         if not len(k):
             continue
-        weights = np.exp(-0.5 * ((times[k, None] - times[k]) / sigma) ** 2)
+        weights = np.exp(-0.5 * ((times[k, None] - times[k]) / SIGMA) ** 2)
         total = weights.sum(1)
         line[k] = weights @ margins[k] / total
         spread = (weights * (margins[k] - line[k][:, None]) ** 2).sum(1) / total
@@ -72,69 +84,74 @@ def smooth(times, margins, sds, shots, good, sigma=SIGMA):
     return line, low, high
 
 
-def by_second(times, line, low, high, reasons):
-    """One dict a second: second, margin, low, high, n (frames judged), of, reason.
+def by_second(
+    times: np.ndarray, line: np.ndarray, low: np.ndarray, high: np.ndarray, reasons: np.ndarray
+) -> list[dict[str, Any]]:
+    """One dict a second: second, n (frames judged), of (all frames), reason, margin, low, high.
 
-    Not assessable, with the most frequent reason and NaN, where less than half of its frames are.
+    Margin and band are means; where less than half of the frames were judged they are NaN and the
+    reason is the most frequent one, else "".
     """
-    seconds, rows = np.floor(np.asarray(times) + 1e-9).astype(int), []
-    reasons = np.asarray(reasons, object)
+    seconds = np.floor(times + 1e-9).astype(int)
+    rows: list[dict[str, Any]] = []
     for second in range(seconds.max() + 1):
         of = seconds == second
         good = of & (reasons == "")
-        row = {"second": second, "n": int(good.sum()), "of": int(of.sum()), "reason": ""}
-        enough = good.sum() * 2 >= max(of.sum(), 1)
-        values = (line, low, high)
-        row |= {
-            name: float(np.mean(v[good])) if enough else np.nan
-            for name, v in zip(("margin", "low", "high"), values, strict=True)
-        }
-        if not enough:
+        n, frames = int(good.sum()), int(of.sum())
+        row: dict[str, Any] = {"second": second, "n": n, "of": frames, "reason": ""}
+        if n * 2 >= max(frames, 1):
+            means = [float(values[good].mean()) for values in (line, low, high)]
+        else:
             bad = [text for text in reasons[of] if text]
             row["reason"] = max(set(bad), key=bad.count) if bad else "There is no frame."
-        rows.append(row)
+            means = [np.nan] * 3
+        rows.append(row | dict(zip(("margin", "low", "high"), means, strict=True)))
     return rows
 
 
-def moments(times, line, shots, n=6, apart=2.0):
+def moments(
+    times: np.ndarray, line: np.ndarray, shots: np.ndarray, n: int = 6
+) -> list[dict[str, Any]]:
     """Moments to look at: at most n dicts of time, kind and question, in order of time.
 
-    The sharpest turns within a shot (over two seconds) and the extremes, at least `apart` seconds
-    from each other. They are questions: the line says how the network reads pixels, not why.
+    The extremes and the sharpest turns within a shot (by 1 log-odds or more over two seconds), at
+    least `APART` from each other. They are questions: the line says how the network reads pixels,
+    not why.
     """
-    found = []
+    if not np.isfinite(line).any():
+        return []
+    turns = []
     for shot in np.unique(shots):
         k = np.flatnonzero((shots == shot) & np.isfinite(line))
         for at in k:
             before = line[k[np.argmin(np.abs(times[k] - times[at] + 1))]]
             after = line[k[np.argmin(np.abs(times[k] - times[at] - 1))]]
-            found.append((abs(after - before), times[at], "turn", np.sign(after - before)))
-    finite = np.flatnonzero(np.isfinite(line))
-    if not len(finite):
-        return []
-    extremes = [("most unhappy", finite[np.argmax(line[finite])])]
-    extremes.append(("most happy", finite[np.argmin(line[finite])]))
-    chosen = [{"time": float(times[k]), "kind": kind, "question": f"What is seen when the network "
-               f"gives its {kind} answer?"} for kind, k in extremes]  # fmt: skip
-    for size, time, kind, sign in sorted(found, reverse=True):
-        if len(chosen) >= n or size < 1:  # log-odds
-            break
-        if all(abs(time - other["time"]) >= apart for other in chosen):
-            way = "unhappy" if sign > 0 else "happy"
-            question = f"What changes here, where the answer turns towards {way}?"
+            if abs(after - before) >= 1:
+                turns.append((abs(after - before), times[at], after > before))
+    seen = "What is seen when the network gives its {} answer?"
+    turned = "What changes here, where the answer turns towards {}?"
+    found = [(times[np.nanargmax(line)], "most unhappy", seen.format("most unhappy"))]
+    found.append((times[np.nanargmin(line)], "most happy", seen.format("most happy")))
+    for _, time, up in sorted(turns, reverse=True):
+        found.append((time, "turn", turned.format("unhappy" if up else "happy")))
+    chosen: list[dict[str, Any]] = []
+    for time, kind, question in found:
+        if len(chosen) < n and all(abs(time - other["time"]) >= APART for other in chosen):
             chosen.append({"time": float(time), "kind": kind, "question": question})
     return sorted(chosen, key=lambda moment: moment["time"])
 
 
-def spans(labels, reasons, length=1.0):
-    """Stretches of equal label and reason: dicts of start, end (seconds), label, reason."""
-    found = []
-    for k, what in enumerate(zip(labels, reasons, strict=True)):
-        if found and (found[-1]["label"], found[-1]["reason"]) == what:
-            found[-1]["end"] = (k + 1) * length
+def spans(labels: Iterable[str], reasons: Iterable[str]) -> list[dict[str, Any]]:
+    """Stretches of equal label and reason, given one a second: dicts of start, end, label, reason.
+
+    >>> spans(["happy", "happy", "unhappy"], ["", "", ""])[1]
+    {'start': 2.0, 'end': 3.0, 'label': 'unhappy', 'reason': ''}
+    """
+    found: list[dict[str, Any]] = []
+    for second, (label, reason) in enumerate(zip(labels, reasons, strict=True)):
+        if found and (found[-1]["label"], found[-1]["reason"]) == (label, reason):
+            found[-1]["end"] = second + 1.0
         else:
-            label, reason = what
-            found.append(
-                {"start": k * length, "end": (k + 1) * length, "label": label, "reason": reason}
-            )
+            ends = {"start": float(second), "end": second + 1.0}
+            found.append(ends | {"label": label, "reason": reason})
     return found

@@ -5,37 +5,51 @@ torchrun --nproc-per-node 2 -m dclib.train data/couples checkpoints/mine
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import torch
+from torch import Tensor
 
 from dclib.augment import EvalTransform, TrainTransform
 from dclib.augment.tensor import TensorTransform
-from dclib.checkpoint import load_checkpoint, save_checkpoint
+from dclib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dclib.config import TrainConfig
 from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.demo import render_couples
-from dclib.evaluate import accuracy, predict_logits
+from dclib.evaluate import Accuracy, accuracy, predict_logits
 from dclib.evaluation.calibration import abstain_confidence, fit_temperature
 from dclib.model import DeepConnection
-from dclib.precision import PRECISIONS, make_precision
+from dclib.precision import PRECISIONS, FullPrecision, make_precision
 from dclib.training.cache import build_cache
 from dclib.training.command import add_settings, run_main
 from dclib.training.distributed import (
+    Processes,
     as_one,
     explain_lost_process,
     join_processes,
     pick_device,
 )
-from dclib.training.history import TensorBoard
-from dclib.training.loop import Training
+from dclib.training.history import History, TensorBoard
+from dclib.training.loop import Training, Watcher
 from dclib.training.resume import forget_state, has_state
 
 FIGURE = "figures/03_ablation.png"
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
 
 
-def fit(model, train_set, val_set, config, folder=None, resume=False, watchers=(), progress=True):
+def fit(
+    model: DeepConnection,
+    train_set: CoupleFolder,
+    val_set: CoupleFolder,
+    config: TrainConfig,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    watchers: Sequence[Watcher] = (),
+    progress: bool = True,
+) -> History:
     """Train `model` in place and leave it with the weights of its best epoch, in eval mode.
 
     Best: highest validation accuracy, a tie goes to the lower loss. Training stops after
@@ -48,7 +62,7 @@ def fit(model, train_set, val_set, config, folder=None, resume=False, watchers=(
             those of a run that was never cut off. Without a state there, begin.
         watchers: called with the `History` after every epoch and every few seconds within one.
 
-    Returns a `History`. Raises ValueError if `folder` holds the state of a run with other settings
+    Raises ValueError if `folder` holds the state of a run with other settings
     or data, or of any run if `resume` is False, and RuntimeError when the loss is no longer a
     number, when memory does not suffice (for two pictures; with several processes, for `accumulate`
     parts), or when another process of a distributed run has died.
@@ -75,7 +89,7 @@ def fit(model, train_set, val_set, config, folder=None, resume=False, watchers=(
     return training.history
 
 
-def check_agreement(precision, processes):
+def check_agreement(precision: FullPrecision, processes: Processes) -> None:
     """Raise RuntimeError if Apex works for some of the processes only."""
     counts = processes.total(*(precision.name == name for name in PRECISIONS))
     if max(counts) < processes.world:
@@ -84,11 +98,9 @@ def check_agreement(precision, processes):
         )
 
 
-def begin(training, resume):
-    """Load the state that there may be, and say so."""
-    if training.folder is None:
-        return
-    if not resume and has_state(training.folder):
+def begin(training: Training, resume: bool) -> None:
+    """Load the state that there may be, and say so; raises ValueError if there must be none."""
+    if training.folder is not None and not resume and has_state(training.folder):
         raise ValueError(
             f"{training.folder} holds the state of an earlier run: go on from it with resume=True "
             "(--resume), or delete that folder."
@@ -100,13 +112,15 @@ def begin(training, resume):
         )
 
 
-def _where_to_go_on(folder):
+def _where_to_go_on(folder: str | Path | None) -> str:
     if folder is None or not has_state(folder):
         return "No state was saved yet: start again."
     return f"Start again with --resume to go on from the state in {folder}."
 
 
-def measure(model, splits, batch_size=32):
+def measure(
+    model: DeepConnection, splits: Mapping[str, CoupleFolder], batch_size: int = 32
+) -> dict[str, Accuracy]:
     """`Accuracy` of the model on every split but train, by name."""
     results = {}
     for name, dataset in splits.items():
@@ -115,7 +129,7 @@ def measure(model, splits, batch_size=32):
     return results
 
 
-def build_model(config):
+def build_model(config: TrainConfig) -> DeepConnection:
     """The network of a config, its random parts drawn from config.seed."""
     torch.manual_seed(config.seed)
     return DeepConnection(
@@ -123,8 +137,11 @@ def build_model(config):
     )
 
 
-def make_transforms(config):
-    """Two transforms: of the pictures that a network learns from, and of all others."""
+def make_transforms(config: TrainConfig) -> tuple[EvalTransform, EvalTransform]:
+    """Two transforms: of the pictures that a network learns from, and of all others.
+
+    Raises ValueError for an unknown augmenter.
+    """
     if config.augmenter not in AUGMENTERS:
         raise ValueError(f"augmenter must be one of {tuple(AUGMENTERS)}, not {config.augmenter!r}.")
     size, mean, std, sizes = config.image_size, config.mean, config.std, config.train_sizes
@@ -135,8 +152,11 @@ def make_transforms(config):
     return varied, plain
 
 
-def load_splits(root, config):
-    """train, val and, if there is one, test of a folder as `CoupleFolder`s; train is augmented."""
+def load_splits(root: str | Path, config: TrainConfig) -> dict[str, CoupleFolder]:
+    """train, val and, if there is one, test of a folder; train is augmented.
+
+    Raises what `CoupleFolder` and `make_transforms` raise.
+    """
     varied, plain = make_transforms(config)
     splits = {"train": CoupleFolder(root, "train", varied)}
     for split in ("val", *(["test"] if "test" in splits_of(root) else [])):
@@ -147,25 +167,24 @@ def load_splits(root, config):
     return splits
 
 
-def first_prepares(processes, load):
-    """What `load()` returns; the first process goes ahead and decodes the pictures for all."""
-    for turn in (True, False):
-        if processes.first == turn:
-            loaded = load()
-        processes.wait()
-    return loaded
-
-
-def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=True):
-    """Train on a folder of couples, measure on its other splits, save; return the `Checkpoint`.
+def train_checkpoint(
+    root: str | Path,
+    folder: str | Path,
+    config: TrainConfig,
+    resume: bool = False,
+    watchers: Sequence[Watcher] = (),
+    progress: bool = True,
+) -> Checkpoint | None:
+    """Train on a folder of couples, measure on its other splits, save; return the checkpoint.
 
     Epoch, temperature and from where on photos get an answer are chosen on val, so that only the
     number on test, where there is one, is untouched; the threshold is 0.5.
     While it trains, the run's state lies in `folder`.run, from where `resume` goes on (see `fit`).
-    Of several processes only the first writes; the others return None.
+    Of several processes only the first writes; the others return None. Raises what `load_splits`
+    and `fit` raise.
     """
     processes, device = join_processes(config.device)
-    splits = first_prepares(processes, lambda: load_splits(root, config))
+    splits = processes.first_prepares(lambda: load_splits(root, config))
     precision = make_precision(config.precision, device, config.opt_level)
     config = replace(config, precision=precision.name)  # what it comes to is said once, and kept
     model, run = build_model(config), Path(folder).with_name(Path(folder).name + ".run")
@@ -175,14 +194,21 @@ def train_checkpoint(root, folder, config, resume=False, watchers=(), progress=T
     if not processes.first:
         return None
     logits, labels = predict_logits(model, make_loader(splits["val"], 32))
-    chosen = choose(logits, labels, model.classes)
+    chosen = calibrate(logits, labels, model.classes)
     results = measure(model, splits)
     save_checkpoint(folder, model, config, fingerprint(root), results, **chosen)
     forget_state(run)
     return load_checkpoint(folder, device)
 
 
-def choose(logits, labels, classes):
+class Calibration(TypedDict):
+    """What is chosen on val, by the names that `save_checkpoint` has for it."""
+
+    temperature: float
+    abstain: float | None
+
+
+def calibrate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Calibration:
     """Temperature and abstaining, chosen on val: logits (N, 2), labels (N,). Says what it chose."""
     temperature = fit_temperature(logits.numpy(), labels.numpy())
     unhappy = classes.index("unhappy")
@@ -196,25 +222,28 @@ def choose(logits, labels, classes):
     return {"temperature": temperature, "abstain": abstain}
 
 
-def load_or_train(folder, config, n=3000, root="data/demo"):
+def load_or_train(
+    folder: str | Path, config: TrainConfig, n: int = 3000, root: str | Path = "data/demo"
+) -> Checkpoint:
     """The checkpoint in `folder`, or one trained on `n` drawn couples now; prints which.
 
-    A training that was cut off goes on.
+    A training that was cut off goes on. For one process only.
     """
-    if Path(folder).exists():
-        checkpoint = load_checkpoint(folder, pick_device(config.device))
-        print(f"Found the checkpoint {checkpoint}")
-        return checkpoint
-    print(f"There is no checkpoint at {folder}: training one on {n} drawn couples.")
-    checkpoint = train_checkpoint(render_couples(root, n), folder, config, resume=True)
-    print(f"Trained the checkpoint {checkpoint}")
+    found = Path(folder).exists()
+    if not found:
+        print(f"There is no checkpoint at {folder}: training one on {n} drawn couples.")
+        train_checkpoint(render_couples(root, n), folder, config, resume=True)
+    checkpoint = load_checkpoint(folder, pick_device(config.device))
+    print(f"{'Found' if found else 'Trained'} the checkpoint {checkpoint}")
     return checkpoint
 
 
-def describe_run(config, train_set, world=1):
+def describe_run(config: TrainConfig, train_set: CoupleFolder, world: int = 1) -> str:
     """One sentence: network, start, data, augmentation, device and precision of a run."""
-    start = {None: "a random start", "imagenet": "ImageNet weights"}.get(config.weights)
-    start = start or f"the weights {Path(config.weights).name}"
+    start = "a random start"
+    if config.weights is not None:
+        own = config.weights != "imagenet"
+        start = f"the weights {Path(config.weights).name}" if own else "ImageNet weights"
     by = {"imgaug": "imgaug in the loader", "tensor": "tensor operations on the training device"}
     augmented = f"augmented by {by[config.augmenter]} (strength {config.augment:g})"
     device = pick_device(config.device)
@@ -228,7 +257,7 @@ def describe_run(config, train_set, world=1):
     )
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
     """The command line: the settings, and what to do with them."""
     parser = argparse.ArgumentParser(prog="python -m dclib.train", description="Train on a folder.")
     parser.add_argument("data", type=Path, help="folder with train/ and val/")
@@ -246,8 +275,18 @@ def make_parser():
     return add_settings(parser)
 
 
-def run_command(config, data, checkpoint, resume, ablate, tensorboard):
-    """What the command line asks for; returns what to print."""
+def run_command(
+    config: TrainConfig,
+    data: Path,
+    checkpoint: Path,
+    resume: bool,
+    ablate: int | None,
+    tensorboard: Path | None,
+) -> Checkpoint | str | None:
+    """What the command line asks for; returns what to print.
+
+    Raises ValueError for options that exclude each other.
+    """
     if ablate is not None:
         if resume or tensorboard:
             raise ValueError(
@@ -259,8 +298,8 @@ def run_command(config, data, checkpoint, resume, ablate, tensorboard):
     return train_checkpoint(data, checkpoint, config, resume, watchers)
 
 
-def run_ablation(config, data, folder, repetitions):
-    """The comparison as text; the first process draws it."""
+def run_ablation(config: TrainConfig, data: Path, folder: Path, repetitions: int) -> str | None:
+    """The comparison as text, from the first process, which also draws it; None from others."""
     from dclib.studies.ablation import ablate  # it trains with what stands here
 
     ablation = ablate(data, config, repetitions, folder)
@@ -272,7 +311,8 @@ def run_ablation(config, data, folder, repetitions):
     return f"{ablation}\n\nDrawn in {save_figure(plot_ablation(ablation), FIGURE)}."
 
 
-def main():
+def main() -> None:
+    """The command line; see the module."""
     run_main(make_parser(), run_command)
 
 

@@ -5,11 +5,14 @@ import json
 import queue
 import shutil
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 try:
@@ -23,7 +26,7 @@ except ModuleNotFoundError as error:
 from dclib import assess, timeline
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
-from dclib.frames import VideoSource, read_frames
+from dclib.frames import Clip, VideoSource, read_frames
 from dclib.gradcam import extract_features
 from dclib.photo import DRAWINGS_ONLY, sigmoid
 from dclib.training.resume import save_json
@@ -31,6 +34,9 @@ from dclib.training.resume import save_json
 COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
 NO_FACES = "Faces were not looked for: what finds them knows photographs only."
 NOT_SURE = "The network is not sure enough."
+
+Row = dict[str, Any]  # of a frame: `COLUMNS` and "reason", without the margins until it is judged
+Prepared = tuple[Tensor, Row]  # the network's input (3, S, S) of a frame, and its row
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,8 @@ class VideoResult:
         return pd.DataFrame(rows)
 
     @property
-    def spans(self) -> list[dict]:
-        """Stretches of one label: dicts of start, end, label, reason."""
+    def spans(self) -> list[dict[str, Any]]:
+        """Stretches of one label: dicts of start, end (seconds), label, reason."""
         table = self.seconds
         return timeline.spans(table["label"], table["reason"])
 
@@ -86,18 +92,18 @@ class VideoResult:
         return float((self.seconds["label"] != timeline.NOT_ASSESSABLE).mean())
 
     def label(self, margin: float) -> str:
-        """What a margin is called."""
+        """What a margin is called: a class, or "not assessable" for NaN and below `abstain`."""
         if not np.isfinite(margin):
             return timeline.NOT_ASSESSABLE
         unhappy = sigmoid(margin)
         if self.abstain is not None and max(unhappy, 1 - unhappy) < self.abstain:
             return timeline.NOT_ASSESSABLE
-        return timeline.UNHAPPY if unhappy >= self.threshold else timeline.HAPPY
+        return "unhappy" if unhappy >= self.threshold else "happy"
 
-    def moments(self, n=6):
-        """At most n moments to look at; see `dclib.timeline.moments`."""
-        columns = (self.frames[name].to_numpy() for name in ("time", "smooth", "shot"))
-        return timeline.moments(*columns, n=n)
+    def moments(self, n: int = 6) -> list[dict[str, Any]]:
+        """At most n moments to look at, as `dclib.timeline.moments` finds them."""
+        time, line, shot = (self.frames[name].to_numpy() for name in ("time", "smooth", "shot"))
+        return timeline.moments(time, line, shot, n)
 
     def __str__(self) -> str:
         table = self.seconds
@@ -119,26 +125,27 @@ def score_video(
     Args:
         source: path or bytes of a video.
         checkpoint: a loaded `Checkpoint`, or the path of its folder.
-        rate: frames judged a second; 2 to 5 is enough for people.
+        rate: frames judged a second, at most 60; 2 to 5 is enough for people.
+        batch_size: frames that the network sees at once.
+        progress: show a bar.
         resume: a folder that keeps what is done; a call that was cut off goes on from there, with
             the same result. It is removed at the end.
 
     Frames are decoded ahead in a thread while the network works; memory grows by one row and one
     small map a frame only. Faces are looked for once a second.
-    Raises VideoError, FileNotFoundError, CheckpointError, or ValueError for the state of another
-    film, network or rate in `resume`.
+    Raises VideoError, FileNotFoundError, CheckpointError, or ValueError for a rate that is no such
+    number and for the state of another film, network, rate or batch size in `resume`.
     """
     checkpoint = load_checkpoint(checkpoint)
     clip = read_frames(source, rate)
     state = State(resume, source, checkpoint, rate, batch_size)
     rows, maps = state.load()
-    total = None if clip.duration is None else int(clip.duration * rate)
+    total = int(clip.duration * rate) or None  # as the file says, if it does
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
-    device = next(checkpoint.model.parameters()).device
     bar = tqdm(total=total, initial=len(rows), unit="frame", disable=not progress)
     with bar, Ahead(prepare(clip, checkpoint, rate, len(rows)), 2 * batch_size) as ahead:
         for batch in batches(ahead, batch_size):
-            images = torch.stack([images for images, _ in batch]).to(device)  # (B, 3, S, S)
+            images = torch.stack([image for image, _ in batch])  # (B, 3, S, S)
             evidence = find_evidence(head, extract_features(checkpoint.model, images))
             values = torch.stack([evidence.margin, evidence.margin_sd], 1).double().cpu().tolist()
             rows += [row | {"margin": m, "margin_sd": s} for (_, row), (m, s) in zip(batch, values)]
@@ -150,14 +157,16 @@ def score_video(
     return result
 
 
-def prepare(clip, checkpoint, rate, done):
-    """(input (3, S, S), row) of every frame but the first `done`, which are known already."""
-    every, before, older = max(1, round(rate)), None, None
+def prepare(clip: Clip, checkpoint: Checkpoint, rate: float, done: int) -> Iterator[Prepared]:
+    """Every frame but the first `done`, which are known already, ready to be judged."""
+    every = max(1, round(rate))  # frames from one look for faces to the next
+    before: timeline.Thumbnail | None = None
+    older: timeline.Thumbnail | None = None
     for k, (time, image) in enumerate(clip):
         now = timeline.thumbnail(image)
         if k >= done:
             look = k % every == 0 and not checkpoint.knows_only_drawings
-            row = {"time": time, "reason": " ".join(assess.why_not(image))}
+            row: Row = {"time": time, "reason": " ".join(assess.why_not(image))}
             row["faces"] = float(len(assess.find_faces(image))) if look else np.nan
             row["change"] = timeline.change(before, now) if before else 0.0
             row["back"] = timeline.change(older, now) if older else np.nan
@@ -165,9 +174,9 @@ def prepare(clip, checkpoint, rate, done):
         older, before = before, now
 
 
-def batches(items, size):
+def batches(items: Iterable[Prepared], size: int) -> Iterator[list[Prepared]]:
     """Lists of `size` items, the last one shorter."""
-    batch = []
+    batch: list[Prepared] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:
@@ -178,65 +187,76 @@ def batches(items, size):
 
 
 class Ahead:
-    """Iterate over something that a thread makes ahead, at most `size` items."""
+    """Iterate over items that a thread makes ahead, at most `size` of them.
 
-    def __init__(self, items, size):
-        self.items, self.queue, self.stopped = items, queue.Queue(size), threading.Event()
+    To be used as a context, once; what goes wrong in the thread is raised where the items are used.
+    """
+
+    def __init__(self, items: Iterable[Prepared], size: int) -> None:
+        self.items, self.stopped = items, threading.Event()
+        self.queue: queue.Queue[Prepared | Exception | None] = queue.Queue(size)  # None: the end
         self.thread = threading.Thread(target=self.run, daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> "Ahead":
         self.thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.stopped.set()
         self.thread.join()
 
-    def run(self):
+    def run(self) -> None:
+        """What the thread does: make items until all are made or nobody wants more."""
         try:
             for item in self.items:
-                self.put((item, None))
+                self.put(item)
                 if self.stopped.is_set():
                     return
-            self.put((None, StopIteration()))
-        except Exception as error:  # raised where the items are used
-            self.put((None, error))
+            self.put(None)
+        except Exception as error:
+            self.put(error)
 
-    def put(self, item):
+    def put(self, item: Prepared | Exception | None) -> None:
+        """Wait for a free place in the queue, but not after the end of the context."""
         while not self.stopped.is_set():
             try:
                 return self.queue.put(item, timeout=0.1)
             except queue.Full:
                 continue
 
-    def __iter__(self):
-        while True:
-            item, error = self.queue.get()
-            if isinstance(error, StopIteration):
-                return
-            if error:
-                raise error
+    def __iter__(self) -> Iterator[Prepared]:
+        while (item := self.queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
             yield item
 
 
 class State:
     """What is done of a film, in a folder; without a folder nothing is kept."""
 
-    def __init__(self, folder, source, checkpoint, rate, batch_size):
+    def __init__(
+        self,
+        folder: str | Path | None,
+        source: VideoSource,
+        checkpoint: Checkpoint,
+        rate: float,
+        batch_size: int,
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
+        self.about: dict[str, Any] = {"rate": rate, "batch_size": batch_size}
+        self.about["weights"] = checkpoint.config["weights_sha256"]
+        self.about["temperature"] = checkpoint.config["temperature"]
         if folder is not None:
-            self.about = {"film": fingerprint(source), "rate": rate, "batch_size": batch_size}
-            self.about["weights"] = checkpoint.config["weights_sha256"]
-            self.about["temperature"] = checkpoint.config["temperature"]
+            self.about["film"] = fingerprint(source)
 
-    def load(self):
-        """Rows and maps so far."""
+    def load(self) -> tuple[list[Row], list[np.ndarray]]:
+        """Rows and maps so far; ValueError if they are of something else."""
         if self.folder is None or not (self.folder / "about.json").exists():
             return [], []
         if json.loads((self.folder / "about.json").read_text()) != self.about:
             raise ValueError(
-                f"{self.folder} holds the state of another film, network or rate; delete it or "
-                "choose another folder."
+                f"{self.folder} holds the state of another film, network, rate or batch size; "
+                "delete it or choose another folder."
             )
         if not (self.folder / "done.npz").exists():
             return [], []
@@ -245,7 +265,7 @@ class State:
         rows = [dict(zip(COLUMNS, values)) for values in table.tolist()]
         return [row | {"reason": reason} for row, reason in zip(rows, reasons)], maps
 
-    def save(self, rows, maps, whole):
+    def save(self, rows: list[Row], maps: list[np.ndarray], whole: bool) -> None:
         """Keep what is done; only whole batches, so that going on makes the same ones."""
         if self.folder is None or not whole:
             return
@@ -256,12 +276,13 @@ class State:
         np.savez(unfinished, table=table, reasons=reasons, maps=np.concatenate(maps))
         unfinished.replace(self.folder / "done.npz")
 
-    def forget(self):
+    def forget(self) -> None:
+        """Remove the folder."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def fingerprint(source):
+def fingerprint(source: VideoSource) -> str:
     """SHA-256 of a film."""
     if isinstance(source, (str, Path)):
         with Path(source).open("rb") as file:
@@ -269,7 +290,7 @@ def fingerprint(source):
     return hashlib.sha256(source).hexdigest()
 
 
-def assemble(clip, checkpoint, rows, maps):
+def assemble(clip: Clip, checkpoint: Checkpoint, rows: list[Row], maps: np.ndarray) -> VideoResult:
     """The `VideoResult` of all rows: shots, faces between looks, line and band."""
     table = pd.DataFrame(rows, columns=[*COLUMNS, "reason"])
     back = np.r_[table["back"].to_numpy()[1:], np.nan]  # of the frames on both sides of this one
@@ -281,13 +302,18 @@ def assemble(clip, checkpoint, rows, maps):
         " ".join(filter(None, (reason, *assess.too_few(int(faces)))))
         for reason, faces in zip(table.loc[few, "reason"], table.loc[few, "faces"])
     ]
-    columns = (table[name].to_numpy() for name in ("time", "margin", "margin_sd", "shot"))
-    lines = timeline.smooth(*columns, good=(table["reason"] == "").to_numpy())
+    good = (table["reason"] == "").to_numpy()
+    time, margin, sd, shot = (table[k].to_numpy() for k in ("time", "margin", "margin_sd", "shot"))
     table = table.drop(columns=["change", "back"])
-    table["smooth"], table["low"], table["high"] = lines
+    table["smooth"], table["low"], table["high"] = timeline.smooth(time, margin, sd, shot, good)
     drawn = (DRAWINGS_ONLY, NO_FACES) if checkpoint.knows_only_drawings else ()
-    config = checkpoint.config
     return VideoResult(
-        clip.name, clip.duration, table, maps, config["image_size"], config["threshold"],
-        checkpoint.abstain, (*drawn, *clip.notes),
-    )  # fmt: skip
+        name=clip.name,
+        duration=clip.duration,
+        frames=table,
+        maps=maps,
+        size=checkpoint.config["image_size"],
+        threshold=checkpoint.config["threshold"],
+        abstain=checkpoint.abstain,
+        notes=(*drawn, *clip.notes),
+    )

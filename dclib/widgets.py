@@ -5,21 +5,23 @@ The photo panel: show it a picture, read the answer. The strength panel: a slide
 
 import html
 import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dclib.augment import TrainTransform
-from dclib.checkpoint import load_checkpoint
+from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
 from dclib.pages.browser import camera_html, start_script, status_html
 from dclib.pages.explain import HidePanel, Look
-from dclib.pages.panels import CSS
+from dclib.pages.panels import CSS, to_image
 from dclib.pages.photo_page import photo_page, report_json, report_png
 from dclib.pages.uploads import clear_uploads, ipywidgets, link, uploaded_files
-from dclib.photo import predict_photo
-from dclib.pictures import PictureError
+from dclib.photo import Prediction, predict_photo
+from dclib.pictures import PictureError, Source
 
 EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
 STOP = ("dc-stop-button", "Close the camera")
@@ -29,7 +31,9 @@ WELCOME = (
 )
 
 
-def photo_panel(checkpoint, photos=None):
+def photo_panel(
+    checkpoint: Checkpoint | str | Path, photos: Mapping[str, bytes] | None = None
+) -> "PhotoPanel":
     """A widget that asks for photos and shows what `checkpoint` says about each.
 
     Args:
@@ -38,7 +42,8 @@ def photo_panel(checkpoint, photos=None):
 
     Photos come by file dialog, dropping, or the browser's camera. Nothing is written to disk or
     sent anywhere but to the kernel behind this notebook; a report is made when asked for, in the
-    browser. A file that cannot be used gets a sentence, never a traceback.
+    browser. A file that cannot be used gets a sentence, never a traceback; a checkpoint that cannot
+    raises what `dclib.checkpoint.load_checkpoint` does.
     """
     return PhotoPanel(checkpoint, photos)
 
@@ -46,7 +51,9 @@ def photo_panel(checkpoint, photos=None):
 class PhotoPanel(ipywidgets.VBox):
     """A row of ways in, a line that says what happens, and one answer below another."""
 
-    def __init__(self, checkpoint, photos=None):
+    def __init__(
+        self, checkpoint: Checkpoint | str | Path, photos: Mapping[str, bytes] | None = None
+    ) -> None:
         self.checkpoint = load_checkpoint(checkpoint)
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=True)
         self.upload.description = "Choose photos"
@@ -67,18 +74,20 @@ class PhotoPanel(ipywidgets.VBox):
         if photos:
             self.show(list(photos.items()))
 
-    def take_uploads(self, _=None):
+    def take_uploads(self, _: object = None) -> None:
+        """Look at what was chosen, and forget the files."""
         photos = uploaded_files(self.upload)
         if photos:
             clear_uploads(self.upload)
             self.show(photos)
 
-    def show_example(self, button):
+    def show_example(self, button: ipywidgets.Button) -> None:
+        """Look at the drawn couple that a button names."""
         scene, _ = sample_scene(2026, EXAMPLES[button.description])
         self.show([(f"{button.description} of the demo set", draw_scene(scene, 512))])
 
-    def show(self, photos):
-        """Look at [(name, picture), ...] and put an answer for each in place of what was there."""
+    def show(self, photos: Sequence[tuple[str, Source]]) -> None:
+        """Look at (name, picture) of each and put the answers in place of what was there."""
         answers = []
         for number, (name, photo) in enumerate(photos, 1):
             self.say(f"Looking at {name} ({number} of {len(photos)}) …")
@@ -86,24 +95,24 @@ class PhotoPanel(ipywidgets.VBox):
             self.answers.children = answers
         self.say(f"Done: {len(photos)} picture{'s' if len(photos) > 1 else ''}.")
 
-    def forget(self):
+    def forget(self) -> None:
+        """Take the answers away."""
         self.answers.children = []
         self.say(WELCOME)
 
-    def say(self, sentence):
-        """What stands there is replaced even by the same words: see browser.js."""
+    def say(self, sentence: str) -> None:
+        """Write the line of what happens; even the same words replace it: see browser.js."""
         self.said += 1
         self.status.value = status_html(sentence, said=self.said)
 
-    def answer(self, name, photo):
+    def answer(self, name: str, photo: Source) -> ipywidgets.Widget:
         """Page and buttons of one photo, or the reason why there is none."""
         try:
             prediction = predict_photo(photo, self.checkpoint)
         except PictureError as error:
-            return ipywidgets.HTML(f'<p class="dc-error">{html.escape(f"{name}: {error}")}</p>')
+            return _refusal(f"{name}: {error}")
         except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
-            sentence = html.escape(f"{name}: the network could not look at it ({error}).")
-            return ipywidgets.HTML(f'<p class="dc-error">{sentence}</p>')
+            return _refusal(f"{name}: the network could not look at it ({error}).")
         hide = ipywidgets.Button(description="Hide a region")
         report = ipywidgets.Button(description="Make a report")
         more = ipywidgets.VBox([])
@@ -112,15 +121,17 @@ class PhotoPanel(ipywidgets.VBox):
         page = ipywidgets.HTML(photo_page(name, prediction))
         return ipywidgets.VBox([page, ipywidgets.Box([hide, report]).add_class("dc-row"), more])
 
-    def show_more(self, more, make):
+    def show_more(self, more: ipywidgets.VBox, make: Callable[[], ipywidgets.Widget]) -> None:
+        """Put what is made into `more`, and say when that is done."""
         self.say("Working …")
         more.children = [make()]
         self.say("Done.")
 
-    def hide_panel(self, prediction):
+    def hide_panel(self, prediction: Prediction) -> HidePanel:
+        """The picture that was judged, its regions to be hidden."""
         return HidePanel(Look(self.checkpoint, prediction.image))
 
-    def links(self, name, prediction):
+    def links(self, name: str, prediction: Prediction) -> ipywidgets.HTML:
         """The report as two files that the browser saves; none is written on the kernel's side."""
         files = {
             f"{name}.report.png": report_png(name, prediction),
@@ -131,28 +142,32 @@ class PhotoPanel(ipywidgets.VBox):
         )
 
 
-def strength_panel(image, n=6, size=150):
-    """A slider for the strength of augmentation above `n` draws of a Pillow image, side by side.
+def _refusal(sentence: str) -> ipywidgets.HTML:
+    return ipywidgets.HTML(f'<p class="dc-error">{html.escape(sentence)}</p>')
 
-    The draws keep their seeds, so that each is seen growing from the picture itself.
+
+def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidgets.VBox:
+    """A slider for the strength of augmentation above `n` draws of an RGB image, side by side.
+
+    Each is `size` pixels a side. The draws keep their seeds, so that each is seen growing from the
+    picture itself.
     """
     slider = ipywidgets.FloatSlider(
         value=1, min=0, max=1, step=0.1, description="strength", continuous_update=False
     )
     picture = ipywidgets.Image(format="png", width=n * size)
 
-    def show(_):
+    def show(_: object) -> None:
         transform = TrainTransform(size, strength=slider.value)
         draws = [transform.undo(transform(image, index=index)).numpy() for index in range(n)]
-        strip = np.uint8(np.rint(np.concatenate(draws, 1) * 255))  # (size, n * size, 3)
-        picture.value = _png(Image.fromarray(strip))
+        picture.value = _png(to_image(np.concatenate(draws, 1)))  # (size, n * size, 3)
 
     slider.observe(show, names="value")
     show(None)
     return ipywidgets.VBox([slider, picture])
 
 
-def _png(image):
+def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

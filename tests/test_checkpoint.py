@@ -181,6 +181,25 @@ def test_2019_with_something_missing(tmp_path):
         load_2019(tmp_path / "old.pth")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "entry"),
+    [
+        ("fc2.lin2.bias", torch.zeros(3), r"head\.lin2\.bias"),  # of another number of classes
+        ("convs.9.weight", torch.zeros(3), r"convs\.9\.weight"),  # of another network
+        ("convs.weight", torch.zeros(3), r"convs\.weight"),
+    ],
+)
+def test_2019_with_something_else(tmp_path, key, value, entry):
+    torch.save(state_of_2019(DeepConnection(weights=None)) | {key: value}, tmp_path / "old.pth")
+    with pytest.raises(ValueError, match=rf"not a state dict of the 2019 notebook: .* {entry}"):
+        load_2019(tmp_path / "old.pth")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        load_checkpoint(tmp_path / "gone")
+
+
 def test_an_interrupted_save_leaves_the_old_one(saved, monkeypatch):
     monkeypatch.setattr("dclib.checkpoint._file_hash", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -140,6 +140,14 @@ def test_a_pool_holds_the_pictures_of_all_splits(couples):
     assert load_pool(couples, CONFIG, ["val"]).ids == CoupleFolder(couples, "val").ids
 
 
+def test_a_pool_knows_what_was_left_out(couples, tmp_path):
+    root = shutil.copytree(couples, tmp_path / "data")
+    (root / "val" / "happy" / "broken.jpg").write_bytes(b"no picture")
+    pool = load_pool(root, replace(CONFIG, cache=False))
+    assert [path.name for path, _ in pool.unreadable] == ["broken.jpg"]
+    assert "36 pictures" in str(pool) and "1 unreadable left out" in str(pool)
+
+
 def test_decoded_pictures_are_used_and_change_nothing(couples, tmp_path, monkeypatch):
     root = shutil.copytree(couples, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
     config = replace(CONFIG, train_sizes=(32, 40))

@@ -17,6 +17,7 @@ from dclib.data import (
     check_groups,
     fingerprint,
     make_loader,
+    read_boxes,
     splits_of,
 )
 
@@ -120,6 +121,11 @@ def test_label_against_folder(folder):
     rewrite(folder / "train" / "metadata.csv", lambda rows: rows[0].update(label="unhappy"))
     with pytest.raises(ValueError, match=r"lies under happy, metadata\.csv says unhappy"):
         CoupleFolder(folder)
+
+
+def test_what_metadata_leaves_out_contradicts_nothing(folder):
+    (folder / "train" / "metadata.csv").write_text("file_name,label,group\nhappy/00000.jpg\n")
+    assert CoupleFolder(folder).column("group") == [""] * 24
 
 
 def test_metadata_of_something_else(folder):
@@ -249,3 +255,34 @@ def test_loaders_leave_torchs_random_numbers_alone(couples):
     for shuffle in (True, False):
         list(make_loader(train, 8, shuffle))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Told:
+    """As much of a `CoupleFolder` as boxes need."""
+
+    def __init__(self, *values):
+        self.values, self.ids = values, [f"test/happy/{k}.jpg" for k in range(len(values))]
+
+    def column(self, name):
+        return self.values
+
+
+def test_boxes_are_those_of_metadata(couples):
+    train = CoupleFolder(couples)
+    faces, none = read_boxes(train), read_boxes(train, "column that is not there")
+    assert [len(boxes) for boxes in faces] == [2] * 24
+    assert all((boxes >= 0).all() and (boxes <= 64).all() for boxes in faces)
+    assert {boxes.shape for boxes in none} == {(0, 4)}
+    assert read_boxes(Told("[[1, 2, 3.5, 4]]", "[]"))[0].tolist() == [[1, 2, 3.5, 4]]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *("somewhere", "1 2 3 4", "7", "{}", "[1, 2", "[1, 2, 3, 4]", "[[1, 2, 3]]"),
+        *("[[1, 2], [3, 4]]", '[["a", 1, 2, 3]]', "[[1, 2, 3, NaN]]"),
+    ],
+)
+def test_boxes_that_cannot_be_read_are_named(told):
+    with pytest.raises(ValueError, match=r"boxes of test/happy/1\.jpg .* \[x0, y0, x1, y1\], not"):
+        read_boxes(Told("[]", told))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from dclib.evaluate import accuracy, wilson_interval
+from dclib.evaluate import accuracy, proportion, wilson_interval
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -27,5 +27,6 @@ def test_accuracy_counts():
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
 def test_impossible_counts(correct, n):
-    with pytest.raises(ValueError):
-        wilson_interval(correct, n)
+    for function in (wilson_interval, proportion):
+        with pytest.raises(ValueError, match="no share"):
+            function(correct, n)

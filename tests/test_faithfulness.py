@@ -72,6 +72,8 @@ def test_a_flat_map_has_no_rank_and_is_counted(linear, features):
     features[2] = 0
     row = rank_agreement(linear, features, GROUPS).set_index("map").loc["evidence"]
     assert (row["n"], row["excluded"]) == (5, 1)
+    single = rank_agreement(linear, features[:, :, :1, :1], GROUPS)  # of one cell all are flat
+    assert single["value"].isna().all() and (single["n"] == 0).all()
 
 
 def test_in_a_linear_network_curves_are_what_the_evidence_says(linear, features):

@@ -174,6 +174,8 @@ def test_no_frame_and_frames_that_are_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(frames.Clip, "decoded", lambda self: iter(()))
     with pytest.raises(VideoError, match="no frame of it can be read"):
         list(read_frames(path))
+    with pytest.raises(VideoError, match="no frame of it can be read"):
+        frames_at(path, [0.0])
 
 
 def test_frames_at_times_in_any_order(tmp_path):

@@ -191,6 +191,8 @@ def test_misuse_is_told(network):
         grad_cam(network, feature_map, method="grad-cam++")
     with pytest.raises(ValueError, match=r"feature_map must be \(B, C, h, w\)"):
         grad_cam(network, feature_map[0])
+    with pytest.raises(ValueError):
+        grad_cam(network, feature_map)["margin"]
 
 
 def test_classes_are_told_by_name():

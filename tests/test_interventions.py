@@ -17,11 +17,11 @@ from dclib.evaluation.interventions import (
     GROW,
     Changed,
     brighten,
+    find_couples,
     keep,
     match_levels,
     paint,
     pair_boxes,
-    read_boxes,
     thumbnails,
     with_boxes,
 )
@@ -58,7 +58,7 @@ def told(tmp_path):
 
 
 def test_boxes_are_shares_of_the_sides_and_faces_are_grown(told):
-    found = read_boxes(told(body_boxes="[[2, 5, 10, 10]]", boxes="[[4, 2, 9, 4]]"))
+    found = find_couples(told(body_boxes="[[2, 5, 10, 10]]", boxes="[[4, 2, 9, 4]]"))
     assert len(found) == 2
     face = [(4 - 5 * GROW) / 20, (2 - 2 * GROW) / 10, (9 + 5 * GROW) / 20, (4 + 2 * GROW) / 10]
     assert found[0] == pytest.approx(np.array([[0.1, 0.5, 0.5, 1], face]))
@@ -66,16 +66,10 @@ def test_boxes_are_shares_of_the_sides_and_faces_are_grown(told):
 
 def test_faces_alone_are_not_the_couple(told):
     dataset = told(boxes="[[4, 2, 9, 4]]")
-    assert [len(boxes) for boxes in read_boxes(dataset)] == [0, 0]
+    assert [len(boxes) for boxes in find_couples(dataset)] == [0, 0]
     part, boxes = with_boxes(dataset)
     assert (len(part), boxes, len(dataset)) == (0, [], 2)
     assert len(with_boxes(told(body_boxes="[]", boxes="[]"))[0]) == 0
-
-
-@pytest.mark.parametrize("text", ["somewhere", "[[1, 2, 3]]", '[["a", 1, 2, 3]]', "{}", "[1, 2"])
-def test_boxes_that_are_none_are_named(told, text):
-    with pytest.raises(ValueError, match=r"boxes of test/happy/a\.png in metadata\.csv are no"):
-        read_boxes(told(body_boxes=text))
 
 
 def test_painting_leaves_nothing_of_the_couple_and_all_of_the_rest():
@@ -96,7 +90,7 @@ def test_a_pair_is_hidden_by_the_boxes_of_both_and_the_shape_tells_nothing(tmp_p
     """How wide the couple's own boxes are tells the class; how wide the pair's are does not."""
     root = render_couples(tmp_path / "data", 240, seed=3, size=32, splits={"test": 1})
     dataset = CoupleFolder(root, "test")
-    labels, own = dataset.labels.numpy(), read_boxes(dataset)
+    labels, own = dataset.labels.numpy(), find_couples(dataset)
     pairs = pair_boxes(own, labels)
     for index, (before, after) in enumerate(zip(own, pairs, strict=True)):
         assert (after[: len(before)] == before).all()
@@ -109,6 +103,8 @@ def test_a_pair_is_hidden_by_the_boxes_of_both_and_the_shape_tells_nothing(tmp_p
 
     assert area(own) > 0.6
     assert abs(area(pairs) - 0.5) < 0.1
+    with pytest.raises(ValueError):
+        pair_boxes(own, np.zeros(len(own), int))
 
 
 def test_hair_that_looks_out_of_the_boxes_would_tell_where_the_heads_are(tmp_path, monkeypatch):
@@ -118,7 +114,7 @@ def test_hair_that_looks_out_of_the_boxes_would_tell_where_the_heads_are(tmp_pat
 
     def area(grow):
         monkeypatch.setattr(interventions, "GROW", grow)
-        columns = thumbnails(dataset, read_boxes(dataset))
+        columns = thumbnails(dataset, find_couples(dataset))
         return roc_auc_score(labels, fit_folds(columns, labels, groups, inverse_penalty=0.01)[0])
 
     assert area(0) > 0.62

@@ -16,6 +16,7 @@ from dclib.evaluation.label_noise import (
     flip_labels,
     noise_share,
     save_suspects,
+    score_suspects,
 )
 
 
@@ -171,6 +172,15 @@ def test_another_seed_may_have_other_folds():
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="All labels are the same"):
         find_suspects(make_predictions([0, 0, 0], np.zeros(3)))
+
+
+def test_suspects_are_counted_against_what_is_wrong():
+    suspects = pd.DataFrame({"id": ["a", "b", "c", "d"]})
+    first, second = score_suspects(suspects, {"a", "x"}).splitlines()
+    assert first.startswith("1 of 4 suspects are wrong: precision 0.250 (95 % interval")
+    assert second.startswith("recall 0.500 (95 % interval")
+    assert "recall undefined, as no label is wrong" in score_suspects(suspects, set())
+    assert "precision undefined, as there are no suspects" in score_suspects(suspects[:0], {"a"})
 
 
 @given(st.integers(0, 200), st.floats(0, 1), st.integers(0, 99))

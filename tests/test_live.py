@@ -18,7 +18,7 @@ from dclib.checkpoint import load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
 from dclib.pages import live
-from dclib.pages.live import LiveTimeline, is_cut, live_panel
+from dclib.pages.live import PAUSE, LiveTimeline, is_cut, live_panel
 from dclib.pages.live_page import numbers_sentence, timeline_svg
 from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Z95
 
@@ -65,7 +65,7 @@ def test_a_cut_or_a_pause_starts_anew():
     timeline.add(0.0, -3)
     assert timeline.add(0.2, 3).smooth == pytest.approx(0.15, abs=0.01)
     assert timeline.add(0.4, 3, cut=True).smooth == 3
-    assert timeline.add(0.4 + timeline.pause + 0.1, -2).smooth == -2
+    assert timeline.add(0.4 + PAUSE + 0.1, -2).smooth == -2
     assert [state.shot for state in timeline.states] == [0, 0, 1, 2]
     with pytest.raises(ValueError, match="came after one of 3"):
         timeline.add(1.0, 0)

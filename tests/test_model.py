@@ -170,7 +170,7 @@ class Evil:
         return print, ("pickled code ran",)
 
 
-@pytest.mark.parametrize("content", ["pickle", "text", "cut off"])
+@pytest.mark.parametrize("content", ["pickle", "text", "cut off", "nothing"])
 def test_files_that_are_no_weights(tmp_path, capsys, content):
     path = tmp_path / "weights.pth"
     torch.save(
@@ -180,9 +180,18 @@ def test_files_that_are_no_weights(tmp_path, capsys, content):
         path.write_text("<html>Not found</html>")
     if content == "cut off":
         path.write_bytes(path.read_bytes()[:100_000])
+    if content == "nothing":  # torch's error has no message then
+        path.write_bytes(b"")
     with pytest.raises(ValueError, match="not a plain file of weights"):
         DeepConnection(backbone="resnet18", weights=path)
     assert "pickled code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {0: torch.ones(2)}])
+def test_weights_that_are_no_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="something other than a state dict"):
+        DeepConnection(backbone="resnet18", weights=tmp_path / "weights.pth")
 
 
 def test_imagenet_without_network_names_the_ways_out(monkeypatch):

@@ -134,7 +134,10 @@ def test_photographs_are_not_called_drawings(checkpoint):
 
 @pytest.mark.parametrize(
     ("sources", "kind"),
-    [([DRAWN, DRAWN], "drawn couples"), (["", DRAWN], "photographs and drawn couples")],
+    [
+        ([DRAWN, f"{DRAWN}, warm prints"], "drawn couples"),
+        (["", DRAWN], "photographs and drawn couples"),
+    ],
 )
 def test_a_network_of_photographs_measured_on_drawings(checkpoint, sources, kind):
     path = write_card(checkpoint, make_predictions(source=sources * 20), data=OTHER)

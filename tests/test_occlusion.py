@@ -52,10 +52,14 @@ def test_exact_evidence_ranks_cells_much_as_their_loss_does(network, feature_map
     assert spearmanr(truth, exact).statistic > 0.5
 
 
-def test_masks_of_another_shape_are_refused(network, feature_map):
+def test_masks_of_another_shape_and_unknown_scores_are_refused(network, feature_map):
     for shape in [(9, 8), (2, 8, 9), (2, 512, 9, 8)]:
         with pytest.raises(ValueError, match=r"hidden must be \('B', 9, 8\)"):
             hide_cells(network, feature_map, torch.zeros(shape, dtype=torch.bool))
+    with pytest.raises(ValueError, match="3 masks do not fit 2 feature maps"):
+        hide_cells(network, feature_map, torch.zeros(3, 9, 8, dtype=torch.bool))
+    with pytest.raises(ValueError, match="targets must be"):
+        leave_one_out(network, feature_map, "sad")
 
 
 def test_covered_pixels_are_the_mean_and_the_rest_stays():

@@ -107,7 +107,7 @@ def test_pictures_that_were_trained_on_prove_nothing():
         own_right(replace(simulate([0.5], [1]), split="train"))
 
 
-@pytest.mark.parametrize("labels", [np.ones(6), np.zeros(6)])
-def test_one_class_cannot_be_divided(labels):
-    with pytest.raises(ValueError, match="Both classes"):
-        own_right(make_states(np.ones((6, 1)), labels, [1.0]))
+@pytest.mark.parametrize("labels", [np.ones(6), np.zeros(6), np.arange(6) % 2])
+def test_one_class_or_one_group_of_each_cannot_be_divided(labels):
+    with pytest.raises(ValueError, match="Both classes are needed, and more than one group"):
+        own_right(make_states(np.ones((6, 1)), labels, [1.0], groups=labels))

@@ -35,6 +35,29 @@ def test_version_is_stated_once_more_correctly():
     assert PROJECT["version"] == dclib.__version__
 
 
+def test_the_pythons_are_the_same_wherever_they_are_named():
+    lowest, end = map(
+        int, re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()
+    )
+    pythons = [f"3.{minor}" for minor in range(lowest, end)]
+    named = "Programming Language :: Python :: "
+    assert [c.removeprefix(named) for c in PROJECT["classifiers"] if named in c] == pythons
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert f"python: {pythons}".replace("'", '"') in workflow
+    for name in ("README.md", "Makefile"):
+        assert f"{pythons[0]} to {pythons[-1]}" in (ROOT / name).read_text(), name
+
+
+def test_the_workflow_calls_targets_that_there_are_with_actions_pinned():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    called = re.findall(r"run: make (\w+)", workflow)
+    assert {"check", "notebooks", "test", "colab", "lowest", "upgrade"} == set(called)
+    assert set(called) <= set(targets)
+    for action in re.findall(r"uses: (\S+)", workflow):
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action), action
+
+
 def conda_specs(name):
     """{package: specifier} of an environment file."""
     lines = re.findall(r"^  - ([a-z0-9_-]+)([^\s:]*)(?: +#.*)?$", (ROOT / name).read_text(), re.M)

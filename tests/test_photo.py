@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features, grad_cam
-from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Prediction, percent, predict_photo
+from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, percent, predict_photo
 from dclib.pictures import PictureError, read_picture
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
@@ -161,8 +163,13 @@ def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
     assert (prediction.size, prediction.image.size) == (64, image.size)
 
 
-def test_the_band_lies_around_the_probability_it_speaks_of():
-    prediction = Prediction("happy", {"happy": 0.8807970779778823, "unhappy": 0.12}, -2.0, 0.5)
+def test_the_band_lies_around_the_probability_it_speaks_of(drawn_checkpoint, photo):
+    prediction = replace(
+        predict_photo(photo, drawn_checkpoint),
+        probs={"happy": 0.8807970779778823, "unhappy": 0.12},
+        margin=-2.0,
+        margin_sd=0.5,
+    )
     low, high = prediction.band  # sigmoid(-2 -+ 1.96 / 2)
     assert (low, high) == pytest.approx((1 / (1 + np.exp(2.98)), 1 / (1 + np.exp(1.02))))
     assert f"between {percent(1 - high)} and {percent(1 - low)}" in prediction.words

@@ -2,7 +2,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 from dclib.evaluation.shortcuts import Probe
-from dclib.plots import HAPPY, UNHAPPY, plot_funnel, plot_probe, save_figure
+from dclib.plots import HAPPY, UNHAPPY, save_figure
+from dclib.plots.scraping import plot_funnel, plot_probe
 
 COLUMNS = {"width": 0.5, "brightness": 0.2, "source commons": 0.6}
 

@@ -46,6 +46,13 @@ def test_a_scale_of_nothing_is_refused():
     for scale in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="scale must be above 0"):
             overlay(PICTURE, np.zeros((2, 2)), scale, SIZE)
+    with pytest.raises(ValueError, match="scale must be above 0"):
+        show_maps([PICTURE], {"margin": np.ones((1, 2, 2))}, SIZE, scale=-1)
+
+
+def test_every_picture_has_its_maps():
+    with pytest.raises(ValueError, match="argument 3 is longer"):
+        show_maps([PICTURE], {"margin": np.ones((2, 2, 2))}, SIZE)
 
 
 def test_maps_stand_beside_their_pictures_on_one_scale():

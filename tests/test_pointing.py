@@ -18,7 +18,6 @@ from dclib.explain.pointing import (
     is_flat,
     measure_maps,
     pointing_hit,
-    read_boxes,
 )
 
 MAPS = arrays(float, (3, 4), elements=st.floats(0, 10))
@@ -108,19 +107,6 @@ def test_values_without_a_meaning_raise():
     for bad in (np.nan, -1):
         with pytest.raises(ValueError, match="at least 0"):
             energy_share(np.array([[bad, 1]]), mask)
-
-
-def test_boxes_are_shares_of_the_sides():
-    found = read_boxes(Pictures({"boxes": boxes((8, 4, 40, 40))}, {}), [1, 0])
-    assert [len(one["faces"]) for one in found] == [0, 1]
-    assert found[1]["faces"].tolist() == [[0.1, 0.1, 0.5, 1.0]]
-    assert len(found[1]["bodies"]) == 0
-
-
-@pytest.mark.parametrize("told", ["{", "[[1, 2]]", '[["a", 0, 0, 1]]', "7"])
-def test_boxes_that_cannot_be_read_raise(told):
-    with pytest.raises(ValueError, match=r"boxes of happy/0.jpg .* JSON lists of \[x0, y0, x1, y1"):
-        read_boxes(Pictures({"boxes": told}), [0])
 
 
 def test_regions_are_faces_couple_and_bystanders_that_can_be_seen():

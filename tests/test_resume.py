@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dclib.config import TrainConfig
+from dclib.precision import FullPrecision
 from dclib.train import build_model, fit, load_splits
+from dclib.training.distributed import Processes
+from dclib.training.loop import Training
 from dclib.training.resume import (
     PREVIOUS,
     STATE,
@@ -42,6 +45,21 @@ def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+class HalfBlind(Processes):
+    """Two processes of which one finds no state."""
+
+    def total(self, *numbers):
+        return [1.0]
+
+
+def test_all_processes_must_see_the_state(couples, tiny_config, tmp_path):
+    train, val, _ = load_splits(couples, tiny_config).values()
+    rest = tiny_config, FullPrecision(), HalfBlind(0, 2), torch.device("cpu"), tmp_path
+    training = Training(build_model(tiny_config), train, val, *rest)
+    with pytest.raises(ValueError, match="All processes must see the same folder"):
+        training.load()
 
 
 def test_what_is_saved_comes_back(tmp_path):

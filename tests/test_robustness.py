@@ -17,9 +17,7 @@ from dclib.evaluation.intervals import estimate
 from dclib.evaluation.robustness import (
     choose_pictures,
     predict_sweeps,
-    read_boxes,
     summarise,
-    sweep,
     versus,
 )
 from dclib.evaluation.sweeps import SWEEPS
@@ -71,7 +69,7 @@ def lights(tmp_path_factory):
 
 def test_a_model_that_only_reads_brightness_falls_there_and_nowhere_else(lights, capsys):
     models, kinds = {"light": make_checkpoint()}, [*SWEEPS]
-    frame = sweep(models, lights, kinds=kinds, levels=SMALL, progress=False)
+    frame = summarise(predict_sweeps(models, lights, kinds=kinds, levels=SMALL, progress=False))
     assert list(dict.fromkeys(frame["sweep"])) == kinds
     fallen = frame[frame["drop_low"] > 0]
     assert set(fallen["sweep"]) == {"brightness"}
@@ -208,24 +206,18 @@ def test_without_boxes_the_sweep_is_left_out_aloud(lights, tmp_path, capsys):
     shutil.copytree(lights, tmp_path / "data")
     (tmp_path / "data" / "test" / "metadata.csv").unlink()
     models = {"light": make_checkpoint()}
-    frame = sweep(models, tmp_path / "data", kinds=["hidden", "hue"], n=10, progress=False)
-    assert set(frame["sweep"]) == {"hue"} and set(frame["n"]) == {10}
+    options = {"n": 10, "progress": False}
+    table = predict_sweeps(models, tmp_path / "data", kinds=["hidden", "hue"], **options)
+    assert set(table["sweep"]) == {"hue"} and table["id"].nunique() == 10
     assert "hidden is left out: no picture has face boxes" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("told", ["[[1, 2, 3]]", "1 2 3 4", "{}1", "[1, 2]", "7"])
-def test_boxes_that_cannot_be_read_are_named(lights, tmp_path, told):
-    shutil.copytree(lights, tmp_path / "data")
-    path = tmp_path / "data" / "test" / "metadata.csv"
-    path.write_text(path.read_text().replace('"[[4, 4, 20, 20]]"', f'"{told}"', 1))
-    dataset = CoupleFolder(tmp_path / "data", "test")
-    with pytest.raises(ValueError, match=r"boxes of test/happy/00\.png in metadata\.csv must be"):
-        read_boxes(dataset, range(40))
+    with pytest.raises(ValueError, match="hidden needs face boxes"):
+        predict_sweeps(models, tmp_path / "data", kinds="hidden", **options)
 
 
 def test_faces_of_photographs_are_hidden(real_couples):
     models = {"light": make_checkpoint()}
-    frame = sweep(models, real_couples, "val", kinds="hidden", n=8, progress=False)
+    table = predict_sweeps(models, real_couples, "val", kinds="hidden", n=8, progress=False)
+    frame = summarise(table)
     assert set(frame["n"]) == {8} and len(frame) == 5
 
 
@@ -233,4 +225,4 @@ def test_other_classes_are_refused(lights):
     models = {"odd": make_checkpoint()}
     models["odd"].model.classes = ("cat", "dog")
     with pytest.raises(ValueError, match="light does not sort into happy and unhappy"):
-        sweep(models, lights, progress=False)
+        predict_sweeps(models, lights, progress=False)

@@ -83,6 +83,11 @@ def test_the_peer_is_checked_after_the_connection_too(monkeypatch):
     assert not site.asked
 
 
+def test_a_name_that_no_look_up_takes():
+    with pytest.raises(requests.ConnectionError, match="too long"):
+        guarded_session().get(f"http://{'a' * 70}.test/", timeout=5)
+
+
 def test_the_one_opening():
     with Gallery(n=2) as site, Gallery(n=2) as other:
         session = guarded_session(site.opening)

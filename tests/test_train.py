@@ -20,8 +20,8 @@ from dclib.model import DeepConnection
 from dclib.precision import FullPrecision
 from dclib.train import (
     build_model,
+    calibrate,
     check_agreement,
-    choose,
     describe_run,
     fit,
     load_or_train,
@@ -312,12 +312,12 @@ def test_the_confidence_from_which_on_photos_get_an_answer_is_that_of_val(capsys
     margins = torch.cat([torch.linspace(-4, 4, 400), torch.linspace(-1, 1, 40)])
     labels = torch.cat([torch.arange(400) >= 200, torch.arange(40) < 20]).long()
     logits = torch.stack([-margins / 2, margins / 2], 1)
-    chosen = choose(logits, labels, ("happy", "unhappy"))
+    chosen = calibrate(logits, labels, ("happy", "unhappy"))
     probs = (margins / chosen["temperature"]).sigmoid().numpy()
     assert chosen["abstain"] == abstain_confidence(probs, labels.numpy())
     assert 0.5 < chosen["abstain"] < 0.9
     assert f"from a confidence of {chosen['abstain']:.2f} on" in capsys.readouterr().out
-    swapped = choose(logits.flip(1), 1 - labels, ("unhappy", "happy"))
+    swapped = calibrate(logits.flip(1), 1 - labels, ("unhappy", "happy"))
     assert swapped == pytest.approx(chosen)
 
 

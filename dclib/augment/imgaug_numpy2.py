@@ -6,20 +6,23 @@ the others get a proxy of NumPy that has them. NumPy itself is left as it was.
 """
 
 import types
+from typing import Any
 
 import numpy as np
 
 
 class _NumPyOf2020(types.ModuleType):
+    """NumPy with the two names that it had in 2020."""
+
     bool, complex = np.bool_, complex
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
 
 _lent = "sctypes" not in vars(np)
 if _lent:
-    np.sctypes = {  # type: ignore[attr-defined]
+    vars(np)["sctypes"] = {
         "int": [np.int8, np.int16, np.int32, np.int64],
         "uint": [np.uint8, np.uint16, np.uint32, np.uint64],
         "float": [np.float16, np.float32, np.float64, np.longdouble],
@@ -37,7 +40,7 @@ except ModuleNotFoundError as error:
     ) from error
 finally:
     if _lent:
-        del np.sctypes  # type: ignore[attr-defined]
+        del vars(np)["sctypes"]
 
 for _module in (imgaug.parameters, imgaug.augmenters.meta, imgaug.augmentables.polys):
     _module.np = _NumPyOf2020("numpy")

@@ -12,15 +12,20 @@ place of its own, so that it is the same on every device.
 
 import functools
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from dclib.augment import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, policy_ranges
 
 NOISE_PLACES = 2**22  # from where in the table a picture's noise may start
+Draw = dict[str, Any]  # parameters by operation, and their "order"; see `TensorPolicy.draw`
 
 
 class TensorPolicy:
@@ -29,31 +34,35 @@ class TensorPolicy:
     `strength` as in `authors_policy`. Raises ValueError for one outside [0, 1].
     """
 
-    def __init__(self, strength=1.0, seed=0):
+    def __init__(self, strength: float = 1.0, seed: int = 0) -> None:
         self.ranges, self.seed = policy_ranges(strength), seed
 
-    def __call__(self, images, keys):
+    def __call__(self, images: Tensor, keys: Sequence[tuple[int, int]] | Tensor) -> Tensor:
         """Vary `images` (B, 3, H, W), uint8 or float in [0, 1]; the same shape and type come back.
 
         `keys`: B pairs (epoch, index), as a list or a (B, 2) tensor. Raises ValueError for anything
         else. A GPU takes the batch at once; on a CPU one picture after the other is faster, because
         it stays in the cache.
         """
-        keys = torch.as_tensor(keys).tolist()
+        pairs = torch.as_tensor(keys).tolist()
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}.")
-        if len(keys) != len(images):
-            raise ValueError(f"{len(images)} images need as many (epoch, index), not {len(keys)}.")
+        if len(pairs) != len(images):
+            raise ValueError(f"{len(images)} images need as many (epoch, index), not {len(pairs)}.")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}.")
-        draws = [self.draw(epoch, index) for epoch, index in keys]
+        draws = [self.draw(epoch, index) for epoch, index in pairs]
         if images.device.type != "cpu":
             return _vary(images, draws)
         return torch.cat([_vary(images[[i]], [draw]) for i, draw in enumerate(draws)])
 
-    def draw(self, epoch, index):
-        """What one picture gets: a dict of parameters by operation, and their "order"."""
+    def draw(self, epoch: int, index: int) -> Draw:
+        """What one picture gets: a tuple of parameters by operation, and "order", a list of names.
+
+        Operations that would change nothing are not in the order.
+        """
         rng, low_high = np.random.default_rng([self.seed, epoch, index]), self.ranges
+        steps = int(low_high["colour"][1])  # to either side
         draw = {
             "mirror": (rng.random() < 0.5,),
             "crop": tuple(rng.uniform(*low_high["crop"], 4)),  # share of top, right, bottom, left
@@ -70,7 +79,7 @@ class TensorPolicy:
                 rng.uniform(*low_high["rotate"]),
                 rng.uniform(*low_high["shear"]),
             ),
-            "colour": tuple(rng.integers(*low_high["colour"], 2, endpoint=True)),
+            "colour": tuple(rng.integers(-steps, steps, 2, endpoint=True)),
             "contrast": (rng.uniform(*low_high["contrast"]),),
         }
         order = [name for name in rng.permutation(list(OPERATIONS)) if _changes(name, draw[name])]
@@ -81,38 +90,49 @@ class TensorTransform(EvalTransform):
     """Training with `TensorPolicy`: the loader only resizes, `finish` does the rest on the device.
 
     Called as transform(image, epoch, index): (3, size, size) uint8 and the (2,) key that `finish`
-    needs, which a loader makes into batches as they are.
+    needs, which a loader makes into batches as they are. So its items are pairs where those of
+    `EvalTransform` are tensors, and three methods differ from theirs in type.
     """
 
     def __init__(
-        self, size=512, mean=IMAGENET_MEAN, std=IMAGENET_STD, strength=1.0, seed=0, sizes=()
-    ):
+        self,
+        size: int = 512,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        strength: float = 1.0,
+        seed: int = 0,
+        sizes: Sequence[int] = (),
+    ) -> None:
         super().__init__(size, mean, std, sizes)
         self.policy = TensorPolicy(strength, seed)
 
-    def __call__(self, image, epoch=0, index=0):
+    def __call__(  # type: ignore[override]  # pairs
+        self, image: Image.Image, epoch: int = 0, index: int = 0
+    ) -> tuple[Tensor, Tensor]:
         return pil_to_tensor(self.resize(image, epoch)), torch.tensor([epoch, index])
 
-    def finish(self, batch, device):
+    def finish(  # type: ignore[override]  # pairs
+        self, batch: tuple[Tensor, Tensor], device: str | torch.device
+    ) -> Tensor:
         """A loader's batch -> (B, 3, size, size) float32 on `device`, varied and normalised."""
         pixels, keys = batch
         pixels = self.policy(super().finish(pixels, device), keys)
         mean, std = (torch.tensor(v).view(3, 1, 1).to(device) for v in (self.mean, self.std))
         return (pixels / 255 - mean) / std
 
-    def undo(self, batch):
+    def undo(self, batch: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]  # pairs
         """Colours of one item of the data set: (H, W, 3) float in [0, 1]."""
         pixels, key = batch
         return super().undo(self.finish((pixels[None], key[None]), "cpu")[0])
 
 
-def _vary(images, draws):
+def _vary(images: Tensor, draws: Sequence[Draw]) -> Tensor:
     if images.dtype == torch.uint8:
         return apply_draws(images.float(), draws).to(torch.uint8)
     return (apply_draws(images.float() * 255, draws) / 255).to(images.dtype)
 
 
-def apply_draws(images, draws):
+def apply_draws(images: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Grey levels (B, 3, H, W) float32 from 0 to 255, each picture varied as its draw says.
 
     Step by step: always the operation whose turn it is for most pictures.
@@ -132,28 +152,30 @@ def apply_draws(images, draws):
     return images
 
 
-def _per_channel(rng, low_high, chance):
+def _per_channel(
+    rng: np.random.Generator, low_high: tuple[float, float], chance: float
+) -> tuple[float, ...]:
     """One factor for each channel with this chance, else one for all three."""
     factors = rng.uniform(*low_high, 3)
     return tuple(factors if rng.random() < chance else factors[[0, 0, 0]])
 
 
-def _changes(name, values):
+def _changes(name: str, values: tuple[float, ...]) -> bool:
     """Whether an operation with these parameters does anything at all."""
     values = values[:1] if name == "noise" else values
     return tuple(values) != NEUTRAL.get(name, (0,) * len(values))
 
 
-def _on(images, values):
+def _on(images: Tensor, values: Tensor) -> Tensor:
     """Parameters (n, k), float64 on the CPU -> (n, k, 1, 1), float32 beside the images."""
     return values.float().to(images.device)[:, :, None, None]
 
 
-def _mirror(images, _):
+def _mirror(images: Tensor, _: Tensor) -> Tensor:
     return images.flip(3)
 
 
-def _crop(images, shares):
+def _crop(images: Tensor, shares: Tensor) -> Tensor:
     """Cut shares of top, right, bottom, left off, then resize as OpenCV's INTER_AREA enlarges."""
     height, width = images.shape[2:]
     sides = torch.tensor([height, width, height, width])
@@ -164,23 +186,23 @@ def _crop(images, shares):
     return _sample(images, xs, ys)
 
 
-def _box_positions(start, kept, n):
+def _box_positions(start: Tensor, kept: Tensor, n: int) -> Tensor:
     """Where to interpolate so that each of `n` pixels is the mean of the share that it covers."""
     begins = torch.arange(n) * (kept / n)[:, None]
     share = ((begins % 1 + kept[:, None] / n - 1) * n / kept[:, None]).clamp(0, 1)
     return (begins.floor() + share).clamp(max=kept[:, None] - 1) + start[:, None]
 
 
-def _affine(images, parameters):
+def _affine(images: Tensor, parameters: Tensor) -> Tensor:
     """Shear y, scale, shear x, rotate and move about the centre; zeros come in from outside."""
     height, width = images.shape[2:]
-    inverse = torch.linalg.inv(affine_matrices(parameters, height, width))
+    inverse = torch.linalg.inv(_affine_matrices(parameters, height, width))
     along_x, along_y, start = inverse[:, None, :2].unbind(3)  # (n, 1, 2)
     xs, ys = torch.arange(width)[:, None], torch.arange(height)[:, None]
     return _sample(images, along_x * xs, along_y * ys + start)
 
 
-def affine_matrices(parameters, height, width):
+def _affine_matrices(parameters: Tensor, height: int, width: int) -> Tensor:
     """Scale x and y, translation x and y as shares, rotation and shear in degrees -> (n, 3, 3).
 
     The matrices act on pixels (x, y, 1). imgaug shears both axes by the one angle that it draws.
@@ -190,7 +212,7 @@ def affine_matrices(parameters, height, width):
     zero, one = torch.zeros_like(slope), torch.ones_like(slope)
     centre_x, centre_y = one * (width - 1) / 2, one * (height - 1) / 2
 
-    def matrix(*rows):
+    def matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         return torch.stack([torch.stack(row, 1) for row in (*rows, (zero, zero, one))], 1)
 
     to_origin = matrix((one, zero, -centre_x), (zero, one, -centre_y))
@@ -204,20 +226,19 @@ def affine_matrices(parameters, height, width):
     return rotate @ shear_x @ scale @ shear_y @ to_origin
 
 
-def _sample(images, by_column, by_row):
+def _sample(images: Tensor, by_column: Tensor, by_row: Tensor) -> Tensor:
     """Bilinear values, zero outside, in whole levels; positions (x, y) are sums of the two.
 
     by_column (n, W, 2) and by_row (n, H, 2), in pixels, are added on the device of the images.
     """
     size = torch.tensor(images.shape[:1:-1])
     by_column, by_row = 2 * by_column / size, (2 * by_row + 1) / size - 1
-    grid = (
-        by_column.float().to(images.device)[:, None] + by_row.float().to(images.device)[:, :, None]
-    )
+    columns, rows = (part.float().to(images.device) for part in (by_column, by_row))
+    grid = columns[:, None] + rows[:, :, None]  # (n, H, W, 2)
     return F.grid_sample(images, grid, align_corners=False).round_()
 
 
-def _blur(images, sigma):
+def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian of 3 x 3 pixels: for sigma up to 0.5 the next ones weigh less than 0.0004."""
     side = torch.exp(-0.5 / sigma**2)
     side, centre = _on(images, side / (1 + 2 * side)), _on(images, 1 / (1 + 2 * side))
@@ -227,7 +248,7 @@ def _blur(images, sigma):
     return x.round_()
 
 
-def _noise(images, parameters):
+def _noise(images: Tensor, parameters: Tensor) -> Tensor:
     """Normal noise: (deviation, whether each channel has its own, where in the table it starts)."""
     _, channels, height, width = images.shape
     pixels, values = height * width, []
@@ -241,21 +262,21 @@ def _noise(images, parameters):
 
 
 @functools.lru_cache(maxsize=2)
-def _noise_table(n, device):
+def _noise_table(n: int, device: torch.device) -> Tensor:
     """Normal numbers for pictures of `n` values, drawn on the CPU so that all devices have them."""
     rng = torch.Generator().manual_seed(0)
     return torch.randn(NOISE_PLACES + n, generator=rng).to(device)
 
 
-def _multiply(images, factors):
+def _multiply(images: Tensor, factors: Tensor) -> Tensor:
     return (images * _on(images, factors)).clamp_(0, 255).floor_()
 
 
-def _contrast(images, factor):
+def _contrast(images: Tensor, factor: Tensor) -> Tensor:
     return (images - 127).mul_(_on(images, factor)).add_(127).clamp_(0, 255).floor_()
 
 
-def _colour(images, shifts):
+def _colour(images: Tensor, shifts: Tensor) -> Tensor:
     """Turn the hue by shift / 255 of half a circle, add to the saturation; steps as OpenCV's."""
     hue_shift, saturation_shift = _on(images, shifts).unbind(1)
     hue_shift = (hue_shift * 180 / 255).trunc()  # OpenCV counts 180 steps of 2 degrees
@@ -264,16 +285,15 @@ def _colour(images, shifts):
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
     sector = torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
     sector = torch.where(value == red, green - blue, sector)
-    hue = (
-        sector.mul_(30).div_(chroma.clamp(min=1)).round_().add_(hue_shift).remainder_(180).div_(30)
-    )
+    hue = sector.mul_(30).div_(chroma.clamp(min=1)).round_()  # in OpenCV's steps
+    hue = hue.add_(hue_shift).remainder_(180).div_(30)
     saturation = chroma.mul_(255).div_(value.clamp(min=1)).round_().add_(saturation_shift)
     reach = saturation.clamp_(0, 255).mul_(value).div_(255)
     gaps = [2 - (hue - 3).abs_(), (hue - 2).abs_() - 1, (hue - 4).abs_() - 1]
     return torch.stack([value - gap.clamp_(0, 1).mul_(reach) for gap in gaps], 1).round_()
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mirror": _mirror,
     "crop": _crop,
     "blur": _blur,

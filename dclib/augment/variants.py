@@ -5,47 +5,51 @@ variant changes grey pictures too, and leaves what is in the picture to be recog
 """
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dclib.augment import draw_seed
 from dclib.augment.imgaug_numpy2 import iaa
-from dclib.pictures import read_picture
+from dclib.pictures import Source, read_picture
+
+Variants = dict[str, iaa.Augmenter]
 
 SIDE = 256  # pixels of the longer side; what imgaug counts in pixels is made for it
 SHORTEST = 64  # pixels of the shorter side, whatever the format
 
 
-def augmentation_grid(image, n=48, seed=0):
+def augmentation_grid(image: Source, n: int = 48, seed: int = 0) -> dict[str, np.ndarray]:
     """The first `n` named variants of a picture: {name: (H, W, 3) uint8}, the longer side 256 px.
 
     `image`: whatever `dclib.pictures.read_picture` takes. `seed` decides where rain falls and
-    patches lie. Raises ValueError for `n` outside 1 to 48.
+    patches lie. Raises ValueError for `n` outside 1 to 48, and as `read_picture` does.
     """
     variants = _variants()
     if not 1 <= n <= len(variants):
         raise ValueError(f"n is {n}, but there are 1 to {len(variants)} variants to choose from.")
     pixels, grid = _fit(read_picture(image).image), {}
     for index, (name, augmenter) in enumerate(list(variants.items())[:n]):
-        augmenter.seed_(int(np.random.SeedSequence([seed, index]).generate_state(1)[0] % 2**31))
+        augmenter.seed_(draw_seed(seed, index))
         grid[name] = augmenter(image=pixels)
     return grid
 
 
-def _fit(image):
+def _fit(image: Image.Image) -> np.ndarray:
     scale = SIDE / max(image.size)
-    size = [max(round(scale * side), SHORTEST) for side in image.size]
-    return np.asarray(image.resize(size, Image.BILINEAR, reducing_gap=2.0))
+    width, height = (max(round(scale * side), SHORTEST) for side in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
-def _variants():
+def _variants() -> Variants:
     return _geometry() | _light() | _colour() | _focus() | _damage() | _weather_and_style()
 
 
-def _geometry():
+def _geometry() -> Variants:
     """Other places, angles and shapes; what comes in from outside is the picture's reflection."""
 
-    def affine(**changes):
+    def affine(**changes: Any) -> iaa.Affine:
         return iaa.Affine(mode="reflect", **changes)
 
     return {
@@ -64,7 +68,7 @@ def _geometry():
     }
 
 
-def _light():
+def _light() -> Variants:
     return {
         "brighter": iaa.Multiply(1.35),
         "darker": iaa.Multiply(0.6),
@@ -83,8 +87,8 @@ def _light():
     }
 
 
-def _colour():
-    def tint(red, green, blue):
+def _colour() -> Variants:
+    def tint(red: float, green: float, blue: float) -> iaa.Sequential:
         factors = enumerate((red, green, blue))
         return iaa.Sequential([iaa.WithChannels(c, iaa.Multiply(factor)) for c, factor in factors])
 
@@ -102,7 +106,7 @@ def _colour():
     }
 
 
-def _focus():
+def _focus() -> Variants:
     return {
         "out of focus": iaa.GaussianBlur(2.8),
         "motion blur": iaa.MotionBlur(k=19, angle=60, direction=0),
@@ -112,7 +116,7 @@ def _focus():
     }
 
 
-def _damage():
+def _damage() -> Variants:
     return {
         "film grain": iaa.AdditiveGaussianNoise(scale=28),
         "colour noise": iaa.AdditiveGaussianNoise(scale=45, per_channel=True),
@@ -124,7 +128,7 @@ def _damage():
     }
 
 
-def _jpeg(images, *_):
+def _jpeg(images: list[np.ndarray], *_: Any) -> list[np.ndarray]:
     """By Pillow, because imgaug's own warns that imageio will change."""
     for image in images:
         file = io.BytesIO()
@@ -133,7 +137,7 @@ def _jpeg(images, *_):
     return images
 
 
-def _weather_and_style():
+def _weather_and_style() -> Variants:
     return {
         "rain": iaa.Rain(nb_iterations=2, drop_size=0.015, speed=0.1),
         "snow": iaa.Snowflakes(density=0.06, flake_size=0.6, speed=0.01),

@@ -4,8 +4,13 @@
 pixels of the canvas, so that a scene gives the same bytes on every machine.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
+
+Colour = tuple[int, ...]  # red, green, blue, and opacity if it is not full; 0 to 255
 
 GRADIENTS = {
     "park": ((158, 208, 236), (222, 240, 236)),
@@ -18,53 +23,62 @@ SETTINGS = tuple(GRADIENTS)
 
 
 class Canvas:
-    """A Pillow image in frame units, supersampled."""
+    """A square Pillow image to draw on in frame units."""
 
-    def __init__(self, image):
+    def __init__(self, image: Image.Image) -> None:
         self.image = image
         self.side = image.width
         self.draw = ImageDraw.Draw(image, "RGBA")
 
-    def _pixels(self, points):
+    def _pixels(self, points: ArrayLike) -> list[int]:
         return np.rint(np.asarray(points) * self.side).astype(int).ravel().tolist()
 
-    def polygon(self, points, fill):
+    def polygon(self, points: ArrayLike, fill: Colour) -> None:
+        """A filled outline through points (n, 2)."""
         self.draw.polygon(self._pixels(points), fill)
 
-    def line(self, points, fill, width):
-        """A polyline with round joints and ends; `width` in frame units."""
-        pixels = self._pixels(points)
-        width = max(1, round(width * self.side))
-        self.draw.line(pixels, fill, width, joint="curve")
+    def line(self, points: ArrayLike, fill: Colour, width: float) -> None:
+        """A line through points (n, 2), with round joints and ends; `width` in frame units."""
+        pixels, thick = self._pixels(points), max(1, round(width * self.side))
+        self.draw.line(pixels, fill, thick, joint="curve")
         for x, y in (pixels[:2], pixels[-2:]):
-            self.draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill)
+            self.draw.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), fill)
 
-    def disc(self, centre, radius, fill):
+    def disc(self, centre: Sequence[float] | np.ndarray, radius: float, fill: Colour) -> None:
+        """A filled circle around a point (2,)."""
         x, y = centre
         self.draw.ellipse(self._pixels([(x - radius, y - radius), (x + radius, y + radius)]), fill)
 
-    def box(self, x0, y0, x1, y1, fill):
+    def box(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
+        """A filled rectangle."""
         self.draw.rectangle(self._pixels([(x0, y0), (x1, y1)]), fill)
 
 
-def shade(colour, factor):
-    """A darker (factor < 1) or lighter (factor > 1) version of an RGB colour."""
+def shade(colour: Colour, factor: float) -> Colour:
+    """A darker (factor < 1) or lighter (factor > 1) version of an RGB colour.
+
+    >>> shade((100, 200, 0), 0.5)
+    (50, 100, 0)
+    """
     towards = 0 if factor < 1 else 255
     weight = abs(1 - factor)
     return tuple(round(c + (towards - c) * min(weight, 1)) for c in colour)
 
 
-def draw_backdrop(setting, seed, size):
-    """Sky or wall as a gradient, with furniture drawn from `seed` on it, slightly out of focus."""
+def draw_backdrop(setting: str, seed: int, size: int) -> Image.Image:
+    """Sky or wall as a gradient, with furniture drawn from `seed` on it, slightly out of focus.
+
+    `setting`: one of `SETTINGS`. RGB, size x size pixels.
+    """
     top, bottom = GRADIENTS[setting]
     gradient = Image.new("RGB", (1, 2))
     gradient.putdata([top, bottom])
-    image = gradient.resize((size, size), Image.BILINEAR)
+    image = gradient.resize((size, size), Image.Resampling.BILINEAR)
     _DECOR[setting](Canvas(image), np.random.default_rng(seed))
     return image.filter(ImageFilter.BoxBlur(size / 100))
 
 
-def _park(canvas, rng):
+def _park(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.disc((rng.uniform(0.1, 0.9), 0.12), 0.07, (255, 244, 200))
     horizon = rng.uniform(0.5, 0.62)
     for x in rng.uniform(-0.1, 1.1, 3):
@@ -77,7 +91,7 @@ def _park(canvas, rng):
     canvas.box(0, horizon + 0.1, 1, 1, (142, 186, 122))
 
 
-def _beach(canvas, rng):
+def _beach(canvas: Canvas, rng: np.random.Generator) -> None:
     sea = rng.uniform(0.4, 0.5)
     canvas.disc((rng.uniform(0.2, 0.8), sea - 0.06), 0.08, (255, 236, 190))
     canvas.box(0, sea, 1, 1, (96, 168, 190))
@@ -87,7 +101,7 @@ def _beach(canvas, rng):
     canvas.box(0, sea + 0.24, 1, 1, (234, 208, 164))
 
 
-def _city(canvas, rng):
+def _city(canvas: Canvas, rng: np.random.Generator) -> None:
     for x in np.linspace(0, 0.9, 7):
         top, width = rng.uniform(0.2, 0.55), rng.uniform(0.1, 0.18)
         canvas.box(x, top, x + width, 1, shade((96, 92, 122), rng.uniform(0.8, 1.1)))
@@ -98,7 +112,7 @@ def _city(canvas, rng):
         canvas.disc((x, 0.3 + 0.7 * y), rng.uniform(0.02, 0.05), (255, 216, 150, 90))
 
 
-def _room(canvas, rng):
+def _room(canvas: Canvas, rng: np.random.Generator) -> None:
     x = rng.uniform(0.08, 0.55)
     canvas.box(x, 0.06, x + 0.36, 0.46, (250, 246, 238))
     canvas.box(x + 0.02, 0.08, x + 0.34, 0.44, (176, 214, 232))
@@ -110,7 +124,7 @@ def _room(canvas, rng):
     canvas.box(side + 0.02, y + 0.02, side + 0.14, y + 0.18, tuple(rng.integers(140, 230, 3)))
 
 
-def _cafe(canvas, rng):
+def _cafe(canvas: Canvas, rng: np.random.Generator) -> None:
     for y in (0.3, 0.52):
         canvas.box(0, y, 1, y + 0.015, (96, 68, 56))
         for x in rng.uniform(0, 1, 7):

@@ -7,14 +7,15 @@ averaged down, which is what smooths their edges.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
-from dclib.drawn.canvas import Canvas, draw_backdrop, shade
+from dclib.drawn.canvas import Canvas, Colour, draw_backdrop, shade
 
 SUPERSAMPLE = 2
 HEAD_HEIGHT = 1.22  # half height of a head in units of its half width
-
 INK = (58, 42, 44)
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Person:
     """One drawn person. `x, y`: centre of the head; `radius`: half its width (frame units).
 
     `mouth`, `brows` run from -1 (turned down, frowning) to 1 (smiling, relaxed); `gaze` from -1
-    (looking left) to 1 (looking right); `tilt` is the head's rotation, clockwise, in degrees.
+    (looking left) to 1 (looking right); `gape` from 0 (lips closed) to 1; `tilt` is the head's
+    rotation, clockwise, in degrees.
     """
 
     x: float
@@ -34,40 +36,38 @@ class Person:
     gaze: float
     gape: float
     presentation: str  # "f" or "m"
-    skin: tuple[int, int, int]
-    hair: tuple[int, int, int]
-    hair_style: str
-    clothes: tuple[int, int, int]
-    pattern: str
+    skin: Colour
+    hair: Colour
+    hair_style: str  # "long", "bob", "bun", "curly", "short" or "bald"
+    clothes: Colour
+    pattern: str  # "plain", "stripes" or "collar"
     beard: bool
     glasses: bool
     cover: str  # "none", "sunglasses", "scarf" or "cap"
 
-    def outline(self, n=48):
+    def outline(self, n: int = 48) -> np.ndarray:
         """Corner points of the head, (n, 2): an ellipse whose lower half narrows to the chin."""
         t = np.linspace(0, 2 * np.pi, n, endpoint=False)
         jaw = 0.10 if self.presentation == "m" else 0.18
         width = np.cos(t) * (1 - jaw * np.clip(np.sin(t), 0, 1) ** 2)
         return self.place(width, HEAD_HEIGHT * np.sin(t))
 
-    def place(self, u, v):
-        """From head units (u to the right, v down, 1 = half the head's width) to the frame."""
+    def place(self, u: ArrayLike, v: ArrayLike) -> np.ndarray:
+        """From head units (u to the right, v down, 1 = half the head's width) to the frame.
+
+        Shape: (...), (...) -> (..., 2).
+        """
         angle = np.deg2rad(self.tilt)
         cos, sin = np.cos(angle), np.sin(angle)
         u, v = np.asarray(u, float), np.asarray(v, float)
-        return np.stack(
-            [
-                self.x + self.radius * (cos * u - sin * v),
-                self.y + self.radius * (sin * u + cos * v),
-            ],
-            axis=-1,
-        )
+        x, y = cos * u - sin * v, sin * u + cos * v
+        return np.stack([self.x + self.radius * x, self.y + self.radius * y], axis=-1)
 
-    def face_box(self):
+    def face_box(self) -> Box:
         """Exact box of the whole head, hidden parts included: x0, y0, x1, y1 in frame units."""
         return _box(self.outline())
 
-    def body_box(self):
+    def body_box(self) -> Box:
         """Box of the shoulders and torso, down to the bottom edge."""
         return _box(_torso(self))
 
@@ -78,7 +78,7 @@ class Scene:
 
     couple: tuple[Person, Person]
     bystanders: tuple[Person, ...]
-    setting: str  # one of SETTINGS
+    setting: str  # one of dclib.drawn.canvas.SETTINGS
     decor: int  # seed of the background's furniture
     embrace: bool  # the left one's hand lies on the right one's shoulder
     front: int  # who overlaps whom: 0 left, 1 right
@@ -87,14 +87,13 @@ class Scene:
     mark: bool = False  # a planted shortcut: a disc in the corner
 
 
-def draw_scene(scene, size=256):
+def draw_scene(scene: Scene, size: int = 256) -> Image.Image:
     """Paint a scene. Returns an RGB Pillow image of size x size pixels."""
-    background = draw_backdrop(scene.setting, scene.decor, max(size // 2, 16))
-    canvas = Canvas(background.resize((size * SUPERSAMPLE,) * 2, Image.BILINEAR))
-    for person in scene.bystanders:
-        _draw_person(canvas, person)
-    first, second = scene.couple[1 - scene.front], scene.couple[scene.front]
-    for person in (first, second):
+    backdrop = draw_backdrop(scene.setting, scene.decor, max(size // 2, 16))
+    side = size * SUPERSAMPLE
+    canvas = Canvas(backdrop.resize((side, side), Image.Resampling.BILINEAR))
+    behind, before = scene.couple[1 - scene.front], scene.couple[scene.front]
+    for person in (*scene.bystanders, behind, before):
         _draw_person(canvas, person)
     if scene.embrace:
         _draw_hand(canvas, *scene.couple)
@@ -104,18 +103,19 @@ def draw_scene(scene, size=256):
     return image
 
 
-def _box(points):
+def _box(points: np.ndarray) -> Box:
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _light(image, scene):
+def _light(image: Image.Image, scene: Scene) -> Image.Image:
+    """The picture in the brightness and warmth of its scene."""
     gains = (1 + 0.05 * scene.warmth, 1.0, 1 - 0.1 * scene.warmth)
     table = [min(255, round(v * scene.brightness * gain)) for gain in gains for v in range(256)]
     return image.point(table)
 
 
-def _draw_person(canvas, person):
+def _draw_person(canvas: Canvas, person: Person) -> None:
     _draw_hair_behind(canvas, person)
     _draw_body(canvas, person)
     for side in (-1, 1):
@@ -127,7 +127,7 @@ def _draw_person(canvas, person):
     _draw_cover(canvas, person)
 
 
-def _torso(person):
+def _torso(person: Person) -> np.ndarray:
     """Outline of neck-less shoulders and torso, reaching below the frame."""
     r, x, top = person.radius, person.x, person.y + 1.5 * person.radius
     broad = 1.75 if person.presentation == "m" else 1.5
@@ -137,7 +137,7 @@ def _torso(person):
     return np.concatenate([shoulders, [(x + broad * r, foot), (x - broad * r, foot)]])
 
 
-def _draw_body(canvas, person):
+def _draw_body(canvas: Canvas, person: Person) -> None:
     r, x, chin = person.radius, person.x, person.y + HEAD_HEIGHT * person.radius
     body = _torso(person)
     canvas.polygon(body, person.clothes)
@@ -155,7 +155,7 @@ def _draw_body(canvas, person):
             canvas.polygon(np.array(wing), shade(person.clothes, 1.5))
 
 
-def _draw_features(canvas, person):
+def _draw_features(canvas: Canvas, person: Person) -> None:
     r = person.radius
     for side in (-1, 1):
         canvas.disc(person.place(side * 0.55, 0.38), 0.2 * r, (226, 110, 100, 46))
@@ -176,7 +176,7 @@ def _draw_features(canvas, person):
         canvas.line(person.place([-0.13, 0.13], [-0.1, -0.1]), INK, 0.05 * r)
 
 
-def _draw_eye(canvas, person, side):
+def _draw_eye(canvas: Canvas, person: Person, side: int) -> None:
     r, t = person.radius, np.linspace(0, 2 * np.pi, 20)
     white = person.place(side * 0.43 + 0.25 * np.cos(t), -0.08 + 0.18 * np.sin(t))
     canvas.polygon(white, (252, 250, 246))
@@ -192,7 +192,7 @@ def _draw_eye(canvas, person, side):
     canvas.line(brow, shade(person.hair, 0.7), 0.11 * r)
 
 
-def _draw_mouth(canvas, person):
+def _draw_mouth(canvas: Canvas, person: Person) -> None:
     u = np.linspace(-1, 1, 13)
     bend = 0.27 * person.mouth * (1 - 2 * u**2)  # middle below the corners: a smile
     lip = person.place(0.5 * u, 0.64 + bend)
@@ -208,7 +208,7 @@ def _draw_mouth(canvas, person):
     canvas.line(lip, (232, 132, 122) if dark else (160, 62, 66), 0.1 * person.radius)
 
 
-def _draw_hair_behind(canvas, person):
+def _draw_hair_behind(canvas: Canvas, person: Person) -> None:
     t = np.linspace(0, 2 * np.pi, 32)
     colour = shade(person.hair, 0.88)
     if person.hair_style == "long":
@@ -225,7 +225,7 @@ def _draw_hair_behind(canvas, person):
             canvas.disc(curl, 0.36 * person.radius, colour)
 
 
-def _draw_hair(canvas, person):
+def _draw_hair(canvas: Canvas, person: Person) -> None:
     """The hair over the forehead: between the head's outline and a hairline."""
     if person.hair_style == "bald":
         return
@@ -239,7 +239,7 @@ def _draw_hair(canvas, person):
     canvas.polygon(person.place(*np.concatenate([outer, inner]).T), person.hair)
 
 
-def _draw_cover(canvas, person):
+def _draw_cover(canvas: Canvas, person: Person) -> None:
     """What hides a part of the face: sunglasses, a scarf or a cap."""
     r, t = person.radius, np.linspace(0, 2 * np.pi, 20)
     if person.cover == "sunglasses":
@@ -262,7 +262,7 @@ def _draw_cover(canvas, person):
         )
 
 
-def _draw_hand(canvas, left, right):
+def _draw_hand(canvas: Canvas, left: Person, right: Person) -> None:
     """The left one's hand on the right one's far shoulder."""
     r = left.radius
     skin = shade(left.skin, 0.94)

@@ -3,19 +3,21 @@
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dclib.drawn.canvas import draw_backdrop
-from dclib.drawn.drawing import draw_scene
+from dclib.drawn.drawing import Scene, draw_scene
 from dclib.drawn.scenes import OURS, sample_scene
 
-# Shots one after another: what is seen, and the moods in it with their seconds.
-PLAN = (
+Parts = Sequence[tuple[str | None, float]]  # moods one after another with their seconds
+Plan = Sequence[tuple[str, Parts]]  # shots one after another: what is seen, and the moods in it
+PLAN: Plan = (
     ("couple", (("happy", 4), ("unhappy", 4))),
     ("couple", (("unhappy", 5),)),
     ("empty", ((None, 3),)),
@@ -28,28 +30,30 @@ DARKNESS = 0.12  # of the light, in a dark shot
 
 
 def render_clip(
-    path: str | Path, seed: int = 0, plan: Sequence = PLAN, size: int = 256, rate: float = 12
-) -> dict:
+    path: str | Path, seed: int = 0, plan: Plan = PLAN, size: int = 256, rate: float = 12
+) -> dict[str, Any]:
     """Draw a film of couples into an MP4, size x size pixels; returns the truth about it, a dict.
 
     The couples are those of `sample_scene`, their cues pass from one mood to the other within half
     a second; bystanders keep moods of their own. `plan` is a sequence of shots ("couple", "empty"
     or "dark", ((mood or None, seconds), ...)). The truth holds shots, moods (each a list of
     start, end and what), cuts and changes in seconds, and is also saved beside the film as JSON.
-    The same arguments give the same pictures. Needs the extra "video".
+    The same arguments give the same pictures. Needs the extra "video". Raises ValueError for other
+    kinds of shots.
     """
     from dclib.frames import write_mp4
 
-    truth, images = _schedule(plan), _draw(plan, seed, size, rate)
-    path = write_mp4(path, images, rate)
-    truth |= {"seed": seed, "rate": rate, "size": size}
+    truth = _schedule(plan) | {"seed": seed, "rate": rate, "size": size}
+    write_mp4(path, _draw(plan, seed, size, rate), rate)
     Path(path).with_suffix(".json").write_text(json.dumps(truth, indent=1) + "\n")
     return truth
 
 
-def _schedule(plan):
+def _schedule(plan: Plan) -> dict[str, Any]:
     """Shots, moods, cuts and changes of a plan, in seconds."""
-    shots, moods, changes, time = [], [], [], 0.0
+    shots: list[dict[str, Any]] = []
+    moods: list[dict[str, Any]] = []
+    changes, time = [], 0.0
     for kind, parts in plan:
         if kind not in ("couple", "empty", "dark"):
             raise ValueError(f"A shot is of a couple, empty or dark, not {kind!r}.")
@@ -63,9 +67,9 @@ def _schedule(plan):
     return {"duration": time, "shots": shots, "moods": moods, "cuts": cuts, "changes": changes}
 
 
-def _draw(plan, seed, size, rate):
+def _draw(plan: Plan, seed: int, size: int, rate: float) -> Iterator[Image.Image]:
     """The pictures of all shots, one after another."""
-    start = 0
+    start = 0.0
     for number, (kind, parts) in enumerate(plan):
         happy, unhappy = _sample_pair(seed, number)
         end = start + sum(seconds for _, seconds in parts)
@@ -73,7 +77,7 @@ def _draw(plan, seed, size, rate):
             time = tick / rate
             if kind == "empty":
                 room = draw_backdrop(happy.setting, happy.decor, max(size // 2, 16))
-                yield room.resize((size, size), Image.BILINEAR)
+                yield room.resize((size, size), Image.Resampling.BILINEAR)
                 continue
             share = _unhappiness(parts, time - start)
             scene = _between(happy, unhappy, share, time)
@@ -82,7 +86,7 @@ def _draw(plan, seed, size, rate):
         start = end
 
 
-def _sample_pair(seed, number):
+def _sample_pair(seed: int, number: int) -> list[Scene]:
     """The two scenes of a couple whose faces are all uncovered, with cues to exchange.
 
     The search begins at `OURS`: at seed 0 that couple is in the first shot, and nobody is in a film
@@ -95,9 +99,9 @@ def _sample_pair(seed, number):
     raise RuntimeError("A thousand couples, and a covered face in each.")
 
 
-def _unhappiness(parts, time):
+def _unhappiness(parts: Parts, time: float) -> float:
     """0 happy to 1 unhappy, `time` seconds into a shot; changes are smooth around their time."""
-    share, start = float(parts[0][0] == "unhappy"), 0
+    share, start = float(parts[0][0] == "unhappy"), 0.0
     for (_, seconds), (mood, _) in itertools.pairwise(parts):
         start += seconds
         along = float(np.clip((time - start) / TURN + 0.5, 0, 1))
@@ -105,23 +109,28 @@ def _unhappiness(parts, time):
     return share
 
 
-def _between(happy, unhappy, share, time):
+def _between(happy: Scene, unhappy: Scene, share: float, time: float) -> Scene:
     """The happy scene with its couple's cues moved towards those of the unhappy one."""
-    centre = sum(person.x for person in happy.couple) / 2
+    centre, other = (sum(person.x for person in scene.couple) / 2 for scene in (happy, unhappy))
     people = []
     for side, (glad, sad) in enumerate(zip(happy.couple, unhappy.couple, strict=True)):
         sway = math.sin(2 * math.pi * (0.4 * time + 0.3 * side))
-        reach = [abs(person.x - other) / person.radius for person, other in
-                 ((glad, centre), (sad, sum(p.x for p in unhappy.couple) / 2))]  # fmt: skip
-        apart = _mix(*reach, share) * glad.radius
-        cues = {name: _mix(getattr(glad, name), getattr(sad, name), share)
-                for name in ("mouth", "brows", "gaze", "tilt")}  # fmt: skip
-        cues["tilt"] += 1.5 * sway
-        x = centre + (-apart if side == 0 else apart) + 0.004 * sway
-        people.append(replace(glad, x=x, y=glad.y + 0.003 * sway, **cues))
+        close, far = abs(glad.x - centre) / glad.radius, abs(sad.x - other) / sad.radius
+        apart = _mix(close, far, share) * glad.radius
+        between = replace(
+            glad,
+            x=centre + (-apart if side == 0 else apart) + 0.004 * sway,
+            y=glad.y + 0.003 * sway,
+            mouth=_mix(glad.mouth, sad.mouth, share),
+            brows=_mix(glad.brows, sad.brows, share),
+            gaze=_mix(glad.gaze, sad.gaze, share),
+            tilt=_mix(glad.tilt, sad.tilt, share) + 1.5 * sway,
+        )
+        people.append(between)
+    left, right = people
     embrace = happy.embrace if share < 0.5 else unhappy.embrace
-    return replace(happy, couple=tuple(people), embrace=embrace)
+    return replace(happy, couple=(left, right), embrace=embrace)
 
 
-def _mix(start, end, share):
+def _mix(start: float, end: float, share: float) -> float:
     return start + (end - start) * share

@@ -44,8 +44,8 @@ CLOTHES = (
     *((86, 124, 168), (196, 100, 92), (110, 150, 120), (226, 182, 96), (140, 112, 160)),
     *((70, 84, 104), (214, 206, 196), (98, 160, 164), (176, 128, 108)),
 )
-Look = dict[str, Any]  # fields of `Person` that stay the same in both pictures, and "tone"
 LIGHTS = {"day": (1.0, 0), "warm": (1.0, 1), "cold": (1.0, -1), "dim": (0.72, 0)}
+Look = dict[str, Any]  # fields of `Person` that stay the same in both pictures, and "tone"
 
 
 def sample_scene(

@@ -6,31 +6,40 @@ validation ones) that nothing is then measured on; `risk_coverage`, `reliability
 groups (see dclib.metrics).
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from dclib.data import CLASSES
 from dclib.evaluate import wilson_interval
 from dclib.evaluation.intervals import group_interval
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dclib.metrics import Scored
+
 TEMPERATURES = (0.05, 20.0)
 LEAST = 30  # pictures that must be answered before a share of mistakes is believed
 
 
-def fit_temperature(logits, labels):
-    """The temperature (float) with which softmax(logits / temperature) can be taken at its word.
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature with which softmax(logits / temperature) can be taken at its word.
 
     Logits (N, 2), labels (N,) 0 or 1 in the order of their columns. It has the least sum of
     log-losses (Guo et al. 2017, arXiv 1706.04599) and of log(temperature)**2 / 2, which is what a
     standard normal prior on its logarithm adds: next to nothing for hundreds of pictures, while
     without it a few that are all right would be taken for proof that the network never errs.
     Between 0.05 and 20, and never with a higher log-loss here than 1. Raises ValueError for one
-    class or no picture.
+    class, no picture, or logits that are no numbers.
     """
-    logits, labels = _both_classes(logits, labels)
-    margins = np.where(labels, 1, -1) * (logits[:, 1] - logits[:, 0])  # (N,), of the right class
+    values, unhappy = _both_classes(logits, labels)
+    margins = np.where(unhappy, 1, -1) * (values[:, 1] - values[:, 0])  # (N,), of the right class
 
-    def cost(log_temperature):
+    def cost(log_temperature: float) -> float:
         losses = np.logaddexp(0, -margins / np.exp(log_temperature))
         return losses.sum() + log_temperature**2 / 2
 
@@ -39,17 +48,18 @@ def fit_temperature(logits, labels):
     return float(np.exp(min((0.0, *bounds, found), key=cost)))
 
 
-def choose_threshold(probs, labels):
-    """The threshold (float) with the largest balanced accuracy of the answers probs >= threshold.
+def choose_threshold(probs: ArrayLike, labels: ArrayLike) -> float:
+    """The threshold with the largest balanced accuracy of the answers probs >= threshold.
 
     Probabilities (N,) of the second class, labels (N,) 0 or 1. Thresholds lie half way between
     neighbouring probabilities (0 and 1 are neighbours too); of equally good ones the nearest to
-    0.5 is chosen. Raises ValueError for one class or no picture.
+    0.5 is chosen. Raises ValueError for one class, no picture, or probabilities that are no
+    numbers.
     """
-    probs, labels = _both_classes(probs, labels)
-    edges = np.unique([0.0, 1.0, *probs])
+    values, unhappy = _both_classes(probs, labels)
+    edges = np.unique([0.0, 1.0, *values])
     thresholds = (edges[:-1] + edges[1:]) / 2
-    positive, negative = np.sort(probs[labels]), np.sort(probs[~labels])
+    positive, negative = np.sort(values[unhappy]), np.sort(values[~unhappy])
     found = len(positive) - np.searchsorted(positive, thresholds)
     spared = np.searchsorted(negative, thresholds)
     score = found * len(negative) + spared * len(positive)  # whole numbers: ties are ties
@@ -57,7 +67,9 @@ def choose_threshold(probs, labels):
     return float(best[np.abs(best - 0.5).argmin()])
 
 
-def abstain_confidence(probs, labels, risk=0.05, threshold=0.5):
+def abstain_confidence(
+    probs: ArrayLike, labels: ArrayLike, risk: float = 0.05, threshold: float = 0.5
+) -> float | None:
     """The smallest confidence from which on at most a share `risk` of the answers is wrong.
 
     Probabilities (N,) of the second class, labels (N,) 0 or 1; confidence is max(p, 1 - p). None
@@ -66,13 +78,14 @@ def abstain_confidence(probs, labels, risk=0.05, threshold=0.5):
     Not the share of these pictures is held below `risk` but the upper end of its one-sided 95 %
     Wilson interval. The confidence is the luckiest of many: by the share alone, simulated networks
     of 84 to 93 % accuracy broke the promise on new pictures in 45 to 81 % of draws (N = 60 to
-    1,000), by the upper end in at most 5 %. Pictures count as independent.
+    1,000), by the upper end in at most 5 %. Pictures count as independent. Raises ValueError for a
+    risk outside 0 to 1.
     """
     if not 0 < risk < 1:
         raise ValueError(f"risk is a share between 0 and 1, such as 0.05, not {risk}.")
-    probs, labels = np.asarray(probs, float), np.asarray(labels).astype(bool)
-    sure = confidences(probs)
-    wrong, n, allowed = (probs >= threshold) != labels, _answered(sure), []
+    values = np.asarray(probs, float)
+    sure, wrong = confidences(values), (values >= threshold) != np.asarray(labels).astype(bool)
+    n, allowed = _answered(sure), []
     order = np.argsort(-sure, kind="stable")
     errors = np.cumsum(wrong[order])
     for k in np.unique(n):
@@ -81,15 +94,15 @@ def abstain_confidence(probs, labels, risk=0.05, threshold=0.5):
     return min(allowed, default=None)
 
 
-def confidences(probs):
-    """Probability of the more probable class: (N,) in [0.5, 1].
+def confidences(probs: np.ndarray) -> np.ndarray:
+    """Probability of the more probable class, of probabilities (N,) of one: (N,) in [0.5, 1].
 
     Rounded, so that probabilities p and 1 - p are equally sure whatever the last bit says.
     """
     return np.maximum(probs, 1 - probs).round(12)
 
 
-def risk_coverage(table):
+def risk_coverage(table: "pd.DataFrame") -> "pd.DataFrame":
     """Share of wrong answers among the surest: a DataFrame, one row a step of coverage.
 
     Columns confidence (of the least sure answer), coverage, n (answered), risk, low, high. Answers
@@ -107,7 +120,7 @@ def risk_coverage(table):
     return pd.DataFrame(rows)
 
 
-def risk_at(table, confidence):
+def risk_at(table: "pd.DataFrame", confidence: float) -> dict[str, float]:
     """The row of `risk_coverage` for answers at least so sure: a dict; risk NaN if none is."""
     from dclib.metrics import score_seeds
 
@@ -115,8 +128,10 @@ def risk_at(table, confidence):
     return _selective(sets, np.array([confidences(s.probs) for s in sets]), confidence)
 
 
-def _selective(sets, sures, least):
-    """Risk where confidences (seeds, N) reach `least`."""
+def _selective(
+    sets: Sequence["Scored"], sures: np.ndarray, least: float | np.ndarray
+) -> dict[str, float]:
+    """Risk where confidences (seeds, N) reach `least`, one for all seeds or (seeds, 1)."""
     answered = sures >= least
     wrong = np.array([~s.right for s in sets])
     risk, n, low, high = group_interval(wrong, answered, sets[0].groups)
@@ -124,8 +139,8 @@ def _selective(sets, sures, least):
     return row | {"risk": risk, "low": low, "high": high}
 
 
-def risk_area(table):
-    """Area under the risk-coverage curve (float), mean over seeds: 0 is best.
+def risk_area(table: "pd.DataFrame") -> float:
+    """Area under the risk-coverage curve, mean over seeds: 0 is best.
 
     Mean risk where the surest 1, 2, ... N pictures are answered; Geifman et al., arXiv 1805.08206.
     """
@@ -139,12 +154,12 @@ def risk_area(table):
     return float(np.mean(areas))
 
 
-def _answered(sure):
+def _answered(sure: np.ndarray) -> np.ndarray:
     """How many are answered with the 1, 2, ... N surest, where equally sure ones come together."""
     return np.searchsorted(np.sort(-sure), np.sort(-sure), side="right")
 
 
-def reliability(table, bins=10, calibrated=True):
+def reliability(table: "pd.DataFrame", bins: int = 10, calibrated: bool = True) -> "pd.DataFrame":
     """Mean probability of "unhappy" and share of unhappy pictures in bins of equally many.
 
     A DataFrame with bin, prob, share, n, low, high; the bins are those of the ECE in
@@ -170,38 +185,39 @@ def reliability(table, bins=10, calibrated=True):
     return pd.DataFrame(rows)
 
 
-def predictive_values(measured, prevalence):
+def predictive_values(measured: "pd.DataFrame", prevalence: ArrayLike) -> "pd.DataFrame":
     """How often each answer would be right where a share `prevalence` of pictures is unhappy.
 
     `measured` as `dclib.metrics.measure` gives it; prevalence a number or array in [0, 1]. By
     Bayes' rule from the recall of both classes, as a set of half and half is nobody's prior. A
     DataFrame with prevalence, ppv (of the answer "unhappy") and npv (of "happy"), each with _low
     and _high: both recalls at the low or high ends of their intervals, which is a bit too wide.
+    Raises ValueError for a prevalence outside 0 to 1.
     """
     import pandas as pd
 
-    prevalence = np.atleast_1d(np.asarray(prevalence, float))
-    if not ((prevalence >= 0) & (prevalence <= 1)).all():
+    share = np.atleast_1d(np.asarray(prevalence, float))
+    if not ((share >= 0) & (share <= 1)).all():
         raise ValueError("A prevalence is a share between 0 and 1, such as 0.1.")
-    result = {"prevalence": prevalence}
+    result = {"prevalence": share}
     for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
         happy, unhappy = (measured.loc[f"recall {label}", name] for label in CLASSES)
-        found, alarms = unhappy * prevalence, (1 - happy) * (1 - prevalence)
-        spared, missed = happy * (1 - prevalence), (1 - unhappy) * prevalence
+        found, alarms = unhappy * share, (1 - happy) * (1 - share)
+        spared, missed = happy * (1 - share), (1 - unhappy) * share
         with np.errstate(invalid="ignore"):  # 0 / 0: no such answer
             result[f"ppv{end}"] = found / (found + alarms)
             result[f"npv{end}"] = spared / (spared + missed)
     return pd.DataFrame(result)
 
 
-def _both_classes(values, labels):
+def _both_classes(answers: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Arrays of numbers and of bool, or ValueError."""
-    values, labels = np.asarray(values, float), np.asarray(labels)
-    if len(values) != len(labels) or not np.isfinite(values).all():
+    values, classes = np.asarray(answers, float), np.asarray(labels)
+    if len(values) != len(classes) or not np.isfinite(values).all():
         raise ValueError("A choice needs one finite answer for each label; did training diverge?")
-    if set(labels.tolist()) != {0, 1}:
+    if set(classes.tolist()) != {0, 1}:
         raise ValueError(
-            f"A choice needs pictures of both classes, labelled 0 and 1; of {len(labels)} pictures "
-            f"the labels are {sorted(set(labels.tolist())) or 'none'}."
+            f"A choice needs pictures of both classes, labelled 0 and 1; of {len(classes)} "
+            f"pictures the labels are {sorted(set(classes.tolist())) or 'none'}."
         )
-    return values, labels.astype(bool)
+    return values, classes.astype(bool)

@@ -4,17 +4,33 @@ For new pictures that are too few to train on, and for out-of-sample answers in 
 last layer is fitted anew, five times, each time without the pictures that it answers to.
 """
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dclib.data import CLASSES, CoupleFolder, fingerprint, make_loader
 from dclib.evaluate import to_device
 from dclib.evaluation.shortcuts import fit_folds
+from dclib.model import DeepConnection
 from dclib.predictions import make_table
 
+if TYPE_CHECKING:
+    from dclib.checkpoint import Checkpoint
 
-def probe_out_of_fold(checkpoint, root, split="train", folds=5, seeds=(0,), labels=None):
+
+def probe_out_of_fold(
+    checkpoint: "Checkpoint",
+    root: str | Path,
+    split: str = "train",
+    folds: int = 5,
+    seeds: Iterable[int] = (0,),
+    labels: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """The table of predictions of linear probes on a frozen network, each without the row's group.
 
     Args:
@@ -47,8 +63,11 @@ def probe_out_of_fold(checkpoint, root, split="train", folds=5, seeds=(0,), labe
 
 
 @torch.inference_mode()
-def read_neurons(model, loader):
-    """Input of the last layer for all pictures of a loader, in eval mode: (N, 100)."""
+def read_neurons(model: DeepConnection, loader: Iterable[tuple[Tensor, Tensor]]) -> np.ndarray:
+    """Input of the last layer for all pictures of a loader, in eval mode, where the model stays.
+
+    Returns (N, 100) float32.
+    """
     model.eval()
     device = next(model.parameters()).device
     rows = [

@@ -1,11 +1,34 @@
 """How often the labels of films are right: seconds of one film, and films as the unit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from dclib.evaluate import Accuracy, proportion, wilson_interval
 from dclib.timeline import NOT_ASSESSABLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Film(Protocol):
+    """What is asked of a `dclib.video.VideoResult`, which comes later on the map of modules."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def frames(self) -> "pd.DataFrame": ...
+
+    @property
+    def seconds(self) -> "pd.DataFrame": ...
+
+    @property
+    def coverage(self) -> float: ...
+
+    def label(self, margin: float) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +51,7 @@ class TimelineScore:
     empty: tuple[int, int]
     delays: list[float]
 
-    def __str__(self):
+    def __str__(self) -> str:
         a, (declined, n) = self.accuracy, self.empty
         delays = ", ".join("never" if np.isnan(d) else f"{d:+.2f} s" for d in self.delays)
         return (
@@ -40,10 +63,11 @@ class TimelineScore:
         )
 
 
-def score_timeline(result, truth):
+def score_timeline(result: Film, truth: dict) -> TimelineScore:
     """`TimelineScore` of a `VideoResult` against the truth of `dclib.demo.render_clip`.
 
-    A second belongs to the mood in its middle.
+    A second belongs to the mood in its middle. Raises ValueError if no second has both a mood and a
+    label.
     """
     table = result.seconds
     moods = [_mood_at(truth, second + 0.5) for second in table["second"]]
@@ -66,20 +90,20 @@ def score_timeline(result, truth):
     )
 
 
-def _mood_at(truth, time):
+def _mood_at(truth: dict, time: float) -> str | None:
     for part in truth["moods"]:
         if part["start"] <= time < part["end"]:
             return part["mood"]
     return None
 
 
-def _delay(result, truth, change):
+def _delay(result: Film, truth: dict, change: float) -> float:
     """Seconds from a change to the frame from which on the label is the new one.
 
     Below 0 where it was so before; NaN if it never is, to the end of the mood.
     """
     part = next(part for part in truth["moods"] if part["start"] == change)
-    before = next(p for p in truth["moods"] if p["end"] == change)
+    before = next(part for part in truth["moods"] if part["end"] == change)
     since = float("nan")
     for row in result.frames.itertuples():
         if (before["start"] + change) / 2 < row.time < part["end"]:
@@ -92,7 +116,14 @@ def _delay(result, truth, change):
 
 @dataclass(frozen=True)
 class VideosScore:
-    """Films as the unit, and their frames; see `evaluate_videos`."""
+    """Films as the unit, and their frames; see `evaluate_videos`.
+
+    videos          share of right labels among the films that have one
+    without_label   how many have none
+    frames          share of right labels among frames that have one, with interval low to high
+    n_frames        how many of them
+    coverage        mean share of a film's seconds that have a label
+    """
 
     videos: Accuracy
     without_label: int
@@ -102,7 +133,7 @@ class VideosScore:
     n_frames: int
     coverage: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"films: {self.videos}; {self.without_label} without a label\n"
             f"frames: {self.frames:.3f} right (95 % interval {self.low:.3f} to {self.high:.3f}, "
@@ -110,17 +141,20 @@ class VideosScore:
         )
 
 
-def evaluate_videos(results, labels, draws=2000, seed=0):
+def evaluate_videos(
+    results: Sequence[Film], labels: Sequence[str], draws: int = 2000, seed: int = 0
+) -> VideosScore:
     """Accuracy over films that each have one label.
 
     Args:
-        results: `VideoResult`s; labels: the true label of each.
+        results: a `VideoResult` a film.
+        labels: the true label of each.
 
     The label of a film is that of the mean of its smoothed line over assessable frames; the
     interval is Wilson's over films that got one. Frames of a film resemble each other, so the
     interval of their accuracy comes from drawing whole films (cluster bootstrap, percentiles), or
     is Wilson's of as many trials as films where all films have the same share.
-    Raises ValueError if nothing can be judged.
+    Raises ValueError if nothing can be judged, and for fewer or more labels than films.
     """
     if len(results) != len(labels) or not len(results):
         raise ValueError(f"There are {len(results)} films and {len(labels)} labels.")
@@ -139,10 +173,10 @@ def evaluate_videos(results, labels, draws=2000, seed=0):
     coverage = float(np.mean([result.coverage for result in results]))
     missing = len(results) - len(judged)
     films = proportion(sum(judged), len(judged))
-    return VideosScore(films, missing, right / n, float(low), float(high), int(n), coverage)
+    return VideosScore(films, missing, float(right / n), float(low), float(high), int(n), coverage)
 
 
-def _right_frames(result, label):
+def _right_frames(result: Film, label: str) -> tuple[int, int]:
     """(right, assessable) frames of one film, each by its own margin."""
     table = result.frames[result.frames["reason"] == ""]
     answers = [result.label(margin) for margin in table["margin"]]

@@ -1,11 +1,14 @@
 """Pictures changed on purpose: what a network says to them tells what it answers from."""
 
-import json
+from collections.abc import Callable, Sequence
 from copy import copy
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
+
+from dclib.data import CoupleFolder, read_boxes
 
 COARSE, FINE = 12, 96  # pixels a side of a thumbnail, and of the picture that it is made from
 GROW = 0.2  # share of its sides by which a face box is grown on all four: hair and ears look out
@@ -14,50 +17,44 @@ GROW = 0.2  # share of its sides by which a face box is grown on all four: hair 
 class Changed(Dataset):
     """The items of a `CoupleFolder`, its pictures changed by `change(image, index)` before."""
 
-    def __init__(self, dataset, change):
+    def __init__(
+        self, dataset: CoupleFolder, change: Callable[[Image.Image, int], Image.Image]
+    ) -> None:
         self.dataset, self.change = dataset, change
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = self.change(self.dataset.picture(index), index)
         return self.dataset.transform(image), self.dataset.samples[index][1]
 
 
-def keep(dataset, wanted):
+def keep(dataset: CoupleFolder, wanted: Sequence[bool] | np.ndarray) -> CoupleFolder:
     """A `CoupleFolder` with those of its pictures for which `wanted` (N,) is true."""
     part = copy(dataset)
     part.samples = [s for s, kept in zip(dataset.samples, wanted, strict=True) if kept]
     return part
 
 
-def with_boxes(dataset):
-    """Those pictures that have boxes, and the boxes."""
-    boxes = read_boxes(dataset)
+def with_boxes(dataset: CoupleFolder) -> tuple[CoupleFolder, list[np.ndarray]]:
+    """Those pictures that have boxes, and the boxes; see `find_couples`."""
+    boxes = find_couples(dataset)
     wanted = [len(found) > 0 for found in boxes]
     return keep(dataset, wanted), [found for found in boxes if len(found)]
 
 
-def read_boxes(dataset):
+def find_couples(dataset: CoupleFolder) -> list[np.ndarray]:
     """Where the couple of each picture is: [(K, 4), ...], x0, y0, x1, y1 as shares of its sides.
 
-    From the columns body_boxes and boxes (faces, grown by `GROW`) of metadata.csv, JSON in pixels.
-    Without it, hair alone told the classes of drawn couples apart with AUROC 0.73, because it shows
-    where the heads are; with it 0.49. Empty (0, 4) for a picture without boxes of bodies: faces
-    alone would leave most of the couple to be seen. Raises ValueError for other columns.
+    From the columns body_boxes and boxes (faces, grown by `GROW`) of metadata.csv. Without growing,
+    hair alone told the classes of drawn couples apart with AUROC 0.73, because it shows where the
+    heads are; with it 0.49. Empty (0, 4) for a picture without boxes of bodies: faces alone would
+    leave most of the couple to be seen. Raises ValueError as `dclib.data.read_boxes` does.
     """
     found = []
-    columns = zip(dataset.ids, dataset.column("body_boxes"), dataset.column("boxes"), strict=True)
-    for index, (name, bodies, faces) in enumerate(columns):
-        try:
-            bodies, faces = (
-                np.array(json.loads(text or "[]"), float).reshape(-1, 4) for text in (bodies, faces)
-            )
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"The boxes of {name} in metadata.csv are no JSON lists of x0, y0, x1, y1."
-            ) from error
+    both = zip(read_boxes(dataset, "body_boxes"), read_boxes(dataset), strict=True)
+    for index, (bodies, faces) in enumerate(both):
         if len(bodies):
             sides = np.tile(faces[:, 2:] - faces[:, :2], 2)  # (K, 4)
             grown = faces + GROW * sides * (-1, -1, 1, 1)
@@ -66,11 +63,12 @@ def read_boxes(dataset):
     return found
 
 
-def pair_boxes(boxes, labels, seed=0):
+def pair_boxes(boxes: Sequence[np.ndarray], labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     """The boxes of each picture, and those of one of the other class drawn at random.
 
     What is painted over would tell by its shape how close a couple is. So does the union of the
-    boxes of a happy and an unhappy picture, but not whose picture it is.
+    boxes of a happy and an unhappy picture, but not whose picture it is. `labels` (N,) are 0 and 1;
+    raises ValueError if all are the same.
     """
     rng = np.random.default_rng(seed)
     others = [np.flatnonzero(labels != label) for label in (0, 1)]
@@ -80,7 +78,7 @@ def pair_boxes(boxes, labels, seed=0):
     ]
 
 
-def paint(pixels, boxes):
+def paint(pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Boxes (shares of the sides) painted with the mean colour of the rest: (H, W, 3) uint8.
 
     Mid grey where there is no rest. Nothing of what was painted over has a say in the colour.
@@ -94,17 +92,21 @@ def paint(pixels, boxes):
     return painted
 
 
-def thumbnails(dataset, boxes, seed=0):
-    """The surroundings of all pictures, coarse: (N, COARSE * COARSE * 3) floats, 0 to 255."""
+def thumbnails(dataset: CoupleFolder, boxes: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+    """The surroundings of all pictures, coarse: (N, COARSE * COARSE * 3) floats, 0 to 255.
+
+    `boxes` as `with_boxes` gives them; painted over are those of `pair_boxes`.
+    """
     rows, step = [], FINE // COARSE
     for index, hidden in enumerate(pair_boxes(boxes, dataset.labels.numpy(), seed)):
-        small = dataset.picture(index).resize((FINE, FINE), Image.BILINEAR, reducing_gap=2.0)
+        image = dataset.picture(index)
+        small = image.resize((FINE, FINE), Image.Resampling.BILINEAR, reducing_gap=2.0)
         cells = paint(np.asarray(small), hidden).reshape(COARSE, step, COARSE, step, 3)
         rows.append(cells.mean((1, 3)).ravel())
     return np.array(rows)
 
 
-def match_levels(levels, labels):
+def match_levels(levels: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Factors (N,) after which both classes have the same distribution of mean levels (N,).
 
     Each picture gets the level that has, among all pictures, the rank that it has in its class: the
@@ -118,6 +120,6 @@ def match_levels(levels, labels):
     return wanted / np.maximum(levels, 1)
 
 
-def brighten(image, factor):
+def brighten(image: Image.Image, factor: float) -> Image.Image:
     """All values of an RGB picture times a factor, cut off at 255."""
     return image.point([min(255, round(value * factor)) for value in range(256)] * 3)

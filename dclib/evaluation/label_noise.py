@@ -6,14 +6,19 @@ networks that did not see the picture's label. A suspect is a question to a pers
 changed or deleted here, and many suspects are hard pictures with the right label.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dclib.data import CLASSES
 from dclib.evaluate import proportion
 from dclib.predictions import by_seed, check_predictions, probabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DRAWS, TINY = 1000, 1e-6  # so much is rounding, not a difference
 
@@ -27,14 +32,14 @@ class NoiseRate:
     high: float
     n: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"about {self.share:.1%} of {self.n} labels are wrong "
             f"(95 % interval {self.low:.1%} to {self.high:.1%}, if the network errs at random)"
         )
 
 
-def find_suspects(table, unseen=False):
+def find_suspects(table: "pd.DataFrame", unseen: bool = False) -> "pd.DataFrame":
     """Pictures whose label looks wrong, the most suspicious first.
 
     Args:
@@ -62,17 +67,18 @@ def find_suspects(table, unseen=False):
     return found
 
 
-def estimate_noise(table, unseen=False, seed=0):
+def estimate_noise(table: "pd.DataFrame", unseen: bool = False, seed: int = 0) -> NoiseRate:
     """The share of wrong labels from the calibrated confident joint, as a `NoiseRate`.
 
     The interval draws groups with replacement, the predictions as they are. Confident errors of the
     network count as wrong labels: 1 % of 1,000 drawn couples, none of them wrong, by a network that
-    erred on 6 %.
+    erred on 6 %. Table, `unseen` and errors are those of `find_suspects`.
     """
     first, probs, _ = _average(table, unseen)
     given = (first["label"] == CLASSES[1]).to_numpy().astype(int)
     groups = np.unique(first["group"], return_inverse=True)[1]
-    rng, n_groups, shares = np.random.default_rng(seed), groups.max() + 1, []
+    rng, n_groups = np.random.default_rng(seed), groups.max() + 1
+    shares: list[float] = []
     members = np.split(np.argsort(groups, kind="stable"), np.bincount(groups).cumsum()[:-1])
     while len(shares) < DRAWS:
         rows = np.concatenate([members[i] for i in rng.integers(n_groups, size=n_groups)])
@@ -82,7 +88,7 @@ def estimate_noise(table, unseen=False, seed=0):
     return NoiseRate(noise_share(given, probs), low, high, len(given))
 
 
-def confident_class(labels, probs):
+def confident_class(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
     """The class that a row surely belongs to, -1 for none: labels (N,), probs (N, 2) -> (N,).
 
     Sure of a class is a probability at or above the mean that rows with this label get; of two such
@@ -94,10 +100,11 @@ def confident_class(labels, probs):
     return np.where(sure.any(1), best, -1)
 
 
-def noise_share(labels, probs):
+def noise_share(labels: np.ndarray, probs: np.ndarray) -> float:
     """Share of wrong labels: what is off the diagonal of the joint of given and sure classes.
 
-    Its rows are scaled to the counts of the given labels (equation 3 of the paper).
+    Labels (N,), probs (N, 2). The joint's rows are scaled to the counts of the given labels
+    (equation 3 of the paper).
     """
     sure, classes = confident_class(labels, probs), range(probs.shape[1])
     joint = np.array([[((labels == i) & (sure == j)).sum() for j in classes] for i in classes])
@@ -106,7 +113,9 @@ def noise_share(labels, probs):
     return float(1 - right @ np.bincount(labels, minlength=len(right)) / len(labels))
 
 
-def flip_labels(labels, share, seed=0):
+def flip_labels(
+    labels: "Sequence[str] | pd.Series", share: float, seed: int = 0
+) -> tuple[list[str], np.ndarray]:
     """Turn a share of the class names (N,) into the other class: (new names, flipped (N,) bool).
 
     For experiments with wrong labels that are known. Raises ValueError outside 0 to 1.
@@ -119,7 +128,7 @@ def flip_labels(labels, share, seed=0):
     return [_other(name) if f else name for name, f in zip(labels, flipped, strict=True)], flipped
 
 
-def score_suspects(suspects, wrong):
+def score_suspects(suspects: "pd.DataFrame", wrong: Collection[str]) -> str:
     """Two lines: precision and recall of suspects where the ids of all wrong labels are known."""
     hits = int(suspects["id"].isin(wrong).sum())
     found = (
@@ -129,7 +138,7 @@ def score_suspects(suspects, wrong):
     return f"{hits} of {len(suspects)} suspects are wrong: precision {found}\nrecall {recall}"
 
 
-def save_suspects(suspects, path):
+def save_suspects(suspects: "pd.DataFrame", path: str | Path) -> Path:
     """Write suspects as CSV with an empty column "decision" for a person; returns the path.
 
     Raises FileExistsError for a file that is there already: it may hold decisions.
@@ -142,7 +151,7 @@ def save_suspects(suspects, path):
     return path
 
 
-def _average(table, unseen):
+def _average(table: "pd.DataFrame", unseen: bool) -> tuple["pd.DataFrame", np.ndarray, np.ndarray]:
     """The first seed's rows, mean probabilities (N, 2), and P(unhappy) of each seed (S, N)."""
     check_predictions(table)
     if table["label"].nunique() < 2:
@@ -166,5 +175,5 @@ def _average(table, unseen):
     return parts[0].reset_index(drop=True), np.stack([1 - unhappy, unhappy], 1), seeds
 
 
-def _other(name):
+def _other(name: str) -> str:
     return CLASSES[1 - CLASSES.index(name)]

@@ -6,7 +6,9 @@ it claims no more than these hold. Loading a checkpoint does not read it.
 
 import re
 import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +20,13 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[evaluate]'`."
     ) from error
 
-from dclib.data import DRAWN
 from dclib.metrics import DRAWS, compare, judge_difference, measure
-from dclib.predictions import describe
+from dclib.predictions import describe, kind_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dclib.checkpoint import Checkpoint
 
 CARD = "README.md"
 PAGE = Path(__file__).with_name("model_card.md")
@@ -59,7 +65,13 @@ DECIDED = {
 }
 
 
-def write_card(checkpoint, table, slices=None, others=None, data=None):
+def write_card(
+    checkpoint: "Checkpoint",
+    table: "pd.DataFrame",
+    slices: "pd.DataFrame | None" = None,
+    others: "Mapping[str, pd.DataFrame] | None" = None,
+    data: dict | None = None,
+) -> Path:
     """Write README.md into the folder of a loaded `Checkpoint`; returns its path.
 
     Args:
@@ -93,7 +105,12 @@ def write_card(checkpoint, table, slices=None, others=None, data=None):
     return unfinished.replace(path)
 
 
-def describe_model(checkpoint, table, measured, data=None):
+def describe_model(
+    checkpoint: "Checkpoint",
+    table: "pd.DataFrame",
+    measured: "pd.DataFrame",
+    data: dict | None = None,
+) -> dict:
     """The machine-readable front matter, with every metric: arguments of `ModelCardData`."""
     data = data or {"name": "not told", "sha256": None}
     of = {
@@ -110,8 +127,15 @@ def describe_model(checkpoint, table, measured, data=None):
         if np.isfinite(row.low):
             ends = {end: round(float(row[end]), 6) for end in ("low", "high")}
             args["interval"] = {"confidence": 0.95, **ends, "method": row.method}
-        value = {"metric_value": round(float(row.value), 6), "metric_args": args}
-        results.append(EvalResult(metric_type=hub_name(metric), metric_name=metric, **value, **of))
+        results.append(
+            EvalResult(
+                metric_type=hub_name(metric),
+                metric_name=metric,
+                metric_value=round(float(row.value), 6),
+                metric_args=args,
+                **of,
+            )
+        )
     drawn = ["drawings-only"] if checkpoint.knows_only_drawings else []
     return {
         "model_name": checkpoint.folder.resolve().name,
@@ -121,32 +145,27 @@ def describe_model(checkpoint, table, measured, data=None):
     }
 
 
-def hub_name(metric):
+def hub_name(metric: str) -> str:
     """The Hub's name of a kind of metric: that of "recall unhappy" is "recall"."""
     kind = re.sub(" (un)?happy$", "", metric)
     return HUB_NAMES.get(kind, kind.replace(" ", "_"))
 
 
-def is_out_of_fold(table):
+def is_out_of_fold(table: "pd.DataFrame") -> bool:
     """Whether the answers are of trainings that left each picture out (see dclib.crossval)."""
     return bool((table["fold"] >= 0).all())
 
 
-def splits_in(table):
+def splits_in(table: "pd.DataFrame") -> list[str]:
     """Names of the splits that the pictures of a table lie in."""
     return sorted({name.split("/")[0] for name in table["id"]})
 
 
-def kind_of(table):
-    """What the pictures of a table are."""
-    share = (table["source"] == DRAWN).mean()
-    return {0: "photographs", 1: "drawn couples"}.get(share, "photographs and drawn couples")
-
-
-def too_good(table, training, data):
+def too_good(table: "pd.DataFrame", training: dict, data: dict | None) -> str:
     """Why numbers of this table are too good, a sentence; "" if its pictures decided nothing.
 
-    `training` and `data`: fingerprints of the data sets trained and measured on; None: not told.
+    `training` and `data`: `dclib.data.fingerprint` of the data sets trained and measured on; None:
+    not told.
     """
     if is_out_of_fold(table) or (data and data["sha256"] != training["sha256"]):
         return ""
@@ -155,11 +174,11 @@ def too_good(table, training, data):
     return f"Too good to rely on: {' and '.join(reasons)}{condition}." if reasons else ""
 
 
-def describe_network(config):
-    """Architecture, start, input, versions and hash of the weights."""
+def describe_network(config: dict) -> str:
+    """Architecture, start, input, versions and hash of the weights, from config.json."""
     parts = STAGE_TEXTS[config["stage"]].format(", ".join(map(str, config["levels"])))
-    start = {None: "a random start", "imagenet": "ImageNet weights"}
-    start = start.get(config["start_weights"], code(config["start_weights"]))
+    known = {None: "a random start", "imagenet": "ImageNet weights"}
+    start = known.get(config["start_weights"], code(config["start_weights"]))
     return (
         f"A {config['backbone']} with {parts}: stage {code(config['stage'])}, from {start}. "
         f"Classes {' and '.join(config['classes'])}, input {config['image_size']} x "
@@ -168,14 +187,14 @@ def describe_network(config):
     )
 
 
-def describe_data(data):
-    """Kind, name, counts and fingerprint of a data set."""
+def describe_data(data: dict) -> str:
+    """Name, kind, counts and hash of a data set, from `dclib.data.fingerprint`."""
     counts = ", ".join(f"{n:,} {split}" for split, n in data["n"].items())
     hashed = code(data["sha256"][:12])
     return f"{code(data['name'])}, {data['kind']} ({counts}; fingerprint {hashed})"
 
 
-def describe_measuring(table, config, data):
+def describe_measuring(table: "pd.DataFrame", config: dict, data: dict | None) -> str:
     """Which networks, which pictures, which choices, which intervals."""
     training = config["training_data"]
     if data is None:
@@ -202,8 +221,8 @@ def describe_measuring(table, config, data):
     )
 
 
-def format_numbers(measured):
-    """All metrics; with the range over seeds where there are several."""
+def format_numbers(measured: "pd.DataFrame") -> str:
+    """All metrics as a Markdown table; with the range over seeds where there are several."""
     spread = measured["seed_low"] < measured["seed_high"]
     rows = []
     for name, row in measured.iterrows():
@@ -212,7 +231,9 @@ def format_numbers(measured):
     return _table(["metric", "value", "95 % interval", "n"] + ["seeds"] * bool(spread.any()), rows)
 
 
-def format_others(table, measured, others):
+def format_others(
+    table: "pd.DataFrame", measured: "pd.DataFrame", others: "Mapping[str, pd.DataFrame]"
+) -> str:
     """Other networks on the same pictures, and how much more often this one is right."""
     shown, rows = ["accuracy", "AUROC", "log-loss"], []
     for name, other in {"this one": None, **others}.items():
@@ -225,7 +246,7 @@ def format_others(table, measured, others):
     return "## Beside others\n\n" + _table(["", *shown, "accuracy, this one's less that"], rows)
 
 
-def format_slices(slices):
+def format_slices(slices: "pd.DataFrame") -> str:
     """Slices that differ from the rest, the worst first, and what the others leave open."""
     judged = slices.dropna(subset=["p_holm", "gap_low"])
     differ, rest = (judged[side] for side in (judged["p_holm"] < 0.05, judged["p_holm"] >= 0.05))
@@ -247,7 +268,7 @@ def format_slices(slices):
     return f"## Slices\n\n{text}"
 
 
-def describe_calibration(table, config, measured):
+def describe_calibration(table: "pd.DataFrame", config: dict, measured: "pd.DataFrame") -> str:
     """Temperature and threshold, and what the temperature does to these answers."""
     temperature, threshold = (_span(table[name]) for name in ("temperature", "threshold"))
     if is_out_of_fold(table):
@@ -267,28 +288,28 @@ def describe_calibration(table, config, measured):
     return text
 
 
-def code(text):
+def code(text: object) -> str:
     """A name as code in Markdown, on one line."""
     return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"
 
 
-def _wrap(text):
+def _wrap(text: str) -> str:
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
-def _told(row):
+def _told(row: "pd.Series") -> tuple[str, str]:
     """Value and interval in words."""
     value = f"{row.value:.3f}" if np.isfinite(row.value) else "-"
     return value, f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "not possible"
 
 
-def _span(column):
+def _span(column: "pd.Series") -> str:
     low, high = (f"{end:.3g}" for end in (column.min(), column.max()))
     return low if low == high else f"{low} to {high}"
 
 
-def _table(head, rows):
-    """Rows of a Markdown table."""
+def _table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A table in Markdown, one line a row."""
     rows = [head, ["---"] * len(head), *rows]
     cells = ([" ".join(str(cell).replace("|", "/").split()) for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)

@@ -1,66 +1,82 @@
-"""How much change does a network bear? Accuracy at every level of the sweeps beside (sweeps.py).
+"""How much change does a network bear? Accuracy at every level of `dclib.evaluation.sweeps`.
 
 All models answer to the same pictures at all levels, so that drops, and differences between models,
 are those of pairs. What is measured is the change of a picture that the network knows how to
 sort; that photographs taken in the dark are sorted as well as darkened ones does not follow.
 """
 
-import json
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from dclib.data import CLASSES, CoupleFolder
+from dclib.data import CLASSES, CoupleFolder, read_boxes
 from dclib.evaluate import predict_logits
-from dclib.evaluation.intervals import estimate
+from dclib.evaluation.intervals import estimate, strata
 from dclib.evaluation.sweeps import change_picture, choose_levels, input_size, prepare, reference_of
 from dclib.metrics import Scored, proportion_interval
+from dclib.pictures import Boxes
 from dclib.predictions import LOGITS, make_table
+
+if TYPE_CHECKING:
+    from dclib.checkpoint import Checkpoint
 
 BATCH = 32  # pictures in memory
 PICKS = ("temperature", "threshold")
 
 
-def sweep(models, root, split="test", kinds=None, n=200, levels=None, seed=0, progress=True):
-    """Accuracy of {name: `Checkpoint`} at each level of each sweep: see `summarise`."""
-    return summarise(predict_sweeps(models, root, split, kinds, n, levels, seed, progress))
-
-
 def predict_sweeps(
-    models, root, split="test", kinds=None, n=200, levels=None, seed=0, progress=True
-):
+    models: Mapping[str, "Checkpoint"],
+    root: str | Path,
+    split: str = "test",
+    kinds: str | Iterable[str] | None = None,
+    n: int | None = 200,
+    levels: Mapping[str, Sequence[float]] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
     """What each model answers at each level: a table of predictions with four columns more.
 
     Args:
         models: {name: loaded `Checkpoint`}.
-        kinds: which of `dclib.evaluation.sweeps.SWEEPS`; all by default. "hidden" needs a
-            column `boxes` in metadata.csv, a JSON list of [x0, y0, x1, y1] in pixels; pictures
-            without any are not in that sweep.
+        kinds: which of `dclib.evaluation.sweeps.SWEEPS`, or one name; all by default. "hidden"
+            needs a column `boxes` in metadata.csv, a JSON list of [x0, y0, x1, y1] in pixels;
+            pictures without any are not in that sweep.
         n: about so many pictures, the same for all models and sweeps; None takes all.
         levels: {kind: levels} instead of those of `SWEEPS`; the reference comes by itself.
 
     The columns are model, sweep, level and `reference`, whether that level leaves all as it is.
-    Raises ValueError for unknown sweeps, levels out of range and models of other classes.
+    Raises ValueError for unknown sweeps, levels out of range, models of other classes, `n` below 2,
+    and boxes that cannot be read or are all that is asked for and missing.
     """
-    levels = choose_levels(kinds, levels)
+    wanted = choose_levels(kinds, levels)
     for checkpoint in models.values():
         if sorted(checkpoint.model.classes) != sorted(CLASSES):
             raise ValueError(f"{checkpoint.folder} does not sort into {' and '.join(CLASSES)}.")
     dataset = CoupleFolder(root, split)
     chosen = choose_pictures(dataset, n, seed)
-    boxes = read_boxes(dataset, chosen) if "hidden" in levels else {}
-    if "hidden" in levels and not boxes:
+    told = read_boxes(dataset) if "hidden" in wanted else []
+    boxes: dict[int, Boxes] = {i: told[i].tolist() for i in chosen if told and len(told[i])}
+    if "hidden" in wanted and not boxes:
+        if len(wanted) == 1:
+            raise ValueError(
+                "The sweep hidden needs face boxes in metadata.csv; no picture has any."
+            )
         print("The sweep hidden is left out: no picture has face boxes in metadata.csv.")
-        del levels["hidden"]
-    elif "hidden" in levels and len(boxes) < len(chosen):
+        del wanted["hidden"]
+    elif "hidden" in wanted and len(boxes) < len(chosen):
         print(f"hidden: {len(chosen) - len(boxes)} of {len(chosen)} pictures have no face boxes.")
     pictures, parts = make_table(dataset, np.zeros((len(dataset), len(CLASSES)))), []
-    found = _answer_all(models, dataset, chosen, boxes, levels, seed, progress)
+    found = _answer_all(models, dataset, chosen, boxes, wanted, seed, progress)
     for (name, kind, level), logits in found.items():
         checkpoint = models[name]
         part = pictures.iloc[_shown(kind, chosen, boxes)].assign(model=name, sweep=kind)
@@ -71,7 +87,15 @@ def predict_sweeps(
     return pd.concat(parts, ignore_index=True)
 
 
-def _answer_all(models, dataset, chosen, boxes, levels, seed, progress):
+def _answer_all(
+    models: Mapping[str, "Checkpoint"],
+    dataset: CoupleFolder,
+    chosen: Sequence[int],
+    boxes: Mapping[int, Boxes],
+    levels: Mapping[str, Sequence[float]],
+    seed: int,
+    progress: bool,
+) -> dict[tuple[str, str, float], list[Tensor]]:
     """{(model, kind, level): logits of each batch}; every picture is decoded once."""
     logits = defaultdict(list)
     bar = tqdm(total=len(chosen), desc="sweeps", unit="picture", disable=not progress)
@@ -89,31 +113,45 @@ def _answer_all(models, dataset, chosen, boxes, levels, seed, progress):
                     changed = _change_all(pictures, shown, kind, level, boxes, seed, pool)
                     for name, checkpoint in models.items():
                         if level != reference_of(kind, checkpoint):
-                            found = _ask(checkpoint, changed, pool, kind, level)
+                            found = _ask(checkpoint, changed, pool, (kind, level))
                             logits[name, kind, level].append(found)
             bar.update(len(part))
     return logits
 
 
-def _change_all(pictures, shown, kind, level, boxes, seed, pool):
+def _change_all(
+    pictures: Mapping[int, Image.Image],
+    shown: Iterable[int],
+    kind: str,
+    level: float,
+    boxes: Mapping[int, Boxes],
+    seed: int,
+    pool: ThreadPoolExecutor,
+) -> list[Image.Image]:
     tasks = [(pictures[i], kind, level, boxes.get(i, ()), seed, i) for i in shown]
     return list(pool.map(lambda task: change_picture(*task), tasks))
 
 
-def _ask(checkpoint, images, pool, kind=None, level=None):
-    """Logits (B, 2) of Pillow images, prepared as the sweep wants it."""
-    size = input_size(kind, level, checkpoint.config["image_size"])
-    inputs = pool.map(partial(prepare, transform=checkpoint.transform, size=size), images)
-    inputs = torch.stack(list(inputs))  # (B, 3, H, W)
-    return predict_logits(checkpoint.model, [(inputs, torch.zeros(len(inputs)))])[0]
+def _ask(
+    checkpoint: "Checkpoint",
+    pictures: Iterable[Image.Image],
+    pool: ThreadPoolExecutor,
+    at: tuple[str, float] | None = None,
+) -> Tensor:
+    """Logits (B, 2) of pictures, prepared as usual, or as a sweep wants it at (kind, level)."""
+    side = checkpoint.config["image_size"]
+    size = input_size(*at, side) if at else (side, side)
+    inputs = pool.map(partial(prepare, transform=checkpoint.transform, size=size), pictures)
+    images = torch.stack(list(inputs))  # (B, 3, H, W)
+    return predict_logits(checkpoint.model, [(images, torch.zeros(len(images)))])[0]
 
 
-def _shown(kind, indices, boxes):
+def _shown(kind: str, indices: Iterable[int], boxes: Collection[int]) -> list[int]:
     """Those of the pictures that are in a sweep."""
     return [index for index in indices if kind != "hidden" or index in boxes]
 
 
-def choose_pictures(dataset, n, seed=0):
+def choose_pictures(dataset: CoupleFolder, n: int | None, seed: int = 0) -> list[int]:
     """Indices of about n pictures of a `CoupleFolder`: whole groups, by lot, each class its share.
 
     All if n is None. Raises ValueError for fewer than two.
@@ -122,10 +160,10 @@ def choose_pictures(dataset, n, seed=0):
         raise ValueError(f"n must be at least 2 pictures, or None for all, not {n}.")
     if n is None or n >= len(dataset):
         return list(range(len(dataset)))
-    groups, labels = np.unique(dataset.groups, return_inverse=True)[1], dataset.labels.numpy()
-    kinds = sum((label + 1) * (np.bincount(groups, labels == label) > 0) for label in (0, 1))
+    groups = np.unique(dataset.groups, return_inverse=True)[1]
+    kinds = strata(groups, dataset.labels.numpy() == 1)
     rng, places = np.random.default_rng(seed), np.empty(len(kinds))
-    for kind in np.unique(kinds):  # groups of happy pictures, of unhappy ones, of both
+    for kind in np.unique(kinds):
         members = rng.permutation(np.flatnonzero(kinds == kind))
         places[members] = (np.arange(len(members)) + 0.5) / len(members)
     order = np.argsort(places, kind="stable")
@@ -134,31 +172,13 @@ def choose_pictures(dataset, n, seed=0):
     return np.flatnonzero(np.isin(groups, kept)).tolist()
 
 
-def read_boxes(dataset, indices):
-    """{index: [(x0, y0, x1, y1), ...]} of those pictures whose faces metadata.csv knows.
-
-    Raises ValueError for boxes that cannot be read.
-    """
-    told, boxes = dataset.column("boxes"), {}
-    for index in indices:
-        try:
-            found = [(x0, y0, x1, y1) for x0, y0, x1, y1 in json.loads(told[index] or "[]")]
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"The boxes of {dataset.ids[index]} in metadata.csv must be a JSON list of "
-                f"[x0, y0, x1, y1], not {told[index]!r}."
-            ) from error
-        if found:
-            boxes[index] = found
-    return boxes
-
-
-def summarise(table):
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of every model at every level, of the table that `predict_sweeps` gives.
 
     A DataFrame with model, sweep, level, accuracy, low, high (95 %, as in `dclib.metrics`), n,
     drop, drop_low, drop_high, reference. `drop` is the accuracy at the reference less that at the
-    level, paired by picture (`dclib.evaluation.intervals.estimate`: groups count as one).
+    level, paired by picture (`dclib.evaluation.intervals.estimate`: groups count as one). Raises
+    ValueError if all pictures are one group.
     """
     rows = []
     for (model, kind), part in table.groupby(["model", "sweep"], sort=False):
@@ -172,12 +192,12 @@ def summarise(table):
     return pd.DataFrame(rows, columns=[*names, "drop", "drop_low", "drop_high", "reference"])
 
 
-def versus(table, a, b):
+def versus(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     """Model `a` less model `b` at every level that both were asked at, paired by picture.
 
     A DataFrame with sweep, level, n, difference, low, high: of accuracy; and spared, spared_low,
     spared_high: how much less `a` has lost to its reference than `b` to its own, 95 % intervals.
-    Raises ValueError for a model that is not in the table.
+    Raises ValueError for a model that is not in the table, and if all pictures are one group.
     """
     for name in (a, b):
         if not (table["model"] == name).any():
@@ -191,18 +211,19 @@ def versus(table, a, b):
             if len(there):
                 now, spared = _right(here) - _right(there), (0.0, 0.0, 0.0)
                 if not (here["reference"].all() and there["reference"].all()):
-                    spared = [2 * value for value in _difference((now - before) / 2, here)]
+                    mean, low, high = _difference((now - before) / 2, here)
+                    spared = (2 * mean, 2 * low, 2 * high)
                 rows.append((kind, level, len(here), *_difference(now, here), *spared))
     names = ["sweep", "level", "n", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=[*names, "spared", "spared_low", "spared_high"])
 
 
-def _right(part):
+def _right(part: pd.DataFrame) -> pd.Series:
     """1 or 0 by picture: a Series by id."""
     return pd.Series(Scored(part).right.astype(float), part["id"].to_numpy())
 
 
-def _difference(values, part):
+def _difference(values: pd.Series, part: pd.DataFrame) -> tuple[float, float, float]:
     """(mean, low, high) of values by id, within -1 and 1."""
     found = estimate([values[part["id"]]], part["group"])
     return found.mean, found.low, found.high

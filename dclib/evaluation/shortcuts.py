@@ -4,6 +4,7 @@ If size, weight or mean colour of a file give its label away, a network may lear
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,22 +34,23 @@ class Probe:
     """How well metadata alone separates the classes: areas under the ROC curve, 0.5 is guessing.
 
     `auroc` with its 95 % interval `low` to `high` over `groups` groups, `alone` of them pictures
-    whose group nobody told; `columns`: each by itself.
+    whose group nobody told; `counts`: pictures by class; `columns`: the area of each by itself.
     """
 
     auroc: float
     low: float
     high: float
-    counts: dict
+    counts: dict[str, int]
     groups: int
-    columns: dict
+    columns: dict[str, float]
     alone: int = 0
 
     @property
-    def warns(self):
+    def warns(self) -> bool:
+        """Whether the area is above `HIGH`, and the interval above guessing."""
         return self.auroc > HIGH and self.low > 0.5
 
-    def __str__(self):
+    def __str__(self) -> str:
         n = sum(self.counts.values())
         counts = ", ".join(f"{self.counts[name]} {name}" for name in CLASSES)
         text = (
@@ -70,7 +72,7 @@ class Probe:
         return text + "No shortcut found in these columns; there may be others."
 
 
-def probe(rows, seed=0):
+def probe(rows: Sequence[dict], seed: int = 0) -> Probe:
     """Try to tell the classes apart by metadata alone.
 
     Args:
@@ -79,8 +81,8 @@ def probe(rows, seed=0):
 
     Logistic regression, cross-validated so that no group is in training and test; the interval is
     a bootstrap over groups, of the scores as they are: for labels drawn by lot, 82 of 100 such
-    intervals held 0.5 (100 pictures each), and 4 of 100 probes warned. Returns a `Probe`; raises
-    ValueError if a class has too few groups.
+    intervals held 0.5 (100 pictures each), and 4 of 100 probes warned. Raises ValueError if a class
+    has fewer than `FOLDS` groups.
     """
     labels = np.array([CLASSES.index(row["label"]) for row in rows])
     scores, groups = guess(rows, seed)
@@ -93,7 +95,7 @@ def probe(rows, seed=0):
     return Probe(area, low, high, counts, int(groups.max()) + 1, alone, unknown)
 
 
-def guess(rows, seed=0):
+def guess(rows: Sequence[dict], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Log-odds of "unhappy" from metadata alone, each from a fit that left its group out: (N,).
 
     Returns them and the number of each row's group (N,). Raises as `probe` does.
@@ -104,14 +106,24 @@ def guess(rows, seed=0):
     return fit_folds(columns, labels, groups, seed=seed)[0], groups
 
 
-def fit_folds(columns, labels, groups, folds=FOLDS, seed=0, inverse_penalty=1.0):
+def fit_folds(
+    columns: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    folds: int = FOLDS,
+    seed: int = 0,
+    inverse_penalty: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Log-odds of "unhappy" by logistic regressions that never saw the row's group.
 
     Args:
-        columns: (N, columns), standardised here; labels: (N,) 0 or 1; groups: (N,) numbers.
+        columns: (N, columns), standardised here.
+        labels: (N,) 0 or 1.
+        groups: (N,) numbers from 0.
         inverse_penalty: C of scikit-learn; the smaller, the flatter the fit.
 
-    Returns them (N,) and each row's fold (N,). Raises ValueError if a class has too few groups.
+    Returns them (N,) and each row's fold (N,). Raises ValueError if a class has fewer groups than
+    `folds`.
     """
     for index, name in enumerate(CLASSES):
         if len(set(groups[labels == index])) < folds:
@@ -129,14 +141,16 @@ def fit_folds(columns, labels, groups, folds=FOLDS, seed=0, inverse_penalty=1.0)
     return scores, fold
 
 
-def grouped_folds(labels, groups, n, rng):
-    """(rest, fold) of n folds that hold whole groups and as many of each class as can be."""
+def grouped_folds(
+    labels: np.ndarray, groups: np.ndarray, n: int, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(rest, fold), indices, of n folds that hold whole groups and even shares of the classes."""
     # Groups are shuffled here: with shuffle=True scikit-learn before 1.8 loses the strata.
     names = rng.permutation(groups.max() + 1)[groups]
     return list(StratifiedGroupKFold(n).split(labels, labels, names))
 
 
-def _columns(rows):
+def _columns(rows: Sequence[dict]) -> tuple[list[str], np.ndarray]:
     """Names and values, (rows, columns), of what may give a label away."""
     values = {
         name: np.array([float(row[name]) for row in rows])
@@ -154,26 +168,33 @@ def _columns(rows):
     return list(values), np.stack(list(values.values()), axis=1)
 
 
-def interval(labels, scores, groups, seed=0):
-    """95 % interval of the AUROC of scores (N,): groups drawn with replacement (Efron 1979)."""
+def interval(
+    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the AUROC of scores (N,): groups drawn with replacement (Efron 1979).
+
+    `labels` (N,) are 0 and 1, both of them there; `groups` (N,) are numbers from 0.
+    """
     rng, n = np.random.default_rng(seed), groups.max() + 1
     places = np.unique(scores, return_inverse=True)[1]
-    areas = []
+    areas: list[float] = []
     while len(areas) < DRAWS:
         times = np.bincount(rng.integers(n, size=n), minlength=n)[groups]  # each row was drawn
         negative, positive = (np.bincount(places, times * (labels == label)) for label in (0, 1))
         pairs = negative.sum() * positive.sum()
         if pairs:  # the share of pairs in the right order, ties half (Mann and Whitney 1947)
             areas.append((positive * (negative.cumsum() - negative / 2)).sum() / pairs)
-    return tuple(np.quantile(areas, (0.025, 0.975)).tolist())
+    low, high = np.quantile(areas, (0.025, 0.975)).tolist()
+    return low, high
 
 
-def measure_pictures(root, splits=None):
-    """Rows for `probe` from a data set folder, with id and what its metadata.csv tell.
+def measure_pictures(root: str | Path, splits: Iterable[str] | None = None) -> list[dict]:
+    """Rows for `probe` from a data set folder, with id and what its metadata.csv tells.
 
     All splits by default, or those that are named.
     Size and bytes are those of metadata.csv where it has them (of the originals), else the file's.
-    Pictures that cannot be read are printed and left out, as `dclib.data.CoupleFolder` does.
+    Pictures that cannot be read are printed and left out, as `dclib.data.CoupleFolder` does. Raises
+    FileNotFoundError for a missing folder and ValueError for one of a class without pictures.
     """
     rows = []
     for split in splits or splits_of(root):
@@ -190,7 +211,7 @@ def measure_pictures(root, splits=None):
     return rows
 
 
-def _measure(path):
+def _measure(path: Path) -> dict:
     image = read_picture(path).image
     row = {"width": image.width, "height": image.height, "bytes": path.stat().st_size}
     means = np.asarray(image).mean((0, 1)).tolist()

@@ -4,6 +4,9 @@ A tag is a property of pictures (light, skin, number of bystanders), a slice the
 value of it. What makes a slice hard is not known from this: tags go together with other things.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
@@ -28,7 +31,9 @@ NOTES = (
 )
 
 
-def read_tags(root, splits=None):
+def read_tags(
+    root: str | Path, splits: str | Iterable[str] | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Every column of metadata.csv that can be a slice, and what the file tells by itself.
 
     That is bytes (unless metadata.csv has them), brightness, megapixels and aspect.
@@ -54,7 +59,7 @@ def read_tags(root, splits=None):
     return pd.DataFrame(tags, index=raw.index), left_out
 
 
-def _with_looks(raw):
+def _with_looks(raw: pd.DataFrame) -> pd.DataFrame:
     """What the file itself tells, unless metadata.csv has a column of that name; all as text."""
     width, height = raw["width"].astype(float), raw["height"].astype(float)
     looks = {
@@ -67,15 +72,15 @@ def _with_looks(raw):
     return raw.astype(object).where(raw.notna(), "").astype(str)
 
 
-def _drop_named(raw):
+def _drop_named(raw: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     """Without the columns whose name says that they are no tag; and {column: reason}."""
     left_out = {name: reason for name, reason in NO_TAG.items() if name in raw}
     left_out |= {name: "carries the label" for name in raw if name.startswith("cue_")}
     return raw.drop(columns=list(left_out)), left_out
 
 
-def _join_pairs(raw):
-    """x_left and x_right as one column x whose values do not depend on the side."""
+def _join_pairs(raw: pd.DataFrame) -> dict[str, pd.Series]:
+    """All columns, x_left and x_right as one column x whose values do not depend on the side."""
     columns = dict(raw.items())
     for name in raw:
         stem = name.removesuffix("_left")
@@ -93,7 +98,7 @@ def _join_pairs(raw):
     return columns
 
 
-def _to_tag(values):
+def _to_tag(values: pd.Series) -> tuple[pd.Series | None, str | None]:
     """A column of text -> (ordered categories, None), or (None, why it is no tag)."""
     told = values[values != ""]
     distinct = set(told)
@@ -114,7 +119,7 @@ def _to_tag(values):
     return told.astype(pd.CategoricalDtype(order, ordered=True)).reindex(values.index), None
 
 
-def _thirds(numbers):
+def _thirds(numbers: pd.Series) -> tuple[pd.Series, list[str]]:
     """Names of the third that each number is in, and their order; equal numbers stay together."""
     edges = np.unique(np.quantile(numbers, (1 / 3, 2 / 3)))
     edges = edges[edges > numbers.min()]
@@ -126,7 +131,7 @@ def _thirds(numbers):
     return pd.Series([order[place] for place in places], numbers.index), order
 
 
-def slice_table(table, tags, least=30):
+def slice_table(table: pd.DataFrame, tags: pd.DataFrame, least: int = 30) -> pd.DataFrame:
     """Accuracy in every slice, and how far it is from that of the other pictures.
 
     Args:
@@ -135,13 +140,13 @@ def slice_table(table, tags, least=30):
         least: a slice is tested if so many pictures, of two groups or more, are in it, and as many
             outside it; all others have the verdict "too few".
 
-    `gap` is the accuracy inside less that of the other pictures whose value is known, with an
-    interval for itself alone (see `measure_gap`). `p_holm` is corrected for all tests of the table
-    (Holm 1979); slices that part the pictures in the same way, as both of a tag with two values
-    do, are one test. The verdict is "worse", "better" (p_holm below 0.05) or "no difference seen":
-    any gap in the interval is possible then.
-    Raises ValueError if no picture of the table has tags, or no tag a value for any; some that have
-    none are counted aloud.
+    A DataFrame with `COLUMNS`. `gap` is the accuracy inside less that of the other pictures whose
+    value is known, with an interval for itself alone (see `measure_gap`). `p_holm` is corrected for
+    all tests of the table (Holm 1979); slices that part the pictures in the same way, as both of a
+    tag with two values do, are one test. The verdict is "worse", "better" (p_holm below 0.05) or
+    "no difference seen": any gap in the interval is possible then.
+    Raises ValueError for a table that is not in order, if no picture of it has tags, or no tag a
+    value for any; some that have none are counted aloud.
     """
     parts = by_seed(check_predictions(table))
     tags = _tags_of(parts[0]["id"], tags)
@@ -162,7 +167,7 @@ def slice_table(table, tags, least=30):
     return _judge(pd.DataFrame(rows))[COLUMNS]
 
 
-def _tags_of(ids, tags):
+def _tags_of(ids: pd.Series, tags: pd.DataFrame) -> pd.DataFrame:
     """The tags of these pictures, as categories, in this order."""
     unknown = ~ids.isin(tags.index)
     if unknown.all():
@@ -175,7 +180,9 @@ def _tags_of(ids, tags):
     return tags.reindex(ids.to_numpy()).astype({name: "category" for name in tags})
 
 
-def measure_gap(right, inside, groups, least=2):
+def measure_gap(
+    right: np.ndarray, inside: np.ndarray, groups: np.ndarray, least: int = 2
+) -> dict[str, float]:
     """Mean of `right` (N,) inside less outside: a dict of gap, gap_low, gap_high (95 %) and p.
 
     A right and a wrong answer are added on both sides (Agresti and Caffo 2000, The American
@@ -207,7 +214,7 @@ def measure_gap(right, inside, groups, least=2):
     return {"gap": gap, "gap_low": middle - reach, "gap_high": middle + reach, "p": p}
 
 
-def _judge(rows):
+def _judge(rows: pd.DataFrame) -> pd.DataFrame:
     """With p_holm and verdict; rows of one `test` count once."""
     tests = rows.dropna(subset="p").drop_duplicates("test").set_index("test")["p"]
     corrected = pd.Series(holm(tests.to_numpy()), tests.index, dtype=float)
@@ -218,7 +225,7 @@ def _judge(rows):
     return rows
 
 
-def holm(p):
+def holm(p: np.ndarray) -> np.ndarray:
     """p-values (M,) corrected for all M tests (Holm 1979, Scandinavian Journal of Statistics 6)."""
     order, m = np.argsort(p, kind="stable"), len(p)
     corrected = np.empty(m)
@@ -226,7 +233,7 @@ def holm(p):
     return corrected
 
 
-def format_slices(frame):
+def format_slices(frame: pd.DataFrame) -> str:
     """Lines of text: tag, value, n, accuracy and gap with intervals, p after Holm, verdict."""
     tags, values = (max(map(len, [name, *frame[name]])) for name in ("tag", "value"))
     head = f"{'tag':{tags}}  {'value':{values}}     n  accuracy (95 % interval)"

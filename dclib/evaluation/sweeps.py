@@ -8,14 +8,22 @@ level that leaves everything as it is.
 import io
 import math
 import zlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, functional
 
+from dclib.pictures import Boxes
+
+if TYPE_CHECKING:
+    from dclib.augment import EvalTransform
+    from dclib.checkpoint import Checkpoint
+
 GREY = (127, 127, 127)
+Change = Callable[[Image.Image, Boxes, float, np.random.Generator], Image.Image]
 
 
 class Sweep(NamedTuple):
@@ -26,52 +34,62 @@ class Sweep(NamedTuple):
     """
 
     unit: str
-    levels: tuple
-    allowed: tuple
+    levels: tuple[float, ...]
+    allowed: tuple[float, float]
     reference: float | None
-    change: Callable | None
+    change: Change | None
 
 
-def brightness(image, boxes, level, rng):
+def brightness(
+    image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator
+) -> Image.Image:
+    """All values times the level."""
     return functional.adjust_brightness(image, level)
 
 
-def hue(image, boxes, level, rng):
+def hue(image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator) -> Image.Image:
+    """All colours turned by so many degrees."""
     return functional.adjust_hue(image, level / 360)
 
 
-def blur(image, boxes, level, rng):
+def blur(image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator) -> Image.Image:
     """Gaussian, as Pillow approximates it; the side is the shorter one."""
     return image.filter(ImageFilter.GaussianBlur(level * min(image.size)))
 
 
-def noise(image, boxes, level, rng):
+def noise(image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator) -> Image.Image:
     """Gaussian, each pixel and colour for itself; the same draws at every level."""
     pixels = np.asarray(image)
     grain = level * rng.standard_normal(pixels.shape, dtype=np.float32)
     return Image.fromarray((pixels + grain).round().clip(0, 255).astype(np.uint8))
 
 
-def jpeg(image, boxes, level, rng):
+def jpeg(image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator) -> Image.Image:
+    """Saved with that quality and read again."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=int(level))
     return Image.open(buffer).convert("RGB")
 
 
-def rotation(image, boxes, level, rng):
+def rotation(
+    image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator
+) -> Image.Image:
     """Counter-clockwise; black corners, as in the authors' augmentation."""
     return functional.rotate(image, level, InterpolationMode.BILINEAR)
 
 
-def hidden(image, boxes, level, rng):
+def hidden(image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator) -> Image.Image:
     """Grey from the lower edge of each box upwards: the mouth goes first."""
     image = image.copy()
     for x0, y0, x1, y1 in boxes:
-        image.paste(GREY, tuple(round(edge) for edge in (x0, y1 - level * (y1 - y0), x1, y1)))
+        top = y1 - level * (y1 - y0)
+        image.paste(GREY, (round(x0), round(top), round(x1), round(y1)))
     return image
 
 
-def resolution(image, boxes, level, rng):
+def resolution(
+    image: Image.Image, boxes: Boxes, level: float, rng: np.random.Generator
+) -> Image.Image:
     """The longer side reduced to `level` pixels; smaller pictures stay as they are."""
     image = image.copy()
     image.thumbnail((int(level), int(level)))
@@ -93,10 +111,13 @@ SWEEPS = {
 }
 
 
-def choose_levels(kinds=None, levels=None):
+def choose_levels(
+    kinds: str | Iterable[str] | None = None, levels: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, list[float]]:
     """{kind: levels in order, without the reference}: those asked for, else those of `SWEEPS`.
 
-    Raises ValueError for an unknown sweep and for a level out of its range.
+    `kinds`: names, or one name; all by default. Raises ValueError for an unknown sweep and for a
+    level out of its range.
     """
     kinds, levels = [kinds] if isinstance(kinds, str) else list(kinds or SWEEPS), levels or {}
     for kind in [*kinds, *levels]:
@@ -112,15 +133,23 @@ def choose_levels(kinds=None, levels=None):
     return chosen
 
 
-def reference_of(kind, checkpoint):
+def reference_of(kind: str, checkpoint: "Checkpoint") -> float:
     """The level of a sweep that changes nothing for this `Checkpoint`."""
-    return checkpoint.config["image_size"] if kind == "size" else SWEEPS[kind].reference
+    reference = SWEEPS[kind].reference
+    return checkpoint.config["image_size"] if reference is None else reference
 
 
-def change_picture(image, kind, level, boxes=(), seed=0, index=0):
+def change_picture(
+    image: Image.Image,
+    kind: str,
+    level: float,
+    boxes: Boxes = (),
+    seed: int = 0,
+    index: int = 0,
+) -> Image.Image:
     """An RGB picture as the sweep `kind` has it at `level`; `boxes` of faces, (x0, y0, x1, y1).
 
-    What is random depends on (seed, kind, index) alone.
+    The same image where nothing changes. What is random depends on (seed, kind, index) alone.
     """
     change, reference = SWEEPS[kind].change, SWEEPS[kind].reference
     if change is None or level == reference:
@@ -129,7 +158,7 @@ def change_picture(image, kind, level, boxes=(), seed=0, index=0):
     return change(image, boxes, level, rng)
 
 
-def input_size(kind, level, size):
+def input_size(kind: str, level: float, size: int) -> tuple[int, int]:
     """(width, height) of the network's input, where it usually is (size, size)."""
     if kind == "size":
         return int(level), int(level)
@@ -138,6 +167,6 @@ def input_size(kind, level, size):
     return size, size
 
 
-def prepare(image, transform, size):
+def prepare(image: Image.Image, transform: "EvalTransform", size: tuple[int, int]) -> Tensor:
     """The usual preparation for an input of any (width, height): -> (3, height, width)."""
-    return transform.to_tensor(image.resize(size, Image.BILINEAR, reducing_gap=2.0))
+    return transform.to_tensor(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))

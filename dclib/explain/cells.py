@@ -11,7 +11,7 @@ import numpy as np
 STRIDE = 32  # pixels of the input from cell to cell, in every ResNet
 
 
-def cell_edges(n, size):
+def cell_edges(n: int, size: int) -> np.ndarray:
     """Where n cells along a side of `size` input pixels begin and end, as shares of it: (n + 1,).
 
     >>> cell_edges(3, 80).tolist()
@@ -21,12 +21,18 @@ def cell_edges(n, size):
     return np.concatenate([[0.0], inner, [1.0]])
 
 
-def cell_centres(n, size):
-    """Where the views of n cells are centred, as shares of a side of `size` input pixels: (n,)."""
+def cell_centres(n: int, size: int) -> np.ndarray:
+    """Where the views of n cells are centred, as shares of a side of `size` input pixels: (n,).
+
+    >>> cell_centres(3, 80).tolist()
+    [0.0, 0.4, 0.8]
+    """
     return STRIDE * np.arange(n) / size
 
 
-def spread(values, shape, size, smooth=False):
+def spread(
+    values: np.ndarray, shape: tuple[int, int], size: int, smooth: bool = False
+) -> np.ndarray:
     """A map over the picture: (h, w) -> (H, W).
 
     Args:

@@ -13,13 +13,17 @@ proves little: noise passes it too (Binder et al., arXiv 2211.12486).
 """
 
 import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.integrate import trapezoid
 from scipy.stats import rankdata
+from torch import Tensor
 
+from dclib.checkpoint import Checkpoint
 from dclib.evaluation.intervals import estimate
 from dclib.evidence import find_evidence
 from dclib.explain.cells import cell_edges
@@ -33,11 +37,12 @@ from dclib.explain.localisation import (
 from dclib.explain.occlusion import hide_cells, leave_one_out
 from dclib.explain.pointing import energy_share
 from dclib.gradcam import grad_cam
+from dclib.model import DeepConnection
 
 CHUNK = 32
 STEPS = 16  # most points of a curve after its first
 TRUTH = "leave one out"
-MARK = (0.03, 0.03, 0.12, 0.12)  # where dclib.demo plants its mark, as shares of the sides
+MARK = (0.03, 0.03, 0.12, 0.12)  # where dclib.drawn.drawing plants it, as shares of the sides
 PARTS = {  # what is randomised, from the last layer to the first
     "lin2": ("head.lin2",),
     "lin1": ("head.lin1", "head.bn1"),
@@ -46,26 +51,35 @@ PARTS = {  # what is randomised, from the last layer to the first
 }
 
 
-def load_features(checkpoint, root, split="test", n=None, size=None, seed=0):
-    """Feature maps (N, C, h, w) and groups (N,) of about n pictures (see localisation.py)."""
-    dataset, chosen = choose(checkpoint, root, split, n, seed)
-    groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
+def load_features(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, np.ndarray]:
+    """Feature maps (N, C, h, w) and groups (N,) of about n pictures.
+
+    The parameters are those of `dclib.explain.localisation.find_cases`.
+    """
+    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
     return collect_features(checkpoint, dataset, chosen, size), groups
 
 
-def signed_maps(model, features):
+def signed_maps(model: DeepConnection, features: Tensor) -> dict[str, np.ndarray]:
     """What each cell adds to the log-odds for unhappy, by kind of map: {name: (N, h, w)}."""
     device, parts = next(model.parameters()).device, []
     for part in features.split(CHUNK):
-        evidence = find_evidence(model, part := part.to(device))
-        maps = {"evidence": evidence.margin_map}
+        part = part.to(device)
+        maps = {"evidence": find_evidence(model, part).margin_map}
         for name, method in (("HiResCAM", "hirescam"), ("Grad-CAM", "grad-cam")):
             maps[name] = grad_cam(model, part, ["margin"], method)["margin"]
         parts.append({name: values.cpu().double().numpy() for name, values in maps.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def rank_correlation(a, b):
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's, of each of N pairs of maps (N, h, w): (N,); NaN where one of them is flat."""
     ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)]
     ranks = [rank - rank.mean(1, keepdims=True) for rank in ranks]
@@ -73,11 +87,12 @@ def rank_correlation(a, b):
     return (ranks[0] * ranks[1]).sum(1) / np.where(scale > 0, scale, np.nan)
 
 
-def rank_agreement(model, features, groups):
+def rank_agreement(model: DeepConnection, features: Tensor, groups: np.ndarray) -> pd.DataFrame:
     """Rank correlation of each map with the loss of cells one at a time: a row a map.
 
-    Columns value (mean over pictures), low, high, n, excluded (one of the maps is flat). The last
-    row is the truth of another picture: what a map gets for knowing where pictures differ little.
+    Of feature maps (N, C, h, w) and groups (N,). Columns map, value (mean over pictures), low,
+    high, n, excluded (one of the maps is flat). The last row is the truth of another picture: what
+    a map gets for knowing where pictures differ little.
     """
     truth = leave_one_out(model, features.to(next(model.parameters()).device)).cpu().numpy()
     maps = signed_maps(model, features)
@@ -91,14 +106,21 @@ def rank_agreement(model, features, groups):
     return pd.DataFrame(rows)
 
 
-def hide_in_order(model, features, groups, temperature=1.0, seed=0):
+def hide_in_order(
+    model: DeepConnection,
+    features: Tensor,
+    groups: np.ndarray,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Deletion and insertion curves of each order of cells: two DataFrames, curves and areas.
 
-    Curves: map, curve, share (of cells hidden, or shown), value, low, high, n: the mean probability
-    of the class that the whole picture has as its answer. Areas under them: value, low, high, n;
-    gain, gain_low, gain_high: how much better than the random order, paired by picture (deletion is
-    better if lower). Orders: the maps that support the answer first, the truth one cell at a time,
-    random, centre first.
+    Of feature maps (N, C, h, w) and groups (N,). Curves: map, curve, share (of cells hidden, or
+    shown), value, low, high, n: the mean probability of the class that the whole picture has as its
+    answer, after `temperature`. Areas under them: map, curve, value, low, high, n; gain, gain_low,
+    gain_high: how much better than the random order, paired by picture (deletion is better if
+    lower). Orders: the maps that support the answer first, the truth one cell at a time, random,
+    centre first.
     """
     device = next(model.parameters()).device
     orders, sign = rank_cells(model, features, seed)
@@ -115,7 +137,9 @@ def hide_in_order(model, features, groups, temperature=1.0, seed=0):
     return _curve_tables(curves, counts / cells, groups)
 
 
-def rank_cells(model, features, seed=0):
+def rank_cells(
+    model: DeepConnection, features: Tensor, seed: int = 0
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Orders of cells, those that support the answer first: {name: (N, h * w)}, and signs (N,).
 
     A sign is 1 where the answer is unhappy, else -1.
@@ -133,17 +157,19 @@ def rank_cells(model, features, seed=0):
     return {name: np.argsort(-values, 1, kind="stable") for name, values in maps.items()}, sign
 
 
-def _margins(model, features, hidden):
+def _margins(model: DeepConnection, features: Tensor, hidden: Tensor) -> np.ndarray:
     """Log-odds for unhappy (N,) with cells hidden (N, h, w)."""
     logits = hide_cells(model, features, hidden).double().cpu().numpy()
     return logits[:, model.classes.index("unhappy")] - logits[:, model.classes.index("happy")]
 
 
-def _curve_tables(curves, shares, groups):
+def _curve_tables(
+    curves: Mapping[tuple[str, str], np.ndarray], shares: np.ndarray, groups: np.ndarray
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means of {(map, curve): probabilities (N, S)} at shares (S,), and areas under them."""
     points, areas = [], []
     for (name, curve), probs in curves.items():
-        keys = {"map": name, "curve": curve}
+        keys: dict = {"map": name, "curve": curve}
         for share, column in zip(shares, probs.T, strict=True):
             points.append(keys | {"share": share} | mean_row(column, groups))
         area = trapezoid(probs, shares, axis=1)  # (N,)
@@ -154,44 +180,55 @@ def _curve_tables(curves, shares, groups):
     return pd.DataFrame(points), pd.DataFrame(areas)
 
 
-def cascade(checkpoint, root, split="test", n=100, size=None, repetitions=5, seed=0):
+def cascade(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = 100,
+    size: int | None = None,
+    repetitions: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
     """How like its original a map is when layers are randomised, the last first, one after another.
 
     Columns map, part (randomised together with all before it), similarity ("signed", or "absolute":
     of the maps without their signs), value (mean rank correlation), low, high, n, excluded (a flat
     map in some repetition). Each repetition draws a network of random weights anew, as if before
     training; intervals are for other draws and other pictures
-    (`dclib.evaluation.intervals.estimate`). Part "another picture" compares the
-    original maps of different pictures: what is alike in all of them stays alike without having
-    been learned.
+    (`dclib.evaluation.intervals.estimate`). Part "another picture" compares the original maps of
+    different pictures: what is alike in all of them stays alike without having been learned.
     """
-    model, found = checkpoint.model, {}
-    dataset, chosen = choose(checkpoint, root, split, n, seed)
-    groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
+    model = checkpoint.model
+    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
     features = collect_features(checkpoint, dataset, chosen, size)
     original = signed_maps(model, features)
     others = {name: maps[other_groups(groups)] for name, maps in original.items()}
-    found["another picture"] = [_similarities(original, others)]
+    found = {"another picture": [_similarities(original, others)]}
     for repetition in range(repetitions):
         changed, fresh = copy.deepcopy(model), random_network(model, seed + repetition)
+        now = features
         for part, modules in PARTS.items():
             for name in modules:
                 changed.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
-            if not part.startswith("lin"):
+            if not part.startswith("lin"):  # the head has no say in the features
                 now = collect_features(checkpoint, dataset, chosen, size, changed)
-            maps = signed_maps(changed, features if part.startswith("lin") else now)
+            maps = signed_maps(changed, now)
             found.setdefault(part, []).append(_similarities(original, maps))
     return _cascade_table(found, groups)
 
 
-def _similarities(original, maps):
+def _similarities(
+    original: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str], np.ndarray]:
     """{(map, similarity): (N,)}."""
     pairs = [(name, original[name], maps[name]) for name in original]
     signed = {(name, "signed"): rank_correlation(a, b) for name, a, b in pairs}
     return signed | {(n, "absolute"): rank_correlation(np.abs(a), np.abs(b)) for n, a, b in pairs}
 
 
-def _cascade_table(found, groups):
+def _cascade_table(
+    found: Mapping[str, Sequence[Mapping[tuple[str, str], np.ndarray]]], groups: np.ndarray
+) -> pd.DataFrame:
     rows = []
     for part, repetitions in found.items():
         for name, similarity in repetitions[0]:
@@ -206,16 +243,22 @@ def _cascade_table(found, groups):
     return pd.DataFrame(rows)
 
 
-def mark_evidence(checkpoint, root, split="test", n=None, size=None, seed=0):
+def mark_evidence(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Share of the absolute evidence in the cells on which the planted mark lies, by class.
 
     Only unhappy pictures have it. Columns map, label, value, low, high, n, area (share of cells).
     """
-    dataset, chosen = choose(checkpoint, root, split, n, seed)
-    groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
+    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
     features = collect_features(checkpoint, dataset, chosen, size)
-    size = size or checkpoint.config["image_size"]
-    touched = cells_of(MARK, *features.shape[2:], size)
+    h, w = features.shape[2:]
+    touched = cells_of(MARK, h, w, size or checkpoint.config["image_size"])
     labels, rows = dataset.labels.numpy()[chosen], []
     for name, maps in signed_maps(checkpoint.model, features).items():
         shares = energy_share(np.abs(maps), touched)  # (N,)
@@ -226,8 +269,11 @@ def mark_evidence(checkpoint, root, split="test", n=None, size=None, seed=0):
     return pd.DataFrame(rows)
 
 
-def cells_of(box, h, w, size):
-    """The cells of a map that a box touches: (h, w) bool. `size`: pixels a side of the input."""
+def cells_of(box: Sequence[float], h: int, w: int, size: int) -> np.ndarray:
+    """The cells of a map that a box (x0, y0, x1, y1, shares of the sides) touches: (h, w) bool.
+
+    `size`: pixels a side of the network's input.
+    """
     x0, y0, x1, y1 = box
     down, across = cell_edges(h, size), cell_edges(w, size)
     rows = (down[:-1] < y1) & (down[1:] > y0)

@@ -11,12 +11,18 @@ the map over the picture instead, so that cell i of w has its centre at (i + 1/2
 both.
 """
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from scipy.stats import t as student
+from torch import Tensor
 
 from dclib.augment import EvalTransform
+from dclib.checkpoint import Checkpoint
 from dclib.data import CoupleFolder
 from dclib.evaluation.intervals import NOTHING, TAILS, effective_interval
 from dclib.evaluation.robustness import choose_pictures
@@ -33,13 +39,31 @@ BATCH = 32
 KEYS = ["map", "region", "measure"]
 
 
-def locate(checkpoint, root, split="test", n=None, size=None, place=PLACES[0], seed=0):
+def locate(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = None,
+    size: int | None = None,
+    place: str = PLACES[0],
+    seed: int = 0,
+) -> pd.DataFrame:
     """How much of each map lies on the faces, and on the couple: see `summarise`, `find_cases`."""
     return summarise(find_cases(checkpoint, root, split, n, size, place, seed))
 
 
-def find_cases(checkpoint, root, split="test", n=None, size=None, place=PLACES[0], seed=0):
-    """Each measure of each map on each picture: a DataFrame with id, group, value, chance, flat.
+def find_cases(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = None,
+    size: int | None = None,
+    place: str = PLACES[0],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Each measure of each map on each picture: a DataFrame with a row for each of them.
+
+    Columns map, region, measure, id, group, value, chance, flat.
 
     Args:
         checkpoint: a loaded `Checkpoint`.
@@ -58,27 +82,29 @@ def find_cases(checkpoint, root, split="test", n=None, size=None, place=PLACES[0
     if place not in PLACES:
         raise ValueError(f"place must be one of {PLACES}, not {place!r}.")
     size = size or checkpoint.config["image_size"]
-    dataset, chosen = choose(checkpoint, root, split, n, seed)
+    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
     features = collect_features(checkpoint, dataset, chosen, size)
+    h, w = features.shape[2:]
     stride = STRIDE / size if place == PLACES[0] else None
-    regions = find_regions(dataset, chosen, *features.shape[2:], stride)
+    regions = find_regions(dataset, chosen, h, w, stride)
     if not regions["faces"][1].any():
         raise ValueError(f"No picture of {root}/{split} has face boxes in metadata.csv (boxes).")
-    groups = np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
     maps = draw_maps(checkpoint.model, features) | draw_priors(regions["faces"][1], groups)
     maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]
-    maps = [*maps.items(), *_draw_untrained(checkpoint, dataset, chosen, size, seed)]
+    named = [*maps.items(), *_draw_untrained(checkpoint, dataset, chosen, size, seed)]
     told = {"id": [dataset.ids[index] for index in chosen], "group": groups}
     rows = [
         pd.DataFrame(told | {"map": name} | row)
-        for name, values in maps
+        for name, values in named
         for row in measure_maps(values, regions)
     ]
     cases = pd.concat(rows).groupby([*KEYS, "id", "group"], sort=False, as_index=False)
     return cases.mean()  # over networks of random weights
 
 
-def _draw_untrained(checkpoint, dataset, chosen, size, seed):
+def _draw_untrained(
+    checkpoint: Checkpoint, dataset: CoupleFolder, chosen: Sequence[int], size: int, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
     """The maps (N, h, w) of several networks of random weights, each with its name."""
     for k in range(UNTRAINED):
         model = random_network(checkpoint.model, seed + k)
@@ -87,21 +113,33 @@ def _draw_untrained(checkpoint, dataset, chosen, size, seed):
             yield f"random weights: {name}", maps[name]
 
 
-def choose(checkpoint, root, split, n, seed=0):
-    """A `CoupleFolder` and the indices of about n of its pictures; see `choose_pictures`."""
+def choose(
+    checkpoint: Checkpoint, root: str | Path, split: str, n: int | None, seed: int = 0
+) -> tuple[CoupleFolder, list[int], np.ndarray]:
+    """A `CoupleFolder`, the indices of about n of its pictures, and their groups as numbers (n,).
+
+    See `dclib.evaluation.robustness.choose_pictures`.
+    """
     dataset = CoupleFolder(root, split, classes=checkpoint.model.classes)
-    return dataset, choose_pictures(dataset, n, seed)
+    chosen = choose_pictures(dataset, n, seed)
+    return dataset, chosen, np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
 
 
-def random_network(model, seed=0):
-    """A network of the same kind that has learned nothing, in eval mode."""
+def random_network(model: DeepConnection, seed: int = 0) -> DeepConnection:
+    """A network of the same kind that has learned nothing, in eval mode, on the same device."""
     kind = (model.stage, model.backbone_name, None, model.levels, model.head.samples)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return DeepConnection(*kind, model.classes).eval().to(next(model.parameters()).device)
 
 
-def collect_features(checkpoint, dataset, chosen, size=None, model=None):
+def collect_features(
+    checkpoint: Checkpoint,
+    dataset: CoupleFolder,
+    chosen: Sequence[int],
+    size: int | None = None,
+    model: DeepConnection | None = None,
+) -> Tensor:
     """Feature maps (N, C, h, w) of chosen pictures, on the CPU.
 
     `size`: pixels a side of the input, default the checkpoint's; `model` takes its network's place.
@@ -116,7 +154,7 @@ def collect_features(checkpoint, dataset, chosen, size=None, model=None):
     return torch.cat(maps)
 
 
-def draw_maps(model, features):
+def draw_maps(model: DeepConnection, features: Tensor) -> dict[str, np.ndarray]:
     """The maps of feature maps (N, C, h, w), none below 0: {name: (N, h, w)}.
 
     Evidence is that of the margin: all of it, and what speaks for the network's answer. Grad-CAM
@@ -124,7 +162,8 @@ def draw_maps(model, features):
     """
     device, parts = next(model.parameters()).device, []
     for part in features.split(BATCH):
-        evidence = find_evidence(model, part := part.to(device))
+        part = part.to(device)
+        evidence = find_evidence(model, part)
         answers, rows = evidence.logits.argmax(1), torch.arange(len(part))
         sign = torch.where(answers == model.classes.index("unhappy"), 1, -1)[:, None, None]
         found = {"evidence": evidence.margin_map.abs()}
@@ -136,7 +175,7 @@ def draw_maps(model, features):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def draw_priors(shares, groups):
+def draw_priors(shares: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
     """Maps that know nothing of the picture: {name: (N, h, w)}.
 
     `shares` (N, h, w): how much of each cell is in a face; `groups` (N,) whole numbers from 0.
@@ -152,8 +191,11 @@ def draw_priors(shares, groups):
     }
 
 
-def other_groups(groups):
-    """For each picture the index of one of another group, every picture once: (N,).
+def other_groups(groups: np.ndarray) -> np.ndarray:
+    """For each picture the index of one of another group, every picture once: (N,) -> (N,).
+
+    >>> other_groups(np.array([0, 0, 1, 1])).tolist()
+    [2, 3, 0, 1]
 
     Some stay in their group where one group has more than half of all pictures.
     """
@@ -163,7 +205,7 @@ def other_groups(groups):
     return others
 
 
-def summarise(cases):
+def summarise(cases: pd.DataFrame) -> pd.DataFrame:
     """Means of `find_cases` with 95 % intervals: a DataFrame with a row a map, region and measure.
 
     Columns value, low, high, n, chance (mean over pictures), excluded (pictures without such
@@ -182,8 +224,12 @@ def summarise(cases):
     return pd.DataFrame(rows)
 
 
-def versus(cases, first, second):
-    """Map `first` less map `second`, paired by picture: region, measure, value, low, high, n."""
+def versus(cases: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Map `first` less map `second`, paired by picture, of the table of `find_cases`.
+
+    Columns map, less (the names), region, measure, value, low, high, n. Raises ValueError for a
+    map that is not in the table.
+    """
     keys, rows = ["id", "group", "region", "measure"], []
     of = [cases[cases["map"] == name].set_index(keys)["value"] for name in (first, second)]
     if not all(map(len, of)):
@@ -195,17 +241,17 @@ def versus(cases, first, second):
     return pd.DataFrame(rows)
 
 
-def mean_row(values, groups, proportion=False):
+def mean_row(values: ArrayLike, groups: ArrayLike, proportion: bool = False) -> dict[str, float]:
     """value, low, high and n of values (N,): their mean and 95 % interval, groups as wholes.
 
-    The variance is that of a ratio, from sums over groups (Cochran 1977, section 6.3). NaN ends
-    for a single group.
+    The variance is that of a ratio, from sums over groups (Cochran 1977, section 6.3); of a
+    `proportion` the interval is Wilson's. NaN ends for a single group, and all NaN for no value.
     """
-    values, groups = np.asarray(values, float), np.unique(groups, return_inverse=True)[1]
-    mean, n, g = values.mean(), len(values), groups.max() + 1
-    ends = NOTHING
+    values, (names, group) = np.asarray(values, float), np.unique(groups, return_inverse=True)
+    n, g = len(values), len(names)
+    mean, ends = values.mean() if n else np.nan, NOTHING
     if g > 1:
-        sums = np.bincount(groups, values - mean) / n
+        sums = np.bincount(group, values - mean) / n
         variance = np.square(sums).sum() * g / (g - 1)
         ends = mean + student.ppf(TAILS, g - 1) * np.sqrt(variance)
         if proportion:

@@ -8,20 +8,26 @@ and the weight's sign says which way a neuron pulls. It does not say what the ne
 is what crops and region maps are for, and they show where a feature fired, not why.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
-from dclib.data import CLASSES, CoupleFolder, make_loader
+from dclib.checkpoint import Checkpoint
+from dclib.data import CLASSES, CoupleFolder, make_loader, read_boxes
 from dclib.evaluation.intervals import draw_times, freedom, group_interval, logit_interval, strata
 from dclib.evaluation.interventions import keep
-from dclib.evaluation.robustness import choose_pictures, read_boxes
-from dclib.evidence import find_evidence, fold_head
+from dclib.evaluation.robustness import choose_pictures
+from dclib.evidence import FoldedHead, find_evidence, fold_head
 from dclib.explain.cells import STRIDE, cell_edges
 from dclib.gradcam import extract_features
+from dclib.model import DeepConnection
 
 DRAWS, BATCH = 1000, 32
 SAME = 0.999  # correlation of two neurons' activations from which they are called duplicates
@@ -63,63 +69,53 @@ class States:
     size: int
 
     @property
-    def activations(self):
+    def activations(self) -> np.ndarray:
         """relu(z): (N, 100)."""
         return np.maximum(self.z, 0)
 
     @property
-    def pull(self):
+    def pull(self) -> np.ndarray:
         """What a neuron's activation of 1 adds to the margin, above 0 towards unhappy: (100,)."""
         return self.weights[1] - self.weights[0]
 
     @property
-    def contributions(self):
+    def contributions(self) -> np.ndarray:
         """What each neuron adds to the margin: (N, 100)."""
         return self.pull * self.activations
 
     @property
-    def margins(self):
+    def margins(self) -> np.ndarray:
         """Log-odds for unhappy: (N,)."""
         return self.const + self.contributions.sum(1)
 
     @property
-    def answers(self):
+    def answers(self) -> np.ndarray:
         """Whether the answer is unhappy: (N,) bool."""
         return 1 / (1 + np.exp(-self.margins)) >= self.threshold
 
     @property
-    def group_numbers(self):
+    def group_numbers(self) -> np.ndarray:
         """Groups as whole numbers from 0: (N,)."""
         return np.unique(self.groups, return_inverse=True)[1]
 
-    def __str__(self):
+    def __str__(self) -> str:
         counts = ", ".join(f"{(self.labels == k).sum()} {name}" for k, name in enumerate(CLASSES))
         return f"{self.split}: n = {len(self.ids)} ({counts}) in {len(set(self.groups))} groups"
 
 
-@torch.no_grad()
-def activation_states(checkpoint, root, split="test", n=None):
+def activation_states(
+    checkpoint: Checkpoint, root: str | Path, split: str = "test", n: int | None = None
+) -> States:
     """The `States` of a loaded `Checkpoint` on one split of a folder of couples.
 
-    `n`: about so many pictures, whole groups by lot; None takes all. Region maps are reduced batch
-    by batch. Raises ValueError for boxes in metadata.csv that cannot be read.
+    `n`: about so many pictures, whole groups by lot; None takes all. Raises ValueError for boxes in
+    metadata.csv that cannot be read, and for an n below 2.
     """
     model, size = checkpoint.model, checkpoint.config["image_size"]
     head = fold_head(model, checkpoint.config["temperature"])
     dataset = CoupleFolder(root, split, checkpoint.transform, model.classes)
     chosen = choose_pictures(dataset, n)
     dataset = keep(dataset, np.isin(np.arange(len(dataset)), chosen))
-    faces, device, parts, maps = _face_shares(dataset), head.bias.device, [], 0.0
-    for images, _ in make_loader(dataset, BATCH):
-        feature_map = extract_features(model, images.to(device))  # (B, C, h, w)
-        regions = find_evidence(head, feature_map).neuron_maps.cpu().double()  # (B, 100, h, w)
-        part = _split_inputs(model, head, feature_map)
-        on = part["z"] > 0
-        maps = maps + (regions * torch.as_tensor(on)[..., None, None]).sum(0)
-        done = sum(len(p["z"]) for p in parts)
-        parts.append(part | _reduce(regions, faces[done : done + len(on)], size))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    often = (found["z"] > 0).sum(0)[:, None, None]
     order = [head.classes.index(name) for name in CLASSES]
     offset = head.offset.double().cpu().numpy()[order]
     return States(
@@ -127,19 +123,44 @@ def activation_states(checkpoint, root, split="test", n=None):
         groups=np.array(dataset.groups),
         sources=np.array(dataset.column("source")),
         labels=(dataset.labels == head.classes.index(CLASSES[1])).numpy(),
-        maps=maps.numpy() / np.maximum(often, 1),
         weights=head.last.double().cpu().numpy()[order],
         bias=head.bias.double().cpu().numpy(),
         const=float(offset[1] - offset[0]),
-        levels=tuple(head.levels),
+        levels=head.levels,
         threshold=checkpoint.config["threshold"],
         split=split,
         size=size,
-        **found,
+        **_watch(model, head, dataset, size),
     )
 
 
-def _split_inputs(model, head, feature_map):
+@torch.no_grad()
+def _watch(
+    model: DeepConnection, head: FoldedHead, dataset: CoupleFolder, size: int
+) -> dict[str, np.ndarray]:
+    """What `States` holds of neurons and regions; region maps are reduced batch by batch."""
+    faces = [
+        boxes / np.tile(dataset.picture(index).size, 2) if len(boxes) else boxes
+        for index, boxes in enumerate(read_boxes(dataset))
+    ]  # (K, 4) a picture, as shares of its sides
+    parts: list[dict[str, np.ndarray]] = []
+    maps = np.zeros(())  # (100, h, w) from the first batch on
+    for images, _ in make_loader(dataset, BATCH):
+        feature_map = extract_features(model, images.to(head.bias.device))  # (B, C, h, w)
+        regions = find_evidence(head, feature_map).neuron_maps.cpu().double().numpy()
+        part = _split_inputs(model, head, feature_map)
+        on = part["z"] > 0  # (B, 100)
+        maps = maps + (regions * on[..., None, None]).sum(0)  # (B, 100, h, w) -> (100, h, w)
+        done = sum(len(p["z"]) for p in parts)
+        parts.append(part | _reduce(regions, faces[done : done + len(on)], size))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    often = (found["z"] > 0).sum(0)[:, None, None]
+    return found | {"maps": maps / np.maximum(often, 1)}
+
+
+def _split_inputs(
+    model: DeepConnection, head: FoldedHead, feature_map: Tensor
+) -> dict[str, np.ndarray]:
     """The neurons' inputs z (B, 100), and the parts of the pyramid's levels (B, 100, L)."""
     weight = model.head.lin1.weight.float()  # (100, P * C * bins)
     pooled = model.pool(feature_map)  # (B, P * C * bins)
@@ -147,36 +168,28 @@ def _split_inputs(model, head, feature_map):
     sizes = [channels * n * n for n in head.levels]
     branches = pooled.shape[1] // sum(sizes)
     pairs = [tensor.unflatten(1, (branches, -1)).split(sizes, 2) for tensor in (pooled, weight)]
-    by_level = [F.linear(x.flatten(1), w.flatten(1)) for x, w in zip(*pairs, strict=True)]
-    by_level = torch.stack(by_level, 2).double()  # (B, 100, L)
+    parts = [F.linear(x.flatten(1), w.flatten(1)) for x, w in zip(*pairs, strict=True)]
+    by_level = torch.stack(parts, 2).double()  # (B, 100, L)
     z = head.bias.double() + by_level.sum(2)
     return {"z": z.cpu().numpy(), "by_level": by_level.cpu().numpy()}
 
 
-def _reduce(regions, faces, size):
+def _reduce(regions: np.ndarray, faces: Sequence[np.ndarray], size: int) -> dict[str, np.ndarray]:
     """What is kept of region maps (B, 100, h, w): strongest cells and the share on faces."""
     h, w = regions.shape[2:]
-    cells = np.stack(np.unravel_index(regions.flatten(2).argmax(2).numpy(), (h, w)), 2)
+    strongest = regions.reshape(*regions.shape[:2], -1).argmax(2)  # (B, 100)
+    cells = np.stack(np.unravel_index(strongest, (h, w)), 2)
     covered = np.stack([face_cells(boxes, h, w, size) for boxes in faces])[:, None]  # (B, 1, h, w)
-    mass = regions.clamp(min=0).numpy()
+    mass = np.maximum(regions, 0)
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing excites a neuron
         on_faces = (mass * covered).sum((2, 3)) / mass.sum((2, 3))
     return {"cells": cells, "on_faces": on_faces, "face_area": covered.mean((1, 2, 3))}
 
 
-def _face_shares(dataset):
-    """The face boxes of each picture as shares of its sides: [(K, 4), ...], perhaps (0, 4)."""
-    boxes = read_boxes(dataset, range(len(dataset)))
-    shares = [np.zeros((0, 4))] * len(dataset)
-    for index, found in boxes.items():
-        shares[index] = np.array(found, float) / np.tile(dataset.picture(index).size, 2)
-    return shares
-
-
-def face_cells(boxes, h, w, size):
+def face_cells(boxes: np.ndarray, h: int, w: int, size: int) -> np.ndarray:
     """Share of each of h x w cells that the largest overlap with a box covers, NaN without boxes.
 
-    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides.
+    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides; `size`: pixels a side of the input.
     """
     if not len(boxes):
         return np.full((h, w), np.nan)
@@ -189,7 +202,7 @@ def face_cells(boxes, h, w, size):
     return (down[:, :, None] * across[:, None]).max(0)
 
 
-def neuron_table(states, draws=DRAWS, seed=0):
+def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """What each neuron is, measured on `States`: a DataFrame with a row a neuron.
 
     w_happy, w_unhappy, pull: folded weights and their difference, towards unhappy above 0.
@@ -208,8 +221,8 @@ def neuron_table(states, draws=DRAWS, seed=0):
     kinds = strata(groups, labels)
     for name, counted in zip(CLASSES, (~labels, labels), strict=True):
         rates = [group_interval(k[None], counted[None], groups, kinds) for k in on.T]
-        rates = np.array(rates)[:, [0, 2, 3]]
-        table[[f"rate_{name}{end}" for end in ("", "_low", "_high")]] = rates
+        columns = [f"rate_{name}{end}" for end in ("", "_low", "_high")]
+        table[columns] = np.array(rates)[:, [0, 2, 3]]
         table[f"contribution_{name}"] = states.contributions[counted].mean(0)
     table["strength"] = np.abs(states.contributions).mean(0)
     times = draw_times(kinds, draws, np.random.default_rng(seed))[:, groups]  # (D, N)
@@ -230,7 +243,7 @@ def neuron_table(states, draws=DRAWS, seed=0):
     return table.assign(duplicate_of=_duplicates(states.activations)).rename_axis("neuron")
 
 
-def auroc(scores, labels, weights):
+def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve, ties half (Mann and Whitney 1947), of weighted copies: (D,).
 
     `scores` (N,), `labels` (N,) bool, `weights` (D, N); every draw needs both classes.
@@ -243,14 +256,14 @@ def auroc(scores, labels, weights):
     return (high * (low.cumsum(1) - low / 2)).sum(1) / (high.sum(1) * low.sum(1))
 
 
-def _level_shares(states):
+def _level_shares(states: States) -> np.ndarray:
     """Covariance of each level's part with z over the variance of z: (100, L), rows add up to 1."""
     parts = states.by_level - states.by_level.mean(0)  # (N, 100, L)
     shares = (parts * parts.sum(2, keepdims=True)).sum(0)
     return shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
 
 
-def _duplicates(activations):
+def _duplicates(activations: np.ndarray) -> np.ndarray:
     """The first neuron that each is a copy of, but for scale and offset, or -1: (100,)."""
     rest = activations - activations.mean(0)
     unit = rest / np.maximum(np.linalg.norm(rest, axis=0), 1e-12)
@@ -262,13 +275,15 @@ def _duplicates(activations):
 class Crop:
     """A part of a picture that excites a neuron: `image`, where it is from, and relu(z)."""
 
-    image: object
+    image: Image.Image
     id: str
     label: str
     activation: float
 
 
-def top_crops(states, dataset, neuron, n=9, context=2.0):
+def top_crops(
+    states: States, dataset: CoupleFolder, neuron: int, n: int = 9, context: float = 2.0
+) -> list[Crop]:
     """What excites a neuron most: up to `n` `Crop`s, at most one a group, the strongest first.
 
     Args:
@@ -278,7 +293,9 @@ def top_crops(states, dataset, neuron, n=9, context=2.0):
 
     Pictures on which the neuron is off are left out: a dead neuron has no crops.
     """
-    found, seen, places = [], set(), {name: i for i, name in enumerate(dataset.ids)}
+    places = {name: index for index, name in enumerate(dataset.ids)}
+    found: list[Crop] = []
+    seen: set[str] = set()
     for row in np.argsort(-states.z[:, neuron], kind="stable"):
         if states.z[row, neuron] <= 0 or len(found) == n:
             break
@@ -292,7 +309,9 @@ def top_crops(states, dataset, neuron, n=9, context=2.0):
     return found
 
 
-def _crop_box(cell, size, shape, context):
+def _crop_box(
+    cell: np.ndarray, size: int, shape: tuple[int, int], context: float
+) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 in pixels around the centre of a cell (row, column), inside the picture.
 
     `size`: pixels a side of the network's input; `shape`: width and height of the picture.

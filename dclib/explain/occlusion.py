@@ -4,17 +4,21 @@ The ground truth for maps. It needs a pass of the head for every region, not of 
 covered pixels need that too.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dclib.gradcam import head_logits, target_weights
+from dclib.model import DeepConnection
 
 CHUNK = 64  # feature maps in the head at once
 
 
 @torch.no_grad()
-def hide_cells(model, feature_map, hidden):
+def hide_cells(model: DeepConnection, feature_map: Tensor, hidden: Tensor) -> Tensor:
     """Logits with some cells of the feature map set to zero: -> (B, 2).
 
     Args:
@@ -27,14 +31,19 @@ def hide_cells(model, feature_map, hidden):
     if hidden.dim() != 3 or hidden.shape[1:] != feature_map.shape[2:]:
         wanted = ("B", *feature_map.shape[2:])
         raise ValueError(f"hidden must be {wanted}, not {tuple(hidden.shape)}.")
+    if len(feature_map) not in (1, len(hidden)):
+        raise ValueError(f"{len(hidden)} masks do not fit {len(feature_map)} feature maps.")
     maps = feature_map.expand(len(hidden), -1, -1, -1)
     parts = zip(maps.split(CHUNK), hidden.split(CHUNK), strict=True)
     return torch.cat([head_logits(model, part * ~mask[:, None]) for part, mask in parts])
 
 
 @torch.no_grad()
-def leave_one_out(model, feature_map, target="margin"):
-    """How much a score falls when each cell alone is zeroed: (B, C, h, w) -> (B, h, w)."""
+def leave_one_out(model: DeepConnection, feature_map: Tensor, target: str = "margin") -> Tensor:
+    """How much a score falls when each cell alone is zeroed: (B, C, h, w) -> (B, h, w).
+
+    `target` is a class name or "margin", as in `dclib.gradcam.grad_cam`; ValueError for others.
+    """
     h, w = feature_map.shape[2:]
     alone = torch.eye(h * w, dtype=torch.bool, device=feature_map.device).view(-1, h, w)
     weights = target_weights(model.classes, [target])[0].to(feature_map.device)  # (2,)
@@ -43,10 +52,10 @@ def leave_one_out(model, feature_map, target="margin"):
     return (whole[:, None] - torch.stack(without)).view(-1, h, w)
 
 
-def cover_pixels(image, boxes):
-    """A Pillow image with boxes of it in its own mean colour, which says nothing by itself.
+def cover_pixels(image: Image.Image, boxes: np.ndarray | Sequence[Sequence[float]]) -> Image.Image:
+    """A picture with boxes of it in its own mean colour, which says nothing by itself.
 
-    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides.
+    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides, 0 to 1.
     """
     pixels = np.array(image.convert("RGB"))
     mean = pixels.mean((0, 1)).round()

@@ -15,6 +15,7 @@ In its own right means that the unhappiness neurons tell the classes apart when 
 still, and that without them the others are worse.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +25,14 @@ from scipy.stats import t as student
 from dclib.data import CLASSES
 from dclib.evaluation.intervals import NOTHING, difference_interval, draw_times, freedom, strata
 from dclib.evaluation.slices import holm
+from dclib.explain.neurons import States
 from dclib.metrics import DRAWS, compare, measure
 from dclib.predictions import LOGITS
 
 KINDS = ("unhappiness", "missing happiness")
 ALPHA = 0.05
+Interval = tuple[float, float, float]  # a value, and the low and high end of its interval
+ENDS = ["value", "low", "high"]  # the same as columns of `measure` and `compare`
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ class OwnRight:
 
     kinds: pd.DataFrame
     neurons: pd.DataFrame
-    separation: tuple[float, float, float]
-    whole: tuple[float, float, float]
+    separation: Interval
+    whole: Interval
     gain: pd.DataFrame
     about: str
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """What of the claim holds: one sentence."""
         own, gain = self.kinds.loc[KINDS[0]], self.gain.loc[KINDS[1]]
         if not self.separation[1] > 0:
@@ -70,7 +74,7 @@ class OwnRight:
             "the others do not."
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{self.about}; separation {_told(self.separation, '.2f')} log-odds"]
         for name, row in self.kinds.iterrows():
             line = f"{name}: {row['neurons']:.0f} neurons ({row['significant']:.0f} significant, "
@@ -80,18 +84,18 @@ class OwnRight:
         lines.append(f"all neurons: AUROC {_told(self.whole)}")
         lines.append(
             "H0, the unhappiness neurons carry nothing: share <= 0, AUROC alone <= 0.5, no gain in "
-            f"AUROC over missing happiness alone. Gain: {_told(gain[['value', 'low', 'high']])}"
+            f"AUROC over missing happiness alone. Gain: {_told(gain[ENDS])}"
         )
         return "\n".join([*lines, self.verdict])
 
 
-def own_right(states, draws=DRAWS, seed=0):
+def own_right(states: States, draws: int = DRAWS, seed: int = 0) -> OwnRight:
     """The separation of the classes by kind of neuron, and what each kind tells alone.
 
     Alone means that the sum of the other kind is held at its mean over all pictures. Shares and
     parts have Student's t with a group bootstrap (`difference_interval`), accuracy and AUROC the
     intervals of `measure`. Raises ValueError for the split train, whose pictures have shaped the
-    weights, and for pictures of one class or one group.
+    weights, for pictures of one class, and for one group of each kind.
     """
     if states.split == "train":
         raise ValueError(
@@ -109,7 +113,6 @@ def own_right(states, draws=DRAWS, seed=0):
     separation = (parts.sum(), *difference_interval(parts.sum(), drawn.sum(1), *sizes))
     neurons = _judge_neurons(parts, drawn, *sizes)
     neurons["kind"] = np.where(of_kind[KINDS[0]], *KINDS)
-    tables = {name: _alone(states, of) for name, of in of_kind.items()}
     whole = _table(states, states.margins)
     rows, gains = {}, {}
     for name, of in of_kind.items():
@@ -119,32 +122,34 @@ def own_right(states, draws=DRAWS, seed=0):
         row = {"neurons": (of & (states.z > 0).any(0)).sum()} | _named("share", share)
         sure = of & (neurons["p_holm"] < ALPHA)
         row["significant"], row["against"] = (sure & (parts > 0)).sum(), (sure & (parts < 0)).sum()
-        measured = measure(tables[name], draws, seed)
+        alone = _alone(states, of)
+        measured = measure(alone, draws, seed)
         for metric in ("accuracy", "AUROC"):
-            ends = measured.loc[metric, ["value", "low", "high"]]
-            row |= _named(metric.lower(), ends)
+            row |= _named(metric.lower(), measured.loc[metric, ENDS])
         rows[name] = row
-        gains[name] = compare(whole, tables[name], draws, seed).loc["AUROC"]
-    area = measure(whole, draws, seed).loc["AUROC", ["value", "low", "high"]]
+        gains[name] = compare(whole, alone, draws, seed).loc["AUROC"]
+    area = measure(whole, draws, seed).loc["AUROC", ENDS]
     kinds, gain = (pd.DataFrame.from_dict(found, orient="index") for found in (rows, gains))
     return OwnRight(kinds, neurons, separation, tuple(area), gain, str(states))
 
 
-def _share(parts, drawn, of, n_groups, free):
+def _share(
+    parts: np.ndarray, drawn: np.ndarray, of: np.ndarray, n_groups: int, free: int
+) -> Interval:
     """The share of the separation from the neurons `of`, and its ends; one that never varies is."""
     value, spread = parts[of].sum() / parts.sum(), drawn[:, of].sum(1) / drawn.sum(1)
     low, high = difference_interval(value, spread, n_groups, free)
     return (value, low, high) if np.isfinite(low) else (value, value, value)
 
 
-def _separations(states, times):
+def _separations(states: States, times: np.ndarray) -> np.ndarray:
     """Mean contribution on unhappy pictures less that on happy ones: (D, N) weights -> (D, 100)."""
     sides = [times * of for of in (states.labels, ~states.labels)]
     unhappy, happy = (w @ states.contributions / w.sum(1, keepdims=True) for w in sides)
     return unhappy - happy
 
 
-def _judge_neurons(parts, drawn, n_groups, free):
+def _judge_neurons(parts: np.ndarray, drawn: np.ndarray, n_groups: int, free: int) -> pd.DataFrame:
     """Each neuron's part of the separation with interval and two-sided p after Holm."""
     ends = [difference_interval(*pair, n_groups, free) for pair in zip(parts, drawn.T, strict=True)]
     neurons = pd.DataFrame(ends, columns=["low", "high"]).assign(part=parts, p_holm=np.nan)
@@ -155,29 +160,30 @@ def _judge_neurons(parts, drawn, n_groups, free):
     return neurons.rename_axis("neuron")
 
 
-def _alone(states, of):
+def _alone(states: States, of: np.ndarray) -> pd.DataFrame:
     """A table of predictions in which only the neurons `of` (100,) vary with the picture."""
     rest = states.contributions[:, ~of].sum(1).mean()
     return _table(states, states.const + rest + states.contributions[:, of].sum(1))
 
 
-def _table(states, margins):
+def _table(states: States, margins: np.ndarray) -> pd.DataFrame:
     """A table of predictions (see `dclib.predictions`) of margins (N,)."""
     columns = {"id": states.ids, "label": np.where(states.labels, *CLASSES[::-1])}
-    columns |= {"group": states.groups, "source": states.sources, "seed": -1, "fold": -1}
+    columns |= {"group": states.groups, "source": states.sources}
     columns |= dict(zip(LOGITS, (-margins / 2, margins / 2), strict=True))
-    return pd.DataFrame(columns | {"temperature": 1.0, "threshold": states.threshold})
+    table = pd.DataFrame(columns)
+    return table.assign(seed=-1, fold=-1, temperature=1.0, threshold=states.threshold)
 
 
-def _named(name, ends):
+def _named(name: str, ends: Sequence[float]) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
 
 
-def _ends(row, name):
+def _ends(row: pd.Series, name: str) -> pd.Series:
     return row[[name, f"{name}_low", f"{name}_high"]]
 
 
-def _told(ends, form=".3f"):
+def _told(ends: Sequence[float], form: str = ".3f") -> str:
     value, low, high = ends
     if np.isnan(value):
         return "-"

@@ -10,33 +10,40 @@ there is no tolerance: the usual 15 px would be half a cell. A flat map misses, 
 and pictures without the boxes in question are NaN.
 """
 
-import json
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from dclib.data import CoupleFolder, read_boxes
 
 FINE = 33  # points a side of a cell at which boxes are looked up; odd, so that one is its centre
 TIE = 1e-5  # values that differ by less, as a share of the largest, are equal
 POINTING = "pointing"
 MEASURES = (POINTING, "strongest cell", "energy", "energy / area")
-BOXES = {"faces": "boxes", "bodies": "body_boxes", "bystanders": "bystander_boxes"}  # columns
+COLUMNS = ("boxes", "body_boxes", "bystander_boxes")  # of metadata.csv: faces, bodies, others
 OTHERS = "bystanders' faces"
 AGAINST = f"faces less {OTHERS}"
 
+Regions = dict[str, tuple[np.ndarray, np.ndarray]]  # of `find_regions`: name, centres and shares
 
-def find_regions(dataset, chosen, h, w, stride=None):
+
+def find_regions(
+    dataset: CoupleFolder, chosen: Iterable[int], h: int, w: int, stride: float | None = None
+) -> Regions:
     """Where the boxes of pictures are on maps of h x w cells: {region: (centres, shares)}.
 
     Both are (N, h, w): whether the centre of a cell is in a box, and how much of the cell. Regions
     are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
     `stride`: from the centre of a cell's view to the next, as a share of the picture; None
-    stretches the map over the picture.
+    stretches the map over the picture. Raises ValueError for boxes that cannot be read.
     """
-    found = {"faces": [], "couple": [], OTHERS: []}
-    for boxes in read_boxes(dataset, chosen):
+    found: dict[str, list[np.ndarray]] = {"faces": [], "couple": [], OTHERS: []}
+    columns = [read_boxes(dataset, column) for column in COLUMNS]
+    for index in chosen:
+        boxes = [column[index] / np.tile(dataset.picture(index).size, 2) for column in columns]
         if stride:
-            ends = np.array((w, h, w, h))
-            boxes = {name: (box / stride + 0.5) / ends for name, box in boxes.items()}
-        faces, bodies, others = (box_mask(box, h * FINE, w * FINE) for box in boxes.values())
+            boxes = [(box / stride + 0.5) / np.array((w, h, w, h)) for box in boxes]
+        faces, bodies, others = (box_mask(box, h * FINE, w * FINE) for box in boxes)
         found["faces"].append(faces)
         found["couple"].append((faces | bodies) & bodies.any())
         found[OTHERS].append(others & ~faces & ~bodies)
@@ -45,27 +52,7 @@ def find_regions(dataset, chosen, h, w, stride=None):
     return {n: (m[:, :, middle, :, middle], m.mean((2, 4))) for n, m in masks.items()}
 
 
-def read_boxes(dataset, chosen):
-    """The boxes of each picture as shares of its sides: [{name: (K, 4)}, ...], names of `BOXES`.
-
-    From JSON lists of [x0, y0, x1, y1] in pixels; raises ValueError for others.
-    """
-    columns, found = {name: dataset.column(column) for name, column in BOXES.items()}, []
-    for index in chosen:
-        sides = np.tile(dataset.picture(index).size, 2)
-        told = {name: column[index] for name, column in columns.items()}
-        try:
-            boxes = {n: np.array(json.loads(text or "[]"), float) for n, text in told.items()}
-            found.append({name: box.reshape(-1, 4) / sides for name, box in boxes.items()})
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"The boxes of {dataset.ids[index]} in metadata.csv must be JSON lists of "
-                f"[x0, y0, x1, y1], not {told}."
-            ) from error
-    return found
-
-
-def box_mask(boxes, height, width):
+def box_mask(boxes: np.ndarray | Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
     """Which points of an even grid are in one of the boxes: (K, 4) shares -> (height, width)."""
     y, x = ((np.arange(side) + 0.5) / side for side in (height, width))
     mask = np.zeros((height, width), bool)
@@ -74,10 +61,11 @@ def box_mask(boxes, height, width):
     return mask
 
 
-def measure_maps(values, regions):
+def measure_maps(values: np.ndarray, regions: Regions) -> list[dict]:
     """Measures of maps (N, h, w), none below 0: dicts of region, measure, value (N,), chance, flat.
 
-    `regions` are those of `find_regions`.
+    `regions` are those of `find_regions`. `chance` is (N,), or one number for all pictures; `flat`
+    (N,) as of `is_flat`. Raises ValueError for values that are negative or not finite.
     """
     flat, rows, by_area = is_flat(values), [], {}
     for name, (centres, shares) in regions.items():
@@ -94,7 +82,7 @@ def measure_maps(values, regions):
     return [row | {"flat": flat} for row in rows]
 
 
-def pointing_hit(values, inside):
+def pointing_hit(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """How much of the strongest cells of maps is `inside`: (..., h, w) twice -> (...), 0 to 1.
 
     0 for a flat map. Raises ValueError for a map that is not finite.
@@ -107,16 +95,16 @@ def pointing_hit(values, inside):
     return np.where(is_flat(values), 0.0, share)
 
 
-def is_flat(values):
-    """Whether maps (..., h, w) have no strongest cell."""
+def is_flat(values: np.ndarray) -> np.ndarray:
+    """Whether maps (..., h, w) have no strongest cell: (...) bool."""
     axes = (-2, -1)
     return np.ptp(values, axes) <= TIE * np.abs(values).max(axes)
 
 
-def energy_share(values, shares):
+def energy_share(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Share of the mass of maps (..., h, w) in boxes that cover `shares` of their cells: (...).
 
-    0 for a map without any mass. Raises ValueError for negative values.
+    0 for a map without any mass. Raises ValueError for values that are negative or NaN.
     """
     if not (values >= 0).all():
         raise ValueError("The energy of a map needs values of at least 0.")

@@ -11,15 +11,15 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_suffix(".js").read_text()
 
 
-def start_script():
+def start_script() -> str:
     """HTML that starts browser.js for the panel (of class "dc-browser") it is in."""
     return f'<img hidden alt="" src="data:," onerror="{html.escape(SCRIPT)}">'
 
 
-def status_html(*sentences, error=False, **data):
+def status_html(*sentences: str, error: bool = False, **data: str | int) -> str:
     """A line that screen readers announce; also the sign for browser.js that something arrived.
 
-    `data` become data- attributes.
+    `data` become data- attributes, as they are; only the sentences are escaped.
     """
     kind = ' class="dc-error"' if error else ""
     said = "".join(f"<p{kind}>{html.escape(sentence)}</p>" for sentence in sentences)
@@ -27,7 +27,7 @@ def status_html(*sentences, error=False, **data):
     return f'<div class="dc-status" role="status" aria-live="polite"{marks}>{said}</div>'
 
 
-def camera_html(*buttons):
+def camera_html(*buttons: tuple[str, str]) -> str:
     """The camera's picture and its buttons: (class, text) of each."""
     row = "".join(
         f'<button type="button" class="jupyter-button {kind}">{html.escape(text)}</button>'

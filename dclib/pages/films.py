@@ -1,22 +1,28 @@
 """A film's timeline to take away: tables, subtitles, an annotated film. Written only when asked."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dclib.frames import read_frames, write_mp4
+from dclib.frames import VideoSource, read_frames, write_mp4
 from dclib.pages.panels import to_image
 from dclib.photo import percent, sigmoid
 from dclib.plots.explain import overlay
 from dclib.plots.video import map_at, map_scale, strip
 from dclib.timeline import NOT_ASSESSABLE
 
-WIDTH = 640  # pixels of the annotated film, at most
+if TYPE_CHECKING:
+    from dclib.video import VideoResult
+
+WIDTH, HEIGHT = 640, 480  # pixels of the film in the annotated one, at most
+TEXT = 30  # pixels of the line of text below it
 
 
-def save_csv(result, folder):
-    """Write seconds.csv and frames.csv into a folder; returns their paths."""
+def save_csv(result: "VideoResult", folder: str | Path) -> list[Path]:
+    """Write seconds.csv and frames.csv into a folder, which is made; returns their paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "seconds.csv", folder / "frames.csv"]
@@ -27,7 +33,7 @@ def save_csv(result, folder):
     return paths
 
 
-def save_vtt(result, path):
+def save_vtt(result: "VideoResult", path: str | Path) -> Path:
     """Write the labels as WebVTT, a cue a stretch; players show it as subtitles. Returns the path.
 
     Format: W3C WebVTT. Texts say what the network's label is, not what people feel.
@@ -44,8 +50,8 @@ def save_vtt(result, path):
     return path
 
 
-def describe(result, span):
-    """A stretch in words."""
+def describe(result: "VideoResult", span: dict[str, Any]) -> str:
+    """A stretch, one of `result.spans`, in words."""
     if span["label"] == NOT_ASSESSABLE:
         return f"{NOT_ASSESSABLE}: {span['reason']}"
     table = result.seconds
@@ -54,7 +60,7 @@ def describe(result, span):
     return f"network: {span['label']} (mean {percent(sure)})"
 
 
-def stamp(seconds):
+def stamp(seconds: float) -> str:
     """Seconds as WebVTT writes them.
 
     >>> stamp(3725.5)
@@ -66,42 +72,47 @@ def stamp(seconds):
     )
 
 
-def escape(text):
+def escape(text: str) -> str:
     """Text as it may stand in a cue."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
 
 
-def save_mp4(result, source, path, rate=12):
+def save_mp4(
+    result: "VideoResult", source: VideoSource, path: str | Path, rate: float = 12
+) -> Path:
     """Write the film with its label, timeline and evidence map, as H.264 that browsers play.
 
-    Without sound. The map has one scale for the whole film. Returns the path.
+    `source` is the film that was judged, `rate` in frames a second. Without sound. The map has one
+    scale for the whole film. Returns the path; raises what `dclib.frames.read_frames` does.
     """
     return write_mp4(path, annotate(result, source, rate), rate)
 
 
-def annotate(result, source, rate=12):
+def annotate(result: "VideoResult", source: VideoSource, rate: float = 12) -> Iterator[Image.Image]:
     """The annotated pictures, `rate` a second: film beside map, text and timeline below."""
-    scale, font, line = map_scale(result), ImageFont.load_default(16), None
+    scale, font = map_scale(result), ImageFont.load_default(16)
+    line: Image.Image | None = None
     for time, image in read_frames(source, rate):
-        if line is None:
-            ratio = min(1, WIDTH / image.width, 480 / image.height)
-            size = [max(2, round(side * ratio / 2) * 2) for side in image.size]
-            line = to_image(strip(result, 2 * size[0]))
-        image = image.resize(size)
+        if line is None:  # the first frame says how large all are
+            ratio = min(1, WIDTH / image.width, HEIGHT / image.height)
+            width, height = (max(2, round(side * ratio / 2) * 2) for side in image.size)
+            line = to_image(strip(result, 2 * width))
+        image = image.resize((width, height))
         seen = to_image(overlay(image, map_at(result, time), scale, result.size))
-        sheet = Image.new("RGB", (2 * size[0], size[1] + 30 + line.height), "white")
+        top = height + TEXT  # of the timeline
+        sheet = Image.new("RGB", (2 * width, top + line.height), "white")
         sheet.paste(image, (0, 0))
-        sheet.paste(seen, (size[0], 0))
-        sheet.paste(line, (0, size[1] + 30))
+        sheet.paste(seen, (width, 0))
+        sheet.paste(line, (0, top))
         draw = ImageDraw.Draw(sheet)
-        draw.text((6, size[1] + 5), said(result, time), fill="black", font=font)
-        at = round(2 * size[0] * min(1, time / result.duration))
-        draw.line((at, size[1] + 30, at, sheet.height), fill="black", width=2)
+        draw.text((6, height + 5), said(result, time), fill="black", font=font)
+        at = round(2 * width * min(1, time / result.duration))
+        draw.line((at, top, at, sheet.height), fill="black", width=2)
         yield sheet
 
 
-def said(result, time):
-    """The line of text below a frame."""
+def said(result: "VideoResult", time: float) -> str:
+    """The line of text below the frame at a time in seconds."""
     times = result.frames["time"].to_numpy()
     row = result.frames.iloc[max(0, int(np.searchsorted(times, time + 1e-6)) - 1)]
     label = result.label(row["smooth"])

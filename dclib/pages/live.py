@@ -22,8 +22,9 @@ from dclib.pages.browser import camera_html, start_script, status_html
 from dclib.pages.live_page import answer_html, label_sentence, numbers_sentence
 from dclib.pages.panels import CSS
 from dclib.pages.uploads import clear_uploads, ipywidgets, link, uploaded_files
-from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Z95, limits, not_sure, sigmoid
-from dclib.pictures import PictureError, read_picture
+from dclib.photo import DRAWINGS_ONLY, limits, not_sure, sigmoid
+from dclib.pictures import Boxes, PictureError, read_picture
+from dclib.timeline import NOT_ASSESSABLE, Z95
 
 RATE = 5  # frames a second at most
 TAU = 2.0  # seconds in which the weight of a frame falls to 37 %
@@ -74,11 +75,21 @@ class LiveTimeline:
     where `dclib.photo.not_sure` says so. Frames older than 8 tau weigh nothing.
     """
 
-    def __init__(self, threshold=0.5, abstain=None, tau=TAU, pause=PAUSE):
-        self.threshold, self.abstain, self.tau, self.pause = threshold, abstain, tau, pause
-        self.states, self.recent = [], []
+    def __init__(
+        self, threshold: float = 0.5, abstain: float | None = None, tau: float = TAU
+    ) -> None:
+        self.threshold, self.abstain, self.tau = threshold, abstain, tau
+        self.states: list[State] = []
+        self.recent: list[tuple[float, float, float, str]] = []  # time, margin, margin_sd, reason
 
-    def add(self, time, margin, margin_sd=0.0, reason="", cut=False):
+    def add(
+        self,
+        time: float,
+        margin: float,
+        margin_sd: float = 0.0,
+        reason: str = "",
+        cut: bool = False,
+    ) -> State:
         """The `State` after a frame; `reason` says why the frame alone is not assessable.
 
         Raises ValueError for a time before the last.
@@ -86,32 +97,37 @@ class LiveTimeline:
         last = self.states[-1] if self.states else None
         if last and time < last.time:
             raise ValueError(f"A frame of {time} s came after one of {last.time} s.")
-        anew = last is None or cut or time - last.time > self.pause
+        anew = last is None or cut or time - last.time > PAUSE
         self.recent = [] if anew else [f for f in self.recent if time - f[0] < 8 * self.tau]
         self.recent.append((time, margin, margin_sd, reason))
         shot = (last.shot if last else -1) + anew
         self.states.append(State(time, shot, margin, *self._smooth(time)))
         return self.states[-1]
 
-    def _smooth(self, now):
-        times, margins, sds, reasons = zip(*self.recent, strict=True)
-        weights = np.exp((np.array(times) - now) / self.tau)
+    def _smooth(self, now: float) -> tuple[float, float, float, str, str]:
+        """Smooth, low, high, label and reason of a `State`."""
+        times, margins, sds = np.array([frame[:3] for frame in self.recent]).T
+        reasons = [reason for *_, reason in self.recent]
         usable = np.array([not reason for reason in reasons])
+        weights = np.exp((times - now) / self.tau)
         if weights[usable].sum() < weights.sum() / 2:
             nan = math.nan
-            return nan, nan, nan, NOT_ASSESSABLE, [text for text in reasons if text][-1]
-        weights, margins = weights[usable] / weights[usable].sum(), np.array(margins)[usable]
-        smooth, inverse_n = weights @ margins, weights @ weights
-        variance = weights @ (margins - smooth) ** 2 / max(1 - inverse_n, 1e-9)
-        sd = math.sqrt(weights @ np.square(sds)[usable] + variance * inverse_n)
+            return nan, nan, nan, NOT_ASSESSABLE, [reason for reason in reasons if reason][-1]
+        weights, margins, sds = (
+            weights[usable] / weights[usable].sum(),
+            margins[usable],
+            sds[usable],
+        )
+        smooth, inverse_n = float(weights @ margins), float(weights @ weights)
+        variance = float(weights @ (margins - smooth) ** 2) / max(1 - inverse_n, 1e-9)
+        reach = Z95 * math.sqrt(float(weights @ sds**2) + variance * inverse_n)
         unhappy = sigmoid(smooth)
-        reason = " ".join(not_sure(self, max(unhappy, 1 - unhappy)))
         label = "unhappy" if unhappy >= self.threshold else "happy"
-        band = float(smooth - Z95 * sd), float(smooth + Z95 * sd)
-        return float(smooth), *band, NOT_ASSESSABLE if reason else label, reason
+        reason = " ".join(not_sure(max(unhappy, 1 - unhappy), self.abstain))
+        return smooth, smooth - reach, smooth + reach, NOT_ASSESSABLE if reason else label, reason
 
     def to_csv(self) -> str:
-        """A line a frame, as text."""
+        """A line a frame, as text; a number that is not known is left empty."""
         file = io.StringIO()
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow([field.name for field in fields(State)])
@@ -121,7 +137,7 @@ class LiveTimeline:
         return file.getvalue()
 
 
-def is_cut(image, other):
+def is_cut(image: Image.Image, other: Image.Image) -> bool:
     """Whether two RGB Pillow images show two scenes: neither the same colours nor in places alike.
 
     Colours: the intersection of two histograms (Swain and Ballard 1991), which motion hardly
@@ -129,10 +145,11 @@ def is_cut(image, other):
     """
     histograms, greys = [], []
     for picture in (image, other):
-        pixels = np.asarray(picture.resize((64, 64), Image.BOX), int).reshape(-1, 3)
+        pixels = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), int).reshape(-1, 3)
         red, green, blue = pixels.T // 32
         histograms.append(np.bincount(red * 64 + green * 8 + blue, minlength=512) / 64**2)
-        grey = np.asarray(picture.convert("L").resize((16, 16), Image.BOX), float)
+        small = picture.convert("L").resize((16, 16), Image.Resampling.BOX)
+        grey = np.asarray(small, float)
         greys.append((grey - grey.mean()) / max(grey.std(), 1))  # nothing is alike on a wall
     colours, places = np.minimum(*histograms).sum(), (greys[0] * greys[1]).mean()
     return bool(colours < SAME_COLOURS and places < SAME_PLACES)
@@ -151,7 +168,7 @@ def live_panel(checkpoint: Checkpoint | str | Path) -> "LivePanel":
 class LivePanel(ipywidgets.VBox):
     """Buttons, the camera's picture, how old the answer is, and the answer with its timeline."""
 
-    def __init__(self, checkpoint):
+    def __init__(self, checkpoint: Checkpoint | str | Path) -> None:
         self.checkpoint = load_checkpoint(checkpoint)
         self.head = fold_head(self.checkpoint.model, self.checkpoint.config["temperature"])
         self.upload = ipywidgets.FileUpload(accept="image/jpeg")
@@ -171,15 +188,20 @@ class LivePanel(ipywidgets.VBox):
         self.answered = 0  # milliseconds: the name of the last frame
         self.forget()
 
-    def forget(self):
+    def forget(self) -> None:
+        """As if no frame had come yet."""
         config = self.checkpoint.config
         self.timeline = LiveTimeline(config["threshold"], self.checkpoint.abstain)
-        self.began = self.before = self.faces = self.looked = None
-        self.notes = (DRAWINGS_ONLY,) if self.checkpoint.knows_only_drawings else ()
+        self.began: float | None = None  # the browser's clock at the first frame
+        self.before: Image.Image | None = None  # the last frame
+        self.faces: Boxes | None = None
+        self.looked = -math.inf  # when they were looked for
+        drawn = self.checkpoint.knows_only_drawings
+        self.notes: tuple[str, ...] = (DRAWINGS_ONLY,) if drawn else ()
         self.saved.value = ""
         self.show()
 
-    def take_frame(self, _=None):
+    def take_frame(self, _: object = None) -> None:
         """Answer a frame; whatever happens, the browser gets an answer, since it waits for one."""
         frames = uploaded_files(self.upload)
         if not frames:
@@ -195,26 +217,24 @@ class LivePanel(ipywidgets.VBox):
         except Exception as error:
             self.show(f"The network could not look at this frame ({error}).")
 
-    def look(self, image, clock):
+    def look(self, image: Image.Image, clock: float) -> None:
         """Add a frame of a time, in seconds of the browser's clock, to the timeline."""
         self.began = clock if self.began is None else self.began
         states = self.timeline.states
         time = max(clock - self.began, states[-1].time if states else 0.0)  # clocks are put back
         cut = self.before is not None and is_cut(image, self.before)
         self.before = image
-        if not self.checkpoint.knows_only_drawings and (
-            self.looked is None or cut or time - self.looked >= FACES_EVERY
-        ):
+        due = cut or time - self.looked >= FACES_EVERY
+        if due and not self.checkpoint.knows_only_drawings:
             self.faces, self.looked = assess.find_faces(image), time
-        device = next(self.checkpoint.model.parameters()).device
-        images = self.checkpoint.transform(image)[None].to(device)  # (3, S, S) -> (1, 3, S, S)
+        images = self.checkpoint.transform(image)[None]  # (3, S, S) -> (1, 3, S, S)
         evidence = find_evidence(self.head, extract_features(self.checkpoint.model, images))
         reason = " ".join(assess.why_not(image, self.faces))
         margin, sd = evidence.margin.item(), evidence.margin_sd.item()
         self.timeline.add(time, margin, sd, reason, cut)
         self.notes = limits(self.checkpoint, image)
 
-    def show(self, problem=""):
+    def show(self, problem: str = "") -> None:
         """Write the answer; what is said aloud is only said when it changes."""
         state = self.timeline.states[-1] if self.timeline.states else None
         words = numbers_sentence(state) if state else ""
@@ -228,6 +248,6 @@ class LivePanel(ipywidgets.VBox):
             self.status.value = said
         self.answer.value = answer_html(words, self.timeline, self.notes, self.answered)
 
-    def offer(self):
+    def offer(self) -> None:
         """The answers so far as a file that the browser saves."""
         self.saved.value = link("live.csv", self.timeline.to_csv().encode())

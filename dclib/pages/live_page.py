@@ -1,24 +1,31 @@
 """What the live panel shows of a timeline: a sentence, numbers, and a curve as SVG."""
 
 import html
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from dclib.photo import NOT_ASSESSABLE, how_sure, percent, sigmoid
 from dclib.plots import HAPPY, UNHAPPY
+
+if TYPE_CHECKING:
+    from dclib.pages.live import LiveTimeline, State
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 150, 70, 18
 LEAST = 20  # seconds that the time axis shows at least
 POINTS = 300  # states that are drawn at most, evenly chosen
 
+Place = Callable[[float], float]  # of a time along the curve, or of a margin up it
 
-def label_sentence(state):
+
+def label_sentence(state: "State") -> str:
     """A state's label, as the network's."""
     if state.label == NOT_ASSESSABLE:
         return "Not assessable."
     return f"The network says {state.label}."
 
 
-def numbers_sentence(state):
+def numbers_sentence(state: "State") -> str:
     """How sure the network is, with the 95 % band, or why nothing is said."""
     if state.label == NOT_ASSESSABLE:
         return state.reason
@@ -32,7 +39,7 @@ def numbers_sentence(state):
     )
 
 
-def answer_html(words, timeline, notes, answered):
+def answer_html(words: str, timeline: "LiveTimeline", notes: Iterable[str], answered: int) -> str:
     """Sentence, curve and notes; the browser waits for the number `answered` of its last frame."""
     below = "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
     return (
@@ -41,18 +48,18 @@ def answer_html(words, timeline, notes, answered):
     )
 
 
-def timeline_svg(states, threshold=0.5):
+def timeline_svg(states: Sequence["State"], threshold: float = 0.5) -> str:
     """Probability of "unhappy" over the whole time: dots are frames, the line and its band smooth.
 
     Grey is not assessable; a line across is a cut or a pause; dashed is the network's threshold.
     """
-    states = states[:: -(-len(states) // POINTS) or 1][: POINTS - 1] + states[-1:]
+    states = [*states[:: -(-len(states) // POINTS) or 1][: POINTS - 1], *states[-1:]]
     end = max([LEAST, *(state.time for state in states[-1:])])
 
-    def x(time):
+    def x(time: float) -> float:
         return round(LEFT + (WIDTH - LEFT) * time / end, 1)
 
-    def y(margin):
+    def y(margin: float) -> float:
         return round((HEIGHT - BELOW) * (1 - sigmoid(margin)), 1)
 
     dots = "".join(
@@ -65,15 +72,14 @@ def timeline_svg(states, threshold=0.5):
     )
 
 
-def _runs(states, x, y):
+def _runs(states: Sequence["State"], x: Place, y: Place) -> list[str]:
     """Stretches of one label within a shot, each up to the next state."""
     parts, at = [], 0
-    for (shot, label), run in groupby(states, lambda s: (s.shot, s.label)):
-        run = list(run)
+    for (shot, label), group in groupby(states, lambda s: (s.shot, s.label)):
+        run = list(group)
         begin, at = at, at + len(run)
         follows = states[at : at + 1]
-        cut = begin > 0 and states[begin - 1].shot != shot
-        if cut:
+        if begin > 0 and states[begin - 1].shot != shot:
             across = f'x1="{x(run[0].time)}" x2="{x(run[0].time)}"'
             parts.append(f'<line {across} y2="{HEIGHT - BELOW}" stroke="#000"/>')
         if follows and follows[0].shot == shot:
@@ -87,7 +93,8 @@ def _runs(states, x, y):
     return parts
 
 
-def _curve(run, colour, x, y):
+def _curve(run: Sequence["State"], colour: str, x: Place, y: Place) -> str:
+    """The line of a stretch and its band."""
     run = [state for state in run if state.smooth == state.smooth]  # not NaN
     edge = [(s.time, s.high) for s in run] + [(s.time, s.low) for s in reversed(run)]
     band = " ".join(f"{x(time)},{y(value)}" for time, value in edge)
@@ -98,7 +105,8 @@ def _curve(run, colour, x, y):
     )
 
 
-def _frame(threshold, end):
+def _frame(threshold: float, end: float) -> list[str]:
+    """What is drawn around the curve: threshold, box, and words at the ends of both axes."""
     bottom, text = HEIGHT - BELOW, 'font-size="12" font-family="sans-serif" fill="#444"'
     level = round(bottom * (1 - threshold), 1)
     return [

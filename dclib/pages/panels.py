@@ -9,13 +9,16 @@ import base64
 import html
 import io
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
+from torch import Tensor
 
+from dclib.evidence import Evidence
 from dclib.explain.cells import cell_edges, spread
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots.explain import OPACITY, overlay
@@ -25,13 +28,17 @@ SHOWN = 8  # neurons of a cell
 OWN_KEYS = 'data-lm-suppress-shortcuts="true"'  # JupyterLab would take the arrow keys away
 CSS = Path(__file__).with_suffix(".css").read_text()
 
+Cell = tuple[int, ...]  # row and column, from 0
 
-def neuron_page(image, evidence, size, notes=()):
+
+def neuron_page(
+    image: Image.Image, evidence: Evidence, size: int, notes: Iterable[str] = ()
+) -> str:
     """Choose a neuron, see its region; choose a region, see its neurons: a page as a string.
 
     Args:
-        image: Pillow image.
-        evidence: `Evidence` of this picture alone, temperature included.
+        image: an RGB Pillow image.
+        evidence: of this picture alone, a batch of one, temperature included.
         size: pixels a side of the network's input.
         notes: sentences that belong beside it.
 
@@ -42,25 +49,32 @@ def neuron_page(image, evidence, size, notes=()):
     maps, pull = through_neurons(evidence)
     scale = maps.abs().max().item() or 1.0
     order = pull.abs().argsort(descending=True, stable=True).tolist()
+    scales = scale, pull.abs().max().item() or 1.0, size
     on = (evidence.z[0] > 0).cpu()
     neurons = "".join(
-        _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), (scale, pull, size), k == order[0])
-        for k in order
+        _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), scales, k == order[0]) for k in order
     )
-    on_first = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
+    counted = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
     told = [_cell_neurons(name, evidence, maps, at) for at in np.ndindex(*maps.shape[1:])]
     right = (
-        f'<div class="dc-right"><p>{on_first}{legend(scale)}</p><div class="dc-neurons dc-group" '
+        f'<div class="dc-right"><p>{counted}{legend(scale)}</p><div class="dc-neurons dc-group" '
         f'role="radiogroup" aria-label="neurons">{neurons}</div></div>'
     )
     return page(_left(name, image, evidence.margin_map[0], told, size) + right, notes)
 
 
-def cell_page(image, margin_map, told, size, text="", notes=()):
-    """Choose a cell of the picture, read what belongs to it.
+def cell_page(
+    image: Image.Image,
+    margin_map: Tensor,
+    told: Iterable[str],
+    size: int,
+    text: str = "",
+    notes: Iterable[str] = (),
+) -> str:
+    """Choose a cell of the picture, read what belongs to it: a page as a string.
 
     Colours are the margin map (h, w). `told` has HTML for each cell, row-major; `size` is that of
-    the network's input, `text` a sentence beside the picture.
+    the network's input, `text` a sentence beside the picture, `notes` those below it.
     """
     scale = margin_map.abs().max().item() or 1.0
     colours = f'<img class="dc-map" alt="" src="{data_uri(tint(margin_map, scale, size))}">'
@@ -69,15 +83,15 @@ def cell_page(image, margin_map, told, size, text="", notes=()):
     return page(_left(name, image, margin_map, told, size) + colours + right, notes)
 
 
-def page(body, notes=()):
-    """A page around its body, with the sentences below it."""
+def page(body: str, notes: Iterable[str] = ()) -> str:
+    """A page around its body, with the sentences below it, which are escaped."""
     below = "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
     return (
         f'<div class="dc-panel"><style>{CSS}</style><div class="dc-page">{body}</div>{below}</div>'
     )
 
 
-def through_neurons(evidence):
+def through_neurons(evidence: Evidence) -> tuple[Tensor, Tensor]:
     """What each cell adds to the margin through each neuron, and each neuron's sum with its bias.
 
     Returns (100, h, w) and (100,), of the first picture, on the CPU; 0 where a neuron is off.
@@ -87,13 +101,13 @@ def through_neurons(evidence):
     return (weights[:, None, None] * evidence.neuron_maps[0]).cpu(), pull.cpu()
 
 
-def _left(name, image, margin_map, told, size):
+def _left(name: str, image: Image.Image, margin_map: Tensor, told: Iterable[str], size: int) -> str:
     """The greyed picture, its cells, and what is told of the one that was chosen."""
     h, w = margin_map.shape
     grey = overlay(image.resize((SIDE, SIDE)), torch.zeros(1, 1), 1, size)
-    first = margin_map.abs().argmax().item()
+    first = strongest(margin_map)
     cells = "".join(
-        _cell(f"{name}-cell", at, added, text, at == divmod(first, w))
+        _cell(f"{name}-cell", at, added, text, at == first)
         for at, added, text in zip(np.ndindex(h, w), margin_map.flatten().tolist(), told)
     )
     return (
@@ -104,7 +118,7 @@ def _left(name, image, margin_map, told, size):
     )
 
 
-def tracks(n, size):
+def tracks(n: int, size: int) -> str:
     """Widths of n cells along a side, for a CSS grid.
 
     >>> tracks(3, 80)
@@ -113,13 +127,14 @@ def tracks(n, size):
     return " ".join(f"minmax(0, {1000 * part:.0f}fr)" for part in np.diff(cell_edges(n, size)))
 
 
-def _cell(name, at, added, told, checked):
+def _cell(name: str, at: Cell, added: float, told: str, checked: bool) -> str:
+    """A cell's button, and what is told of it."""
     label = f"{place(at)}: {describe_pull(added)}"
     part = f'<div class="dc-part dc-cell-text"><p>The cell in {label}.</p>{told}</div>'
     return _item(name, f"{at[0]}-{at[1]}", label, "", part, checked)
 
 
-def _cell_neurons(name, evidence, maps, at):
+def _cell_neurons(name: str, evidence: Evidence, maps: Tensor, at: Cell) -> str:
     """The neurons that are on and that this cell switches on most."""
     gains = evidence.neuron_maps[0, :, at[0], at[1]].cpu().masked_fill(evidence.z[0].cpu() <= 0, 0)
     found = [k for k in gains.argsort(descending=True)[:SHOWN].tolist() if gains[k] > 0]
@@ -134,22 +149,42 @@ def _cell_neurons(name, evidence, maps, at):
     return f"<table>{head}{rows}</table>"
 
 
-def _neuron(name, k, values, added, on, scales, checked):
-    scale, pull, size = scales
-    strongest = divmod(values.abs().argmax().item(), values.shape[1])
+def _neuron(
+    name: str,
+    k: int,
+    values: Tensor,
+    added: float,
+    on: bool,
+    scales: tuple[float, float, int],
+    checked: bool,
+) -> str:
+    """A neuron's button, its map (h, w) and what it adds.
+
+    `scales`: the values of full colour, of the map and of the button, and the input's size.
+    """
+    scale, full, size = scales
     told = f"Neuron {k} is on and adds {describe_pull(added)}" if on else f"Neuron {k} is off"
-    where = f" Its strongest cell is in {place(strongest)}." if on else " It adds nothing."
+    where = f" Its strongest cell is in {place(strongest(values))}." if on else " It adds nothing."
     text = f'<p class="dc-neuron-text"><b>{told}.</b>{where}</p>'
     image = data_uri(tint(values, scale, size))
     part = f'<div class="dc-part"><img class="dc-map" alt="its regions" src="{image}">{text}</div>'
-    shade = int(200 * abs(added) / (pull.abs().max().item() or 1))
+    shade = int(200 * abs(added) / full)
     look = f"background: {UNHAPPY if added > 0 else HAPPY}{shade:02x}" if on else ""
     return _item(
         f"{name}-neuron", str(k), told, look, part, checked, str(k), "" if on else "dc-off"
     )
 
 
-def _item(group, key, label, look, part, checked, shown="", kind=""):
+def _item(
+    group: str,
+    key: str,
+    label: str,
+    look: str,
+    part: str,
+    checked: bool,
+    shown: str = "",
+    kind: str = "",
+) -> str:
     """A radio button, its visible label, and the part of the page that it shows."""
     state = " checked" if checked else ""
     return (
@@ -159,7 +194,7 @@ def _item(group, key, label, look, part, checked, shown="", kind=""):
     )
 
 
-def legend(scale):
+def legend(scale: float) -> str:
     """What the colours over a picture mean, as HTML."""
     unhappy, happy = (f'<span style="color: {c}">&#9632;</span>' for c in (UNHAPPY, HAPPY))
     return (
@@ -167,12 +202,25 @@ def legend(scale):
     )
 
 
-def place(at):
-    """Where a cell is, as people count: (0, 1) -> 'row 1, column 2'."""
+def strongest(values: Tensor) -> Cell:
+    """The cell of a map (h, w) that is furthest from 0.
+
+    >>> strongest(torch.tensor([[1.0, -3.0], [2.0, 0.0]]))
+    (0, 1)
+    """
+    return divmod(int(values.abs().argmax()), values.shape[1])
+
+
+def place(at: Cell) -> str:
+    """Where a cell is, as people count.
+
+    >>> place((0, 1))
+    'row 1, column 2'
+    """
     return f"row {at[0] + 1}, column {at[1] + 1}"
 
 
-def describe_pull(added):
+def describe_pull(added: float) -> str:
     """Log-odds in words.
 
     >>> describe_pull(-0.5)
@@ -186,7 +234,7 @@ def describe_pull(added):
     return f"{abs(added):.{digits}f} for {'unhappy' if added > 0 else 'happy'}"
 
 
-def tint(values, scale, size):
+def tint(values: Tensor, scale: float, size: int) -> Image.Image:
     """The colours that `overlay` puts over a greyed picture, alone: (h, w) -> RGBA Pillow image."""
     strength = (np.asarray(values.cpu(), float) / scale).clip(-1, 1)
     strength = spread(strength, (SIDE, SIDE), size)[..., None]  # (h, w) -> (SIDE, SIDE, 1)
@@ -194,13 +242,13 @@ def tint(values, scale, size):
     return to_image(np.concatenate([colour, OPACITY * np.abs(strength)], 2))
 
 
-def to_image(pixels):
-    """Values (H, W, 3 or 4) of 0 to 1 as a Pillow image."""
+def to_image(pixels: np.ndarray) -> Image.Image:
+    """Values (H, W, 3 or 4) of 0 to 1 as an RGB or RGBA Pillow image."""
     return Image.fromarray(np.uint8(np.rint(pixels * 255)))
 
 
-def data_uri(image, kind="PNG"):
-    """A Pillow image as the address of itself."""
+def data_uri(image: Image.Image, kind: str = "PNG") -> str:
+    """A Pillow image as the address of itself; `kind` is PNG or JPEG."""
     file = io.BytesIO()
     image.save(file, kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -12,8 +12,19 @@ import numpy as np
 from PIL import ImageDraw
 
 from dclib import __version__
-from dclib.pages.panels import CSS, SIDE, data_uri, describe_pull, legend, place, to_image
-from dclib.photo import NOT_ASSESSABLE, percent
+from dclib.checkpoint import Checkpoint
+from dclib.evidence import Evidence
+from dclib.pages.panels import (
+    CSS,
+    SIDE,
+    data_uri,
+    describe_pull,
+    legend,
+    place,
+    strongest,
+    to_image,
+)
+from dclib.photo import NOT_ASSESSABLE, Prediction, percent
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots.explain import overlay
 from dclib.plots.neurons import waterfall_steps
@@ -24,7 +35,7 @@ ABOUT = (
 )
 
 
-def photo_page(name, prediction):
+def photo_page(name: str, prediction: Prediction) -> str:
     """Everything about one picture as HTML, every text escaped."""
     return (
         f'<div class="dc-panel"><style>{CSS}</style>{verdict_html(name, prediction)}'
@@ -33,7 +44,7 @@ def photo_page(name, prediction):
     )
 
 
-def verdict_html(name, prediction):
+def verdict_html(name: str, prediction: Prediction) -> str:
     """The answer, how sure it is, and what speaks against trusting it."""
     rows = "".join(
         f"<tr><td>{html.escape(label)}</td><td>"
@@ -55,36 +66,42 @@ def verdict_html(name, prediction):
     )
 
 
-def maps_html(prediction):
+def maps_html(prediction: Prediction) -> str:
     """The photo, the exact evidence and Grad-CAM of each class, as the square the network sees."""
-    image, evidence, size = (
-        prediction.image.resize((SIDE, SIDE)),
-        prediction.evidence,
-        prediction.size,
-    )
-    margin_map = evidence.margin_map[0].cpu()
-    scale = margin_map.abs().max().item() or 1.0
-    strongest = divmod(margin_map.abs().argmax().item(), margin_map.shape[1])
-    alt = f"strongest in {place(strongest)}: {describe_pull(margin_map[strongest].item())}"
+    (photo, *maps), scale, full = _squares(prediction)
+    margin_map, cams = prediction.evidence.margin_map[0], prediction.grad_cam
+    at = strongest(margin_map)
+    alts = [f"strongest in {place(at)}: {describe_pull(margin_map[at].item())}"]
+    alts += ["" if (cams[name] > 0).any() else "no evidence" for name in ("happy", "unhappy")]
+    titles = ("exact evidence", "Grad-CAM for happy", "Grad-CAM for unhappy")
     found = "the photo" if prediction.faces is None else "the photo, with the faces found"
-    figures = [_figure(found, framed(prediction), "")]
-    figures.append(_figure("exact evidence", overlay(image, margin_map, scale, size), alt))
-    cams = dict(
-        zip(prediction.grad_cam.targets, prediction.grad_cam.positive[0].cpu(), strict=True)
-    )
-    full = max(cams[name].max().item() for name in ("happy", "unhappy")) or 1.0
-    for name, sign in (("happy", -1), ("unhappy", 1)):
-        pixels = overlay(image, sign * cams[name], full, size, smooth=True)
-        alt = "no evidence" if not cams[name].any() else ""
-        figures.append(_figure(f"Grad-CAM for {name}", pixels, alt))
+    figures = [_figure(found, photo, "")]
+    figures += [_figure(*figure) for figure in zip(titles, maps, alts, strict=True)]
     return (
         f'<div class="dc-figures">{"".join(figures)}</div><p>{legend(scale)} Both Grad-CAM maps '
         f"have one scale of their own (full colour: {full:.2g}).</p>"
     )
 
 
-def framed(prediction):
-    """The photo (H, W, 3), 0 to 1, squeezed to the square, with its faces framed."""
+def _squares(prediction: Prediction) -> tuple[list[np.ndarray], float, float]:
+    """The photo, its evidence, Grad-CAM for happy and for unhappy, (SIDE, SIDE, 3) of 0 to 1 each.
+
+    Then the values of full colour: of the evidence, and of both Grad-CAM maps.
+    """
+    image, size = prediction.image.resize((SIDE, SIDE)), prediction.size
+    margin_map = prediction.evidence.margin_map[0].cpu()
+    happy, unhappy = (
+        prediction.grad_cam[name][0].clamp(min=0).cpu() for name in ("happy", "unhappy")
+    )
+    scale = margin_map.abs().max().item() or 1.0
+    full = max(happy.max().item(), unhappy.max().item()) or 1.0
+    squares = [framed(prediction), overlay(image, margin_map, scale, size)]
+    squares += [overlay(image, cam, full, size, smooth=True) for cam in (-happy, unhappy)]
+    return squares, scale, full
+
+
+def framed(prediction: Prediction) -> np.ndarray:
+    """The photo (SIDE, SIDE, 3), 0 to 1, squeezed to the square, with its faces framed."""
     image = prediction.image.resize((SIDE, SIDE))
     draw = ImageDraw.Draw(image)
     ratios = np.tile(SIDE / np.array(prediction.image.size), 2)
@@ -93,8 +110,8 @@ def framed(prediction):
     return np.asarray(image) / 255
 
 
-def waterfall_html(evidence, n=8):
-    """From the constant to the margin by the strongest neurons: a table with bars."""
+def waterfall_html(evidence: Evidence, n: int = 8) -> str:
+    """From the constant to the margin by the n strongest neurons: a table with bars."""
     steps = waterfall_steps(evidence, 0, n)
     ends = np.cumsum([0, *(value for _, value in steps)])
     low, width = ends.min(), np.ptp(ends) or 1.0
@@ -111,8 +128,8 @@ def waterfall_html(evidence, n=8):
     return f'<table class="dc-waterfall">{head}{rows}{total}</table>'
 
 
-def _figure(title, pixels, alt):
-    source = data_uri(to_image(np.asarray(pixels)), "JPEG")
+def _figure(title: str, pixels: np.ndarray, alt: str) -> str:
+    source = data_uri(to_image(pixels), "JPEG")
     words = html.escape(f"{title}; {alt}" if alt else title)
     return (
         f'<figure><img src="{source}" alt="{words}"><figcaption>{html.escape(title)}'
@@ -120,42 +137,37 @@ def _figure(title, pixels, alt):
     )
 
 
-def report_json(name, prediction, checkpoint):
+def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> str:
     """What is known of one picture as JSON text; the picture itself is not in it."""
-    evidence, config = prediction.evidence, checkpoint.config
+    evidence, cams, config = prediction.evidence, prediction.grad_cam, checkpoint.config
     kept = ("stage", "backbone", "image_size", "temperature", "threshold", "training_data")
-    content = {"picture": name, "label": prediction.label, "probs": prediction.probs}
-    content |= {"margin": prediction.margin, "margin_sd": prediction.margin_sd}
-    content |= {"unhappy_95": prediction.band, "faces": prediction.faces}
-    content |= {"reasons": prediction.reasons, "warnings": prediction.warnings}
-    content["evidence_by_cell"] = evidence.margin_map[0].tolist()
-    content["evidence_by_neuron"] = evidence.of_margin("contributions")[0].tolist()
-    content["grad_cam"] = dict(
-        zip(prediction.grad_cam.targets, prediction.grad_cam.maps[0].tolist(), strict=True)
-    )
-    content["checkpoint"] = {key: config[key] for key in (*kept, "metrics", "weights_sha256")}
-    return json.dumps(content | {"deepconnection": __version__, "about": ABOUT}, indent=1)
-
-
-def report_png(name, prediction):
-    """Photo, maps and answer on one sheet: the bytes of a PNG."""
-    image, size = prediction.image.resize((SIDE, SIDE)), prediction.size
-    margin_map = prediction.evidence.margin_map[0].cpu()
-    cams = dict(
-        zip(prediction.grad_cam.targets, prediction.grad_cam.positive[0].cpu(), strict=True)
-    )
-    full = max(cams[key].max().item() for key in ("happy", "unhappy")) or 1.0
-    scale = margin_map.abs().max().item() or 1.0
-    sheet = {
-        "photo": framed(prediction),
-        f"exact evidence\n(full colour {scale:.2g} log-odds)": overlay(
-            image, margin_map, scale, size
-        ),
-        "Grad-CAM for happy": overlay(image, -cams["happy"], full, size, smooth=True),
-        "Grad-CAM for unhappy": overlay(image, cams["unhappy"], full, size, smooth=True),
+    content = {
+        "picture": name,
+        "label": prediction.label,
+        "probs": prediction.probs,
+        "margin": prediction.margin,
+        "margin_sd": prediction.margin_sd,
+        "unhappy_95": prediction.band,
+        "faces": prediction.faces,
+        "reasons": prediction.reasons,
+        "warnings": prediction.warnings,
+        "evidence_by_cell": evidence.margin_map[0].tolist(),
+        "evidence_by_neuron": evidence.of_margin("contributions")[0].tolist(),
+        "grad_cam": {target: cams[target][0].tolist() for target in cams.targets},
+        "checkpoint": {key: config[key] for key in (*kept, "metrics", "weights_sha256")},
+        "deepconnection": __version__,
+        "about": ABOUT,
     }
+    return json.dumps(content, indent=1)
+
+
+def report_png(name: str, prediction: Prediction) -> bytes:
+    """Photo, maps and answer on one sheet, as a PNG."""
+    squares, scale, _ = _squares(prediction)
+    evidence = f"exact evidence\n(full colour {scale:.2g} log-odds)"
+    titles = ("photo", evidence, "Grad-CAM for happy", "Grad-CAM for unhappy")
     fig, axes = plt.subplots(1, 4, figsize=(12, 4.6))
-    for axis, (title, pixels) in zip(axes, sheet.items(), strict=True):
+    for axis, title, pixels in zip(axes, titles, squares, strict=True):
         axis.imshow(pixels)
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()

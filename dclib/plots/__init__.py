@@ -1,21 +1,38 @@
-"""Figures of the notebooks. Every function returns a matplotlib figure and saves nothing."""
+"""Figures of the notebooks: here what several share, in a file for each what it has alone.
 
+All but `save_figure` save nothing.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from PIL import Image
+from torch import Tensor
 
-HAPPY, UNHAPPY = (
-    "#0072B2",
-    "#D55E00",
-)  # blue and vermilion: told apart by every kind of colour vision
+if TYPE_CHECKING:
+    from dclib.photo import Prediction
+
+# blue and vermilion: told apart by every kind of colour vision
+HAPPY, UNHAPPY = "#0072B2", "#D55E00"
 COLOURS = {"happy": HAPPY, "unhappy": UNHAPPY}
 
 
-def show_pictures(pictures, titles=(), columns=6):
-    """A grid of pictures: Pillow images or arrays (H, W, 3), each with its title."""
+def show_pictures(
+    pictures: Sequence[Image.Image | np.ndarray | Tensor],
+    titles: Sequence[str] = (),
+    columns: int = 6,
+) -> Figure:
+    """A grid of pictures, Pillow images, arrays or tensors (H, W, 3), each with its title.
+
+    A title that begins with the name of a class has its colour.
+    """
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.9 * rows), squeeze=False)
@@ -29,39 +46,7 @@ def show_pictures(pictures, titles=(), columns=6):
     return fig
 
 
-def show_answers(dataset, logits, n=12):
-    """`n` pictures from all over a `CoupleFolder`, each with the network's answer to it."""
-    shown = np.linspace(0, len(dataset) - 1, min(n, len(dataset))).astype(int)
-    titles = []
-    for index in shown:
-        answer, truth = logits[index].argmax(), dataset.labels[index]
-        wrong = "" if answer == truth else " (wrong)"
-        titles.append(f"{dataset.classes[answer]}{wrong}")
-    return show_pictures([dataset.picture(index) for index in shown], titles)
-
-
-def plot_history(history):
-    """Loss and accuracy by epoch, training and validation, the kept epoch marked."""
-    fig, axes = plt.subplots(1, 2, figsize=(8, 3))
-    epochs = np.array(history.column("epoch")) + 1
-    for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
-        for split, style in (("train", "--"), ("val", "-")):
-            axis.plot(
-                epochs, history.column(f"{split}_{quantity}"), style, color="0.2", label=split
-            )
-        axis.axvline(history.best_epoch + 1, color="0.7", lw=5, zorder=0, label="kept")
-        axis.set(xlabel="epoch", ylabel=quantity)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylim(bottom=0)
-    axes[1].axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
-    axes[1].set_ylim(0.3, 1.02)
-    axes[1].legend(frameon=False, fontsize=8)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
-
-
-def plot_prediction(image, prediction):
+def plot_prediction(image: Image.Image, prediction: "Prediction") -> Figure:
     """A photo beside the probability of each class."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 1.2))
     left.imshow(image)
@@ -73,95 +58,32 @@ def plot_prediction(image, prediction):
         place = {"ha": "right", "color": "white"} if inside else {"ha": "left"}
         right.text(prob + (-0.02 if inside else 0.02), row, f"{prob:.1%}", va="center", **place)
     right.set(xlim=(0, 1), xlabel="probability, as the network sees it")
+    return finish(fig)
+
+
+def draw_interval(
+    axis: Axes, place: float, row: Mapping[str, float], values: ArrayLike, colour: str
+) -> None:
+    """A mean with its interval in a row of its own, the mean of each repetition as a dot below.
+
+    `row` holds mean, low and high; `values` are (repetitions, n).
+    """
+    axis.hlines(place, row["low"], row["high"], color=colour, lw=2)
+    axis.plot(row["mean"], place, "o", color=colour)
+    means = np.asarray(values).mean(axis=1)
+    axis.plot(means, np.full(len(means), place + 0.25), "o", color=colour, ms=3, alpha=0.6)
+
+
+def finish(fig: Figure, title: str | None = None) -> Figure:
+    """The figure without frames around its axes, everything in its place."""
+    if title:
+        fig.suptitle(title, fontsize=9)
     sns.despine(fig)
     fig.tight_layout()
     return fig
 
 
-def plot_probe(probe):
-    """What each column of a `shortcuts.Probe` tells of the label, and all of them together."""
-    columns = dict(sorted(probe.columns.items(), key=lambda column: abs(column[1] - 0.5)))
-    fig, axis = plt.subplots(figsize=(6, 0.25 * len(columns) + 1.3))
-    for name, area in columns.items():
-        larger = "unhappy" if area > 0.5 else "happy"
-        axis.barh(name, area - 0.5, left=0.5, color=COLOURS[larger], alpha=0.6)
-    axis.hlines("all, on pictures left out", probe.low, probe.high, color="0.2", lw=2)
-    axis.plot(probe.auroc, "all, on pictures left out", "o", color="0.2")
-    axis.axvline(0.5, color="0.7", lw=1, ls=":")
-    axis.set(xlim=(0, 1), xlabel="happy have more   ←   AUROC   →   unhappy have more")
-    n = sum(probe.counts.values())
-    axis.set_title(f"n = {n} in {probe.groups} groups; line: 95 % interval", fontsize=9)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
-
-
-def plot_funnel(steps):
-    """From all candidates to those kept: `steps` are (stage, reason, count), as `funnel` gives."""
-    left = sum(count for _, _, count in steps)
-    stages = list(dict.fromkeys(stage for stage, _, _ in steps if stage != "kept"))
-    colours = dict(zip(stages, sns.color_palette("crest", len(stages)), strict=True))
-    bars = [("all candidates", left, 0, "0.75")]
-    for stage, reason, count in steps:
-        if stage != "kept":
-            left -= count
-            bars.append((f"{stage}: {reason}" if reason else stage, count, left, colours[stage]))
-    bars.append(("kept", left, 0, "0.2"))
-    fig, axis = plt.subplots(figsize=(7, 0.25 * len(bars) + 0.9))
-    for row, (_, count, start, colour) in enumerate(bars):
-        axis.barh(row, count, left=start, color=colour)
-        axis.annotate(
-            f"{count}", (start + count, row), (3, 0), textcoords="offset points", va="center"
-        )
-    axis.set_yticks(range(len(bars)), [name for name, *_ in bars])
-    axis.invert_yaxis()
-    axis.set_xlabel("pictures")
-    axis.margins(x=0.1)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
-
-
-def plot_distributions(samples):
-    """Cumulative shares of {quantity: {source: values}}, one panel a quantity."""
-    fig, axes = plt.subplots(1, len(samples), figsize=(3.2 * len(samples), 2.6), sharey=True)
-    for axis, (quantity, sources) in zip(np.atleast_1d(axes), samples.items(), strict=True):
-        for (source, values), style in zip(sources.items(), ("-", "--"), strict=False):
-            values = np.sort(values)
-            shares = np.arange(1, len(values) + 1) / len(values)
-            axis.step(values, shares, style, color="0.2", label=f"{source}, n = {len(values)}")
-        axis.set(xlabel=quantity, ylim=(0, 1))
-    np.atleast_1d(axes)[0].set_ylabel("share of draws below")
-    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize=8, loc="lower right")
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
-
-
-def plot_accuracies(results):
-    """Bars of {model: {test set: Accuracy}} with their intervals, one group a test set."""
-    fig, axis = plt.subplots(figsize=(8, 3.2))
-    width, greys = 0.8 / len(results), np.linspace(0.75, 0.3, len(results))
-    for place, (model, tests) in enumerate(results.items()):
-        at = np.arange(len(tests)) + (place - (len(results) - 1) / 2) * width
-        heights = [test.accuracy for test in tests.values()]
-        reach = [[t.accuracy - t.low for t in tests.values()]]
-        reach += [[t.high - t.accuracy for t in tests.values()]]
-        axis.bar(at, heights, 0.9 * width, color=str(greys[place]), label=model)
-        axis.errorbar(at, heights, reach, fmt="none", ecolor="black", capsize=3, lw=1)
-        for x, test in zip(at, tests.values(), strict=True):
-            axis.text(x, test.high + 0.02, f"{test.accuracy:.2f}", ha="center", fontsize=9)
-    n = {test.n for tests in results.values() for test in tests.values()}
-    axis.set_xticks(range(len(tests)), list(tests))
-    axis.axhline(0.5, color="0.5", lw=1, ls=":")
-    axis.set(ylim=(0, 1.15), ylabel=f"accuracy (n = {', '.join(map(str, sorted(n)))})")
-    axis.legend(frameon=False, fontsize=9, ncols=len(results), loc="upper right")
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
-
-
-def save_figure(fig, path, colours=None):
+def save_figure(fig: Figure, path: str | Path, colours: int | None = None) -> Path:
     """Write a PNG without a time stamp, making its folder. Returns the path.
 
     `colours`: at most so many (up to 256), which makes a figure of many photographs a third as big.

@@ -4,13 +4,16 @@ Bands and bars are 95 % intervals for other groups of pictures; of several seeds
 `tables` are {name: table}, in the order in which they are shown.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 
-from dclib.data import CLASSES, DRAWN
+from dclib.data import CLASSES
 from dclib.evaluation.calibration import (
     LEAST,
     predictive_values,
@@ -19,11 +22,10 @@ from dclib.evaluation.calibration import (
     risk_at,
     risk_coverage,
 )
-from dclib.metrics import DRAWS, draw_groups, measure, proportion_interval, score_seeds
+from dclib.metrics import DRAWS, Scored, draw_groups, measure, proportion_interval, score_seeds
 from dclib.pictures import read_picture
-from dclib.plots import COLOURS, show_pictures
-from dclib.plots.training import draw_interval
-from dclib.predictions import describe, probabilities
+from dclib.plots import COLOURS, draw_interval, finish, show_pictures
+from dclib.predictions import describe, kind_of, probabilities
 
 LINES = (  # one a table; the colours are none of the classes'
     *(("0.15", "-"), ("#009E73", "--"), ("#CC79A7", "-.")),
@@ -36,7 +38,7 @@ AREAS = ("AUROC", "average precision")
 LOSSES = ("log-loss", "Brier", "ECE")
 
 
-def plot_confusion(table):
+def plot_confusion(table: pd.DataFrame) -> Figure:
     """What was answered to each class: counts, and shares of each row with their intervals."""
     sets = score_seeds(table)
     labels, answers = sets[0].labels, np.array([s.answers for s in sets])  # (N,), (seeds, N)
@@ -62,11 +64,14 @@ def plot_confusion(table):
         axis.set(xlabel="answer", ylabel="truth")
         axis.set_title(title, fontsize=9)
         axis.tick_params(length=0, rotation=0)
-    return _finish(fig, _sentence(table))
+    return finish(fig, _sentence(table))
 
 
-def plot_curves(tables, draws=DRAWS):
-    """Receiver operating characteristic and precision against recall, with pointwise bands."""
+def plot_curves(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> Figure:
+    """Receiver operating characteristic and precision against recall, with pointwise bands.
+
+    Raises ValueError for tables of different pictures, and for more than five.
+    """
     sentence = _common(tables)
     fig, axes = plt.subplots(1, 2, figsize=(8, 4.1 + 0.18 * len(tables)))
     left, right = axes
@@ -88,10 +93,10 @@ def plot_curves(tables, draws=DRAWS):
     for axis, title in zip(axes, AREAS, strict=True):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1)
         axis.legend(title=title, title_fontsize=8, alignment="left", **BELOW)
-    return _finish(fig, sentence)
+    return finish(fig, sentence)
 
 
-def _curves(sets, weights):
+def _curves(sets: Sequence[Scored], weights: np.ndarray) -> np.ndarray:
     """Recall by false-positive rate and precision by recall, on `GRID`: (2, D, 201).
 
     Mean over seeds. Ties are straight lines in the first and one step in the second.
@@ -111,18 +116,17 @@ def _curves(sets, weights):
     return curves.mean(0)
 
 
-def plot_reliability(table, draws=DRAWS):
+def plot_reliability(table: pd.DataFrame, draws: int = DRAWS) -> Figure:
     """Share of unhappy pictures against the probability given, before and after temperature."""
-    options = {"height_ratios": (3, 1), "sharex": True, "sharey": "row"}
-    fig, axes = plt.subplots(2, 2, figsize=(8, 4.9), **options)
+    fig, axes = plt.subplots(
+        2, 2, figsize=(8, 4.9), height_ratios=(3, 1), sharex=True, sharey="row"
+    )
     low, high = table["temperature"].min(), table["temperature"].max()
     after = f"temperature {low:.2f}" + (f" to {high:.2f}" if high > low else "")
     for column, calibrated, name in zip(axes.T, (False, True), ("as trained", after), strict=True):
         upper, lower = column
-        rows, error = (
-            reliability(table, calibrated=calibrated),
-            measure(table, draws, 0, calibrated),
-        )
+        rows = reliability(table, calibrated=calibrated)
+        error = measure(table, draws, calibrated=calibrated)
         upper.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":")
         reach = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
         upper.errorbar(
@@ -133,17 +137,21 @@ def plot_reliability(table, draws=DRAWS):
         lower.set_xlabel('probability of "unhappy"')
     axes[0, 0].set(ylabel="share of unhappy pictures", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes[1, 0].set_ylabel("answers")
-    return _finish(fig, _sentence(table) + "; bins of equally many")
+    return finish(fig, _sentence(table) + "; bins of equally many")
 
 
-def plot_risk_coverage(tables, confidence=None):
+def plot_risk_coverage(
+    tables: Mapping[str, pd.DataFrame],
+    confidence: float | Mapping[str, float | None] | None = None,
+) -> Figure:
     """Share wrong among the surest answers, and where abstaining below `confidence` would put it.
 
-    `confidence`: a number (or None) for all tables, or {name: number}.
+    `confidence`: a number (or None) for all tables, or {name: number}. Raises ValueError as
+    `plot_curves` does.
     """
     sentence = _common(tables)
     fig, axis = plt.subplots(figsize=(8, 3.8 + 0.4 * len(tables)))
-    marks = confidence if isinstance(confidence, dict) else dict.fromkeys(tables, confidence)
+    each = confidence if isinstance(confidence, Mapping) else dict.fromkeys(tables, confidence)
     for (name, table), (colour, style) in zip(tables.items(), LINES):
         rows = risk_coverage(table)
         rows = rows[rows["n"] >= min(LEAST, rows["n"].max())]
@@ -154,7 +162,8 @@ def plot_risk_coverage(tables, confidence=None):
         whole = rows.iloc[-1]
         axis.plot(whole["coverage"], whole["risk"], "o", color=colour, ms=4)
         axis.vlines(whole["coverage"], whole["low"], whole["high"], color=colour, lw=1)
-        mark = risk_at(table, marks[name]) if marks.get(name) is not None else {"n": 0}
+        least = each.get(name)
+        mark = {"n": 0} if least is None else risk_at(table, least)
         if mark["n"]:
             share, wrong, low, high = (100 * mark[k] for k in ("coverage", "risk", "low", "high"))
             label = f"from confidence {mark['confidence']:.3f} on: {share:.0f} % answered, "
@@ -164,10 +173,10 @@ def plot_risk_coverage(tables, confidence=None):
     axis.set(xlim=(0, 1.01), ylim=(0, None), ylabel="share wrong")
     axis.set_xlabel(f"coverage: share of pictures answered, the surest first, {LEAST} at least")
     axis.legend(**BELOW)
-    return _finish(fig, sentence)
+    return finish(fig, sentence)
 
 
-def plot_scores(table):
+def plot_scores(table: pd.DataFrame) -> Figure:
     """How many pictures of each class got which probability, on a log scale, and the threshold."""
     fig, axes = plt.subplots(2, 1, figsize=(7, 3.8), sharex=True, sharey=True)
     probs, edges, top = probabilities(table), np.linspace(0, 1, 41), 10
@@ -186,10 +195,10 @@ def plot_scores(table):
     low, high = table["threshold"].min(), table["threshold"].max()
     ends = f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
     axes[1].set_xlabel(f'probability of "unhappy"; dashed: "unhappy" from {ends} on')
-    return _finish(fig, _sentence(table))
+    return finish(fig, _sentence(table))
 
 
-def plot_mistakes(table, root, n=12):
+def plot_mistakes(table: pd.DataFrame, root: str | Path, n: int = 12) -> Figure:
     """The `n` wrong answers of which the network was most sure, e.g. "unhappy 97 % (happy)".
 
     Of several seeds the mean probability decides. A picture is read from `root` and its id.
@@ -204,21 +213,28 @@ def plot_mistakes(table, root, n=12):
         fig, axis = plt.subplots(figsize=(7, 1))
         axis.set_axis_off()
         axis.text(0.5, 0.5, "No picture got a wrong answer.", ha="center", va="center")
-        return _finish(fig, _sentence(table))
+        return finish(fig, _sentence(table))
     shown = wrong.head(n)
     titles = [f"{row.answer} {100 * row.sure:.0f} % ({row.label})" for row in shown.itertuples()]
     fig = plot_pictures(shown, root, titles)
-    return _finish(fig, f"{len(shown)} of {len(wrong)} mistakes, {_sentence(table)}")
+    return finish(fig, f"{len(shown)} of {len(wrong)} mistakes, {_sentence(table)}")
 
 
-def plot_pictures(rows, root, titles):
+def plot_pictures(rows: pd.DataFrame, root: str | Path, titles: Sequence[str]) -> Figure:
     """A contact sheet of the pictures root/id of a table's rows, each with its title."""
     pictures = [read_picture(Path(root) / name).image for name in rows["id"]]
     return show_pictures(pictures, titles, columns=4)
 
 
-def plot_metrics(tables, metrics=("accuracy", "AUROC", "Brier"), draws=DRAWS):
-    """Metrics of several tables side by side, a panel each; small dots: lowest and highest seed."""
+def plot_metrics(
+    tables: Mapping[str, pd.DataFrame],
+    metrics: Sequence[str] = ("accuracy", "AUROC", "Brier"),
+    draws: int = DRAWS,
+) -> Figure:
+    """Metrics of several tables side by side, a panel each; small dots: lowest and highest seed.
+
+    `metrics` are some of `dclib.metrics.METRICS`. Raises ValueError as `plot_curves` does.
+    """
     sentence, size = _common(tables), (8, 0.35 * len(tables) + 1.2)
     fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
     measured = [measure(table, draws) for table in tables.values()]
@@ -237,11 +253,14 @@ def plot_metrics(tables, metrics=("accuracy", "AUROC", "Brier"), draws=DRAWS):
         axis.set_axisbelow(True)
     axes[0, 0].set_yticks(range(len(tables)), list(tables))
     axes[0, 0].set_ylim(len(tables) - 0.5, -0.5)
-    return _finish(fig, sentence + ("; small dots: lowest and highest seed" if dots else ""))
+    return finish(fig, sentence + ("; small dots: lowest and highest seed" if dots else ""))
 
 
-def plot_predictive_values(measured):
-    """How often each answer is right, by the share of unhappy pictures where it is asked."""
+def plot_predictive_values(measured: pd.DataFrame) -> Figure:
+    """How often each answer is right, by the share of unhappy pictures where it is asked.
+
+    `measured` as `dclib.metrics.measure` gives it.
+    """
     fig, axis = plt.subplots(figsize=(7, 3.6))
     rows = predictive_values(measured, np.linspace(0, 1, 201))
     for column, name, style in (("npv", "happy", "--"), ("ppv", "unhappy", "-")):
@@ -256,10 +275,10 @@ def plot_predictive_values(measured):
     axis.set_xlabel("prevalence: share of unhappy couples among those asked about")
     axis.legend(loc="lower center", **SMALL)
     parts = [f"{r.name} {_value(r)}, n = {r['n']}" for r in (happy, unhappy)]
-    return _finish(fig, "; ".join(parts))
+    return finish(fig, "; ".join(parts))
 
 
-def _value(row):
+def _value(row: pd.Series) -> str:
     """A row of `measure` as text."""
     if not np.isfinite(row["value"]):
         return "not defined"
@@ -267,12 +286,13 @@ def _value(row):
     return f"{row['value']:.3f}{interval}"
 
 
-def _sentence(table):
+def _sentence(table: pd.DataFrame) -> str:
     """How much there is, and that it is drawn if it is."""
-    return describe(table) + ("; drawn couples" if (table["source"] == DRAWN).all() else "")
+    kind = kind_of(table)
+    return describe(table) + ("" if kind == "photographs" else f"; {kind}")
 
 
-def _common(tables):
+def _common(tables: Mapping[str, pd.DataFrame]) -> str:
     """The sentence of tables on the same pictures, as few as there are lines to tell them apart."""
     first, *others = tables.values()
     if any(set(table["id"]) != set(first["id"]) for table in others):
@@ -280,10 +300,3 @@ def _common(tables):
     if len(tables) > len(LINES):
         raise ValueError(f"{len(tables)} tables are too many for one figure; draw {len(LINES)}.")
     return _sentence(first)
-
-
-def _finish(fig, title):
-    fig.suptitle(title, fontsize=9)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig

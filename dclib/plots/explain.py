@@ -1,9 +1,11 @@
-"""Figures of what the network looked at. Every function returns a figure or an array.
+"""Figures of what the network looked at.
 
 Colours have one meaning everywhere: vermilion is evidence for unhappy, blue for happy. A map is
 never stretched to its own maximum: those that are compared have one scale, and where there is no
 evidence there is no colour.
 """
+
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,14 +13,24 @@ import seaborn as sns
 import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
 
+from dclib.evidence import Evidence
 from dclib.explain.cells import spread
 from dclib.plots import HAPPY, UNHAPPY
 
 OPACITY = 0.75  # of the colour at `scale`
 
 
-def overlay(image, values, scale, size, smooth=False):
+def overlay(
+    image: Image.Image | np.ndarray,
+    values: np.ndarray | Tensor,
+    scale: float,
+    size: int,
+    smooth: bool = False,
+) -> np.ndarray:
     """A map over its picture: an array (H, W, 3), 0 to 1.
 
     Args:
@@ -35,15 +47,23 @@ def overlay(image, values, scale, size, smooth=False):
     picture = np.asarray(image, float)
     picture = picture / 255 if picture.max() > 1 else picture  # (H, W, 3)
     grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
-    values = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
-    strength = spread(values / scale, picture.shape[:2], size, smooth)
+    cells = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
+    height, width, _ = picture.shape
+    strength = spread(cells / scale, (height, width), size, smooth)
     strength = strength.clip(-1, 1)[..., None]  # (h, w) -> (H, W, 1)
     colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
     share = OPACITY * np.abs(strength)
     return grey * (1 - share) + colour * share
 
 
-def show_maps(pictures, maps, size, scale=None, smooth=False, unit="log-odds"):
+def show_maps(
+    pictures: Sequence[Image.Image | np.ndarray],
+    maps: Mapping[str, np.ndarray | Tensor],
+    size: int,
+    scale: float | None = None,
+    smooth: bool = False,
+    unit: str = "log-odds",
+) -> Figure:
     """A row for each picture: itself, then maps over it. All are on one scale, drawn beside them.
 
     Args:
@@ -52,16 +72,19 @@ def show_maps(pictures, maps, size, scale=None, smooth=False, unit="log-odds"):
             "happy" it is for happy, and drawn in its colour.
         size: pixels a side of the network's input.
         scale: value of full colour; the largest of all these maps by default.
+        smooth: as `overlay` takes it.
         unit: of the numbers.
+
+    Raises ValueError for a scale below 0, and for maps of fewer or more than B pictures.
     """
     signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
-    maps = {k: torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()}
-    strongest = max(values.abs().max().item() for values in maps.values())
+    signed = [torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()]
+    strongest = max(values.abs().max().item() for values in signed)
     scale = scale or strongest or 1.0
-    shape = (len(pictures), len(maps) + 1)
-    inches = (1.9 * shape[1] + 0.8, 1.95 * shape[0] + 0.3)
-    fig, axes = plt.subplots(*shape, figsize=inches, squeeze=False, layout="constrained")
-    for row, picture, *of_picture in zip(axes, pictures, *maps.values(), strict=True):
+    rows, columns = len(pictures), len(maps) + 1
+    inches = (1.9 * columns + 0.8, 1.95 * rows + 0.3)
+    fig, axes = plt.subplots(rows, columns, figsize=inches, squeeze=False, layout="constrained")
+    for row, picture, *of_picture in zip(axes, pictures, *signed, strict=True):
         row[0].imshow(picture)
         for axis, values in zip(row[1:], of_picture, strict=True):
             axis.imshow(overlay(picture, values, scale, size, smooth=smooth))
@@ -76,8 +99,8 @@ def show_maps(pictures, maps, size, scale=None, smooth=False, unit="log-odds"):
     return fig
 
 
-def draw_scale(fig, axes, scale, unit="log-odds"):
-    """The colour bar of maps over pictures."""
+def draw_scale(fig: Figure, axes: np.ndarray, scale: float, unit: str = "log-odds") -> None:
+    """The colour bar of maps over pictures, `axes`, from -scale to scale."""
     shades = LinearSegmentedColormap.from_list("evidence", [HAPPY, "0.85", UNHAPPY])
     bar = fig.colorbar(ScalarMappable(Normalize(-scale, scale), shades), ax=axes, pad=0.01)
     bar.set_ticks([-scale, 0, scale], labels=[f"{scale:.2g}\nhappy", "0", f"unhappy\n{scale:.2g}"])
@@ -85,7 +108,7 @@ def draw_scale(fig, axes, scale, unit="log-odds"):
     bar.ax.tick_params(labelsize=7)
 
 
-def plot_parts(evidence, index=0):
+def plot_parts(evidence: Evidence, index: int = 0) -> Figure:
     """From the constant to the margin of one picture: by pyramid level and branch.
 
     The bars and the constant sum to the margin.

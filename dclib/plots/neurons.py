@@ -1,19 +1,26 @@
-"""Figures of the 100 neurons before the last layer. Every function returns a matplotlib figure.
+"""Figures of the 100 neurons before the last layer.
 
 Vermilion is towards unhappy, blue towards happy, in log-odds; maps of one figure have one scale.
 """
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
-from dclib.data import CLASSES, DRAWN
-from dclib.evidence import fold_head
-from dclib.explain.neurons import top_crops
-from dclib.explain.own_right import KINDS
-from dclib.plots import COLOURS, HAPPY, UNHAPPY
+from dclib.checkpoint import Checkpoint
+from dclib.data import CLASSES, DRAWN, CoupleFolder
+from dclib.evidence import Evidence, fold_head
+from dclib.explain.neurons import States, top_crops
+from dclib.explain.own_right import KINDS, OwnRight
+from dclib.plots import COLOURS, HAPPY, UNHAPPY, finish
 from dclib.plots.explain import draw_scale, overlay
 
 HEAT = "YlOrRd"  # the authors' colours of activation
@@ -21,7 +28,12 @@ SMALL = {"fontsize": 8, "frameon": False}
 EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "white", UNHAPPY))
 
 
-def plot_scatter(checkpoint, evidence, index=0, table=None):
+def plot_scatter(
+    checkpoint: Checkpoint,
+    evidence: Evidence,
+    index: int = 0,
+    table: pd.DataFrame | None = None,
+) -> Figure:
     """The last layer's two weights of every neuron, coloured by what one picture does to it.
 
     Left as the authors drew it: weights as trained, colour from -1 to 1.5 for the neuron after
@@ -40,8 +52,8 @@ def plot_scatter(checkpoint, evidence, index=0, table=None):
     with plt.style.context("ggplot"):
         fig = plt.figure(figsize=(8, 3.6))
         left = fig.add_subplot(1, 2, 1)
-        look = {"vmin": -1, "vmax": 1.5, "cmap": HEAT, "alpha": 0.8, "s": 30, "edgecolor": "gray"}
-        points = left.scatter(*raw, c=incoming.numpy(), **look)
+        look: dict = {"cmap": HEAT, "vmin": -1, "vmax": 1.5, "edgecolor": "gray", "alpha": 0.8}
+        points = left.scatter(raw[0], raw[1], s=30, c=incoming.numpy(), **look)
         left.set(xlabel="Happy Weight", ylabel="Unhappy Weight")
         left.set_title("Activation of Neurons in Last Layer", fontsize=10)
         fig.colorbar(points, ax=left).set_label("Incoming Activation Values")
@@ -53,16 +65,20 @@ def plot_scatter(checkpoint, evidence, index=0, table=None):
     return fig
 
 
-def _draw_folded(fig, axis, weights, activation, sizes):
+def _draw_folded(
+    fig: Figure, axis: Axes, weights: np.ndarray, activation: np.ndarray, sizes: np.ndarray
+) -> None:
+    """Weights (2, 100), coloured by activation (100,); `sizes` (100,) are relative."""
     on = activation > 0
     reach = 1.25 * np.abs(weights[:, on]).max() if on.any() else np.abs(weights).max()
     near = (np.abs(weights) <= reach).all(0)
     sizes = 12 + 150 * sizes / max(sizes.max(), 1e-12)
     axis.axline((0, 0), slope=1, color="0.85", lw=1, zorder=0)
     off = near & ~on
-    axis.scatter(*weights[:, off], s=sizes[off], facecolor="none", edgecolor="0.6")
-    look = {"cmap": HEAT, "vmin": 0, "edgecolor": "gray", "alpha": 0.85}
-    points = axis.scatter(*weights[:, on], s=sizes[on], c=activation[on], **look)
+    happy, unhappy = weights
+    axis.scatter(happy[off], unhappy[off], s=sizes[off], facecolor="none", edgecolor="0.6")
+    look: dict = {"cmap": HEAT, "vmin": 0, "edgecolor": "gray", "alpha": 0.85}
+    points = axis.scatter(happy[on], unhappy[on], s=sizes[on], c=activation[on], **look)
     fig.colorbar(points, ax=axis, label="activation relu(z) in this picture")
     axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axis.set(xlabel="folded weight of happy", ylabel="folded weight of unhappy")
@@ -74,17 +90,20 @@ def _draw_folded(fig, axis, weights, activation, sizes):
     sns.despine(ax=axis)
 
 
-def _corner(axis, colour, ha, va):
+def _corner(axis: Axes, colour: str, ha: str, va: str) -> dict:
+    """Text in a corner of the axes."""
     return {"transform": axis.transAxes, "color": colour, "ha": ha, "va": va, "fontsize": 9}
 
 
-def strongest(evidence, index=0, n=12):
+def strongest(evidence: Evidence, index: int = 0, n: int = 12) -> list[int]:
     """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
     added = evidence.of_margin("contributions")[index].abs()
     return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
 
 
-def plot_region_maps(image, evidence, size, index=0, n=12):
+def plot_region_maps(
+    image: Image.Image | np.ndarray, evidence: Evidence, size: int, index: int = 0, n: int = 12
+) -> Figure:
     """What each region adds to the margin through each of the strongest neurons, on one scale.
 
     Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
@@ -112,7 +131,7 @@ def plot_region_maps(image, evidence, size, index=0, n=12):
     return fig
 
 
-def plot_waterfall(evidence, index=0, n=10):
+def plot_waterfall(evidence: Evidence, index: int = 0, n: int = 10) -> Figure:
     """How the strongest neurons, one after another, lead from the constant to the margin.
 
     The rest of the neurons is drawn as two bars, one each way.
@@ -135,12 +154,10 @@ def plot_waterfall(evidence, index=0, n=10):
     axis.set_yticks(range(len(steps) + 1), [*(name for name, _ in steps), "margin"])
     axis.invert_yaxis()
     axis.set_xlabel("happy   ←   log-odds for unhappy   →   unhappy")
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
+    return finish(fig)
 
 
-def waterfall_steps(evidence, index=0, n=10):
+def waterfall_steps(evidence: Evidence, index: int = 0, n: int = 10) -> list[tuple[str, float]]:
     """(name, log-odds for unhappy) of constant, n neurons and all others, which make the margin."""
     added = evidence.of_margin("contributions")[index].cpu().double()
     margin, shown = float(evidence.margin[index]), strongest(evidence, index, n)
@@ -153,15 +170,24 @@ def waterfall_steps(evidence, index=0, n=10):
     return steps
 
 
-def _beside(axis):
+def _beside(axis: Axes) -> dict:
+    """Text beside the axes, at a row of the data."""
     return {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8}
 
 
-def plot_cards(states, table, dataset, neurons, n=5, context=2.0):
+def plot_cards(
+    states: States,
+    table: pd.DataFrame,
+    dataset: CoupleFolder,
+    neurons: Sequence[int],
+    n: int = 5,
+    context: float = 2.0,
+) -> Figure:
     """A row a neuron: what excites it most, its activations by class, where its evidence lies.
 
     Args:
-        states, table, dataset: from `activation_states`, `neuron_table`, and their `CoupleFolder`.
+        states, table, dataset: from `activation_states`, `neuron_table`, and their pictures.
+        neurons: their numbers, a row each.
         n, context: crops a neuron, and their side in cells; see `top_crops`.
 
     The map is the mean over the pictures on which the neuron is on, in log-odds, on one scale.
@@ -187,7 +213,7 @@ def plot_cards(states, table, dataset, neurons, n=5, context=2.0):
     return fig
 
 
-def _draw_activations(axis, states, k):
+def _draw_activations(axis: Axes, states: States, k: int) -> None:
     """Histograms of one neuron's activations, happy above and unhappy below the line."""
     values = states.activations[:, k]
     edges = np.linspace(0, max(values.max(), 1e-6), 25)
@@ -201,8 +227,8 @@ def _draw_activations(axis, states, k):
     sns.despine(ax=axis, left=True)
 
 
-def _describe(k, row):
-    """Two lines about a neuron."""
+def _describe(k: int, row: pd.Series) -> str:
+    """Two lines about a neuron, of its row in the table."""
     side = "unhappy" if row["pull"] > 0 else "happy"
     area = f"{row['auroc']:.2f}"
     if np.isfinite(row["auroc_low"]):
@@ -222,12 +248,12 @@ def _describe(k, row):
     return f"{first}\non: {', '.join(rates)}{faces}"
 
 
-def _about(states):
+def _about(states: States) -> str:
     drawn = all(source.startswith(DRAWN) for source in states.sources)
     return f"{states}{'; drawn couples' if drawn else ''}"
 
 
-def plot_own_right(result):
+def plot_own_right(result: OwnRight) -> Figure:
     """Which neurons part the classes, by kind, and how well each kind does alone (`own_right`)."""
     fig, axes = plt.subplots(1, 3, figsize=(8, 3.4), width_ratios=(2.2, 1, 1))
     left, share, area = axes
@@ -258,15 +284,13 @@ def plot_own_right(result):
         axis.set(ylim=(2.4, -0.6), xlabel=name)
     gain, low, high = result.gain.loc[KINDS[1], ["value", "low", "high"]]
     gained = f"AUROC of all less missing happiness alone: {gain:+.3f} ({low:+.3f} to {high:+.3f})"
-    fig.suptitle(f"{result.about}; lines: 95 % intervals\n{gained}", fontsize=9)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
+    return finish(fig, f"{result.about}; lines: 95 % intervals\n{gained}")
 
 
-def _draw_interval(axis, place, ends, colour):
+def _draw_interval(axis: Axes, place: float, ends: Sequence[float], colour: str) -> None:
+    """A value, told beside it, with the low and high end of its interval."""
     value, low, high = ends
     axis.hlines(place, low, high, color=colour, lw=2)
     axis.plot(value, place, "o", color=colour, ms=5)
-    look = {"textcoords": "offset points", "fontsize": 8, "ha": "center"}
+    look: dict = {"textcoords": "offset points", "fontsize": 8, "ha": "center"}
     axis.annotate(f"{value:.2f}", (value, place), (0, 6), **look)

@@ -1,10 +1,16 @@
 """Figures of whether maps mean something: see localisation and faithfulness in dclib.explain."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dclib.explain.pointing import AGAINST, MEASURES
+from dclib.plots import finish
 
 LOOKS = {  # a colour, a line and a marker for each kind of map
     "evidence": ("0.1", "-", "o"),
@@ -18,10 +24,10 @@ LOOKS = {  # a colour, a line and a marker for each kind of map
 PANELS = (("faces", MEASURES[0]), ("faces", MEASURES[3]), (AGAINST, MEASURES[3]))
 ROW = 0.24  # inches
 BASELINE = "0.55"
-SMALL = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
+SMALL: dict = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
 
 
-def plot_localisation(table):
+def plot_localisation(table: pd.DataFrame) -> Figure:
     """Where the mass of each map lies, with its interval: a panel a measure, chance marked.
 
     `table` is that of `dclib.explain.localisation.summarise`. Maps of the network are coloured,
@@ -49,7 +55,8 @@ def plot_localisation(table):
     return fig
 
 
-def _draw_dots(axis, part, rows):
+def _draw_dots(axis: Axes, part: pd.DataFrame, rows: Sequence[str]) -> None:
+    """The means of one measure with their intervals, by map, in the order of `rows`."""
     for place, name in enumerate(rows):
         colour, _, marker = LOOKS.get(name, (BASELINE, "-", "o"))
         axis.hlines(place, part["low"][name], part["high"][name], color=colour, lw=2)
@@ -60,7 +67,7 @@ def _draw_dots(axis, part, rows):
     axis.tick_params(left=False)
 
 
-def plot_curves(points, areas):
+def plot_curves(points: pd.DataFrame, areas: pd.DataFrame) -> Figure:
     """Deletion and insertion curves with their bands; the areas under them in the legends.
 
     The two tables are those of `dclib.explain.faithfulness.hide_in_order`.
@@ -84,12 +91,10 @@ def plot_curves(points, areas):
         axis.legend(loc=place, frameon=False, **legend)
     axes[0].set_ylabel(f"probability of the answer (n = {points['n'].max()})", fontsize=8)
     axes[0].set_ylim(0, 1.01)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
+    return finish(fig)
 
 
-def plot_cascade(table):
+def plot_cascade(table: pd.DataFrame) -> Figure:
     """How like the original the maps stay while layers forget: a panel with signs, one without.
 
     `table` is that of `dclib.explain.faithfulness.cascade`; its "another picture" stands apart at
@@ -119,6 +124,4 @@ def plot_cascade(table):
     axes[0].set_ylabel(f"rank correlation with the original (n = {table['n'].max()})", fontsize=8)
     axes[0].set_ylim(-1.02, 1.05)
     axes[1].legend(frameon=False, fontsize=8)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
+    return finish(fig)

@@ -1,8 +1,14 @@
 """Figures of slices and sweeps: where a network is worse, and how much change it bears."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dclib.evaluation.sweeps import SWEEPS
 from dclib.plots import HAPPY, UNHAPPY
@@ -19,8 +25,11 @@ ROW = 0.2  # inches
 CAUTION = "lines: 95 % intervals, each for its slice alone; vertical line: all pictures"
 
 
-def plot_slices(frame):
-    """Accuracy in every slice of a `slice_table` with its interval, a block a tag."""
+def plot_slices(frame: pd.DataFrame) -> Figure:
+    """Accuracy in every slice with its interval, a block a tag.
+
+    `frame` is that of `dclib.evaluation.slices.slice_table`.
+    """
     rows = _rows_of(frame)
     fig, axis = plt.subplots(figsize=(8, ROW * len(rows) + 1.2))
     for place, row in enumerate(rows):
@@ -47,38 +56,39 @@ def plot_slices(frame):
     return fig
 
 
-def overall(frame):
+def overall(frame: pd.DataFrame) -> tuple[float, int]:
     """Accuracy and n of all pictures together, from the tag that most of them have."""
     tag = frame.groupby("tag")["n"].sum().idxmax()
     rows = frame[frame["tag"] == tag]
     return np.average(rows["accuracy"], weights=rows["n"]), rows["n"].sum()
 
 
-def _rows_of(frame):
-    """The name of each tag, followed by its slices."""
+def _rows_of(frame: pd.DataFrame) -> list:
+    """The name of each tag, followed by its slices (named tuples)."""
     rows = []
     for tag, slices in frame.groupby("tag", sort=False):
         rows += [tag, *slices.itertuples()]
     return rows
 
 
-def _beside(axis, ha):
+def _beside(axis: Axes, ha: str) -> dict:
     """Text left or right of the axes, at a row of the data."""
     return {"transform": axis.get_yaxis_transform(), "ha": ha, "va": "center", "fontsize": 8}
 
 
-def _ink(colour):
+def _ink(colour: str) -> str:
     """Text needs more contrast than a line."""
     return {"0.2": "black", "0.7": "0.5"}.get(colour, colour)
 
 
-def _p(value):
+def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def plot_sweeps(frame, columns=3):
-    """Accuracy along every sweep of `robustness.summarise`: a panel a sweep, a curve a model.
+def plot_sweeps(frame: pd.DataFrame, columns: int = 3) -> Figure:
+    """Accuracy along every sweep: a panel a sweep, a curve a model.
 
+    `frame` is that of `dclib.evaluation.robustness.summarise`, `columns` the most panels in a row.
     Raises ValueError for more than five models.
     """
     kinds, models = list(dict.fromkeys(frame["sweep"])), list(dict.fromkeys(frame["model"]))
@@ -103,7 +113,7 @@ def plot_sweeps(frame, columns=3):
     return fig
 
 
-def draw_sweep(axis, frame, models):
+def draw_sweep(axis: Axes, frame: pd.DataFrame, models: Sequence[str]) -> list[Artist]:
     """One sweep: levels at equal distances, the reference in grey. Returns what a legend names."""
     levels = sorted(set(frame["level"]))
     place = {level: x for x, level in enumerate(levels)}
@@ -112,7 +122,7 @@ def draw_sweep(axis, frame, models):
         part = frame[frame["model"] == model].sort_values("level")
         x = part["level"].map(place)
         axis.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, lw=0)
-        look = {"color": colour, "ls": style, "marker": marker, "ms": 3.5}
+        look: dict = {"color": colour, "ls": style, "marker": marker, "ms": 3.5}
         curves += axis.plot(x, part["accuracy"], label=model, **look)
     for level in sorted(set(frame.loc[frame["reference"], "level"])):
         as_is = axis.axvline(place[level], color="0.85", lw=5, zorder=0, label="left as it is")

@@ -1,20 +1,29 @@
-"""Figures of training: while it runs, where its time went, and what the parts are worth."""
+"""Figures of training: while it runs, what came of it, and what the parts are worth."""
+
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from dclib.data import DRAWN
-from dclib.plots import HAPPY, UNHAPPY
+from dclib.data import DRAWN, CoupleFolder
+from dclib.plots import HAPPY, UNHAPPY, draw_interval, finish, show_pictures
+from dclib.training.history import History
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
+    from dclib.studies.ablation import Ablation
 
 
 class LivePlot:
     """A watcher of `fit` that redraws loss and accuracy in a notebook's output while it trains."""
 
-    def __init__(self):
-        self.handle = None
+    def __init__(self) -> None:
+        self.handle: DisplayHandle | None = None
 
-    def __call__(self, history):
+    def __call__(self, history: History) -> None:
         from IPython.display import display
 
         fig = plot_progress(history)
@@ -25,7 +34,7 @@ class LivePlot:
             self.handle.update(fig)
 
 
-def plot_progress(history):
+def plot_progress(history: History) -> Figure:
     """Loss of every step and accuracy of every epoch, as far as a run has come."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6))
     left.plot([row["loss"] for row in history.steps], color="0.75", lw=1, label="batch")
@@ -42,12 +51,29 @@ def plot_progress(history):
     right.set(xlabel="epoch", ylabel="accuracy", ylim=(0.3, 1.02))
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend(frameon=False, fontsize=8)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
+    return finish(fig)
 
 
-def plot_pace(history):
+def plot_history(history: History) -> Figure:
+    """Loss and accuracy by epoch, training and validation, the kept epoch marked."""
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3))
+    epochs = np.array(history.column("epoch")) + 1
+    for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
+        for split, style in (("train", "--"), ("val", "-")):
+            axis.plot(
+                epochs, history.column(f"{split}_{quantity}"), style, color="0.2", label=split
+            )
+        axis.axvline(history.best_epoch + 1, color="0.7", lw=5, zorder=0, label="kept")
+        axis.set(xlabel="epoch", ylabel=quantity)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylim(bottom=0)
+    axes[1].axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
+    axes[1].set_ylim(0.3, 1.02)
+    axes[1].legend(frameon=False, fontsize=8)
+    return finish(fig)
+
+
+def plot_pace(history: History) -> Figure:
     """The learning rate of every step, and what each epoch's seconds were spent on."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6))
     left.plot([row["lr"] for row in history.steps], color="0.2")
@@ -55,7 +81,8 @@ def plot_pace(history):
     validating = np.array(history.column("val_seconds"))
     training = np.array(history.column("seconds")) - validating
     waiting = training * np.array(history.column("waiting"))
-    epochs, bottom = np.array(history.column("epoch")) + 1, 0
+    epochs = np.array(history.column("epoch")) + 1
+    bottom = np.zeros(len(epochs))
     parts = {"model at work": training - waiting, "waiting for pictures": waiting}
     shades = zip((parts | {"validation": validating}).items(), ("0.35", "#E69F00", "0.75"))
     for (name, seconds), shade in shades:
@@ -64,13 +91,22 @@ def plot_pace(history):
     right.set(xlabel="epoch", ylabel="seconds", ylim=(0, 1.45 * bottom.max()))
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend(frameon=False, fontsize=8, ncols=2)
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
+    return finish(fig)
 
 
-def plot_ablation(ablation):
-    """Accuracy of each arm of an `Ablation`, and their paired differences around zero."""
+def show_answers(dataset: CoupleFolder, logits: Tensor, n: int = 12) -> Figure:
+    """`n` pictures from all over a split, each with the network's answer, of logits (N, 2)."""
+    shown = np.linspace(0, len(dataset) - 1, min(n, len(dataset))).astype(int)
+    titles = []
+    for index in shown:
+        answer, truth = logits[index].argmax(), dataset.labels[index]
+        wrong = "" if answer == truth else " (wrong)"
+        titles.append(f"{dataset.classes[answer]}{wrong}")
+    return show_pictures([dataset.picture(index) for index in shown], titles)
+
+
+def plot_ablation(ablation: "Ablation") -> Figure:
+    """Accuracy of each arm, and their paired differences around zero."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3), width_ratios=(1, 1.2))
     rows, pairs = ablation.table(), ablation.pairs
     for place, row in enumerate(rows):
@@ -93,17 +129,6 @@ def plot_ablation(ablation):
         axis.tick_params(labelsize=8)
         axis.xaxis.label.set_fontsize(8)
     kind = "drawn couples" if ablation.kind == DRAWN else ablation.kind
-    fig.suptitle(
-        f"Stages on {kind}; small dots: repetitions (k = {k}); lines: 95 % intervals", fontsize=9
+    return finish(
+        fig, f"Stages on {kind}; small dots: repetitions (k = {k}); lines: 95 % intervals"
     )
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
-
-
-def draw_interval(axis, place, row, values, colour):
-    """A mean with its interval in a row of its own, the mean of each repetition as a dot below."""
-    axis.hlines(place, row["low"], row["high"], color=colour, lw=2)
-    axis.plot(row["mean"], place, "o", color=colour)
-    means = np.asarray(values).mean(axis=1)
-    axis.plot(means, np.full(len(means), place + 0.25), "o", color=colour, ms=3, alpha=0.6)

@@ -1,21 +1,29 @@
 """Figures of a film: the line over time, moments to look at, and maps on one scale for all."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from dclib.frames import frames_at
-from dclib.plots import COLOURS, HAPPY, UNHAPPY
+from dclib.frames import VideoSource, frames_at
+from dclib.plots import COLOURS, HAPPY, UNHAPPY, finish
 from dclib.plots.explain import draw_scale, overlay
 from dclib.timeline import NOT_ASSESSABLE
 
+if TYPE_CHECKING:
+    from dclib.video import VideoResult
 
-def plot_timeline(result, truth=None):
+
+def plot_timeline(result: "VideoResult", truth: dict | None = None) -> Figure:
     """Frames as dots, the smoothed line with its 95 % band, cuts, and where there is no label.
 
-    `truth` as of `dclib.demo.render_clip` is drawn as a strip above.
+    `truth` as of `dclib.drawn.film.render_clip` is drawn as a strip above.
     """
     table = result.frames
     fig, axis = plt.subplots(figsize=(10, 3.6))
@@ -26,15 +34,14 @@ def plot_timeline(result, truth=None):
     axis.axhline(np.log(result.threshold / (1 - result.threshold)), color="0.5", lw=1, ls=":")
     for cut in result.cuts:
         axis.axvline(cut, color="0.3", lw=0.8, ls=(0, (4, 3)))
-    handles = []
+    handles: list[Patch] = []
+    hatched: dict = {"fc": "none", "ec": "0.6", "hatch": "//", "label": NOT_ASSESSABLE}
     for span in result.spans:
         if span["label"] == NOT_ASSESSABLE:
-            handles = [axis.axvspan(span["start"], span["end"], fc="none", ec="0.6", hatch="//")]
+            handles = [axis.axvspan(span["start"], span["end"], **hatched)]
     if truth:
         _draw_truth(axis, truth)
         handles += [Patch(color=COLOURS[name], label=f"drawn {name}") for name in COLOURS]
-    if handles and not handles[0].get_label().startswith("drawn"):
-        handles[0].set_label(NOT_ASSESSABLE)
     axis.set(xlabel="seconds", xlim=(0, result.duration))
     axis.set_ylabel("happy   ←   log-odds   →   unhappy")
     if handles:
@@ -44,12 +51,10 @@ def plot_timeline(result, truth=None):
         f"and scatter; labels for {result.coverage:.0%} of the seconds",
         fontsize=9,
     )
-    sns.despine(fig)
-    fig.tight_layout()
-    return fig
+    return finish(fig)
 
 
-def _draw_truth(axis, truth):
+def _draw_truth(axis: Axes, truth: dict) -> None:
     """What is drawn, as a strip along the top."""
     for part in truth["moods"]:
         if part["mood"]:
@@ -57,8 +62,11 @@ def _draw_truth(axis, truth):
             axis.axvspan(**place, ymin=0.96, ymax=1, color=COLOURS[part["mood"]])
 
 
-def plot_moments(result, source, n=6):
-    """A contact sheet of moments to look at, each with a question; ValueError if there is none."""
+def plot_moments(result: "VideoResult", source: VideoSource, n: int = 6) -> Figure:
+    """A contact sheet of moments to look at, each with a question; ValueError if there is none.
+
+    `source` is the film itself.
+    """
     found = result.moments(n)
     if not found:
         raise ValueError(f"{result.name} has no moment that could be judged.")
@@ -76,7 +84,7 @@ def plot_moments(result, source, n=6):
     return fig
 
 
-def plot_film_maps(result, source, times):
+def plot_film_maps(result: "VideoResult", source: VideoSource, times: Sequence[float]) -> Figure:
     """Frames at these times (seconds) above their exact evidence, on one scale for a film."""
     scale = map_scale(result)
     images = frames_at(source, times)
@@ -93,29 +101,27 @@ def plot_film_maps(result, source, times):
     return fig
 
 
-def map_scale(result):
+def map_scale(result: "VideoResult") -> float:
     """Log-odds of full colour, the same for all frames of a film: 99 % of all cells are below."""
     return float(np.quantile(np.abs(result.maps), 0.99)) or 1.0
 
 
-def map_at(result, time):
+def map_at(result: "VideoResult", time: float) -> np.ndarray:
     """The evidence map (h, w) of the last frame judged at or before a time in seconds."""
     times = result.frames["time"].to_numpy()
     return result.maps[max(0, int(np.searchsorted(times, time + 1e-6)) - 1)]
 
 
-def strip(result, width, height=40):
+def strip(result: "VideoResult", width: int, height: int = 40) -> np.ndarray:
     """The timeline as a narrow picture (height, width, 3), 0 to 1: colour by label and strength."""
-    seconds = result.seconds
-    line = np.full((height, width, 3), 0.85)
-    for row in seconds.itertuples():
+    line, middle = np.full((height, width, 3), 0.85), height // 2
+    for row in result.seconds.itertuples():
         ends = [round(width * t / result.duration) for t in (row.second, row.second + 1)]
         if row.label == NOT_ASSESSABLE:
             line[:, ends[0] : ends[1]][::4] = 0.6
             continue
         colour = np.array(to_rgb(UNHAPPY if row.margin > 0 else HAPPY))
         tall = max(2, round(height / 2 * min(1, abs(row.margin) / 4)))
-        rows = slice(height // 2 - tall, height // 2) if row.margin > 0 else slice(
-            height // 2, height // 2 + tall)  # fmt: skip
-        line[rows, ends[0] : ends[1]] = colour
+        top = middle - tall if row.margin > 0 else middle
+        line[top : top + tall, ends[0] : ends[1]] = colour
     return line

@@ -14,7 +14,8 @@ from dclib.scrape.live import open_sources
 from dclib.scrape.settle import describe, forget, make_dataset
 
 
-def main():
+def main() -> None:
+    """Gather pictures into a data set, or forget one, as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m dclib.scrape", description="Gather couples.")
     parser.add_argument("collection", type=Path, help="folder for manifest and pictures")
     parser.add_argument("dataset", type=Path, help="folder to make for training")

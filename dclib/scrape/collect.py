@@ -9,20 +9,21 @@ import json
 import os
 import threading
 from collections import Counter, deque
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import zip_longest
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from dclib.data import CLASSES
-from dclib.scrape.fetch import FetchError
-from dclib.scrape.html import page_optouts
+from dclib.scrape.fetch import Fetcher, FetchError
+from dclib.scrape.html import HtmlGallery, page_optouts
 from dclib.scrape.licences import ALLOWED
-from dclib.scrape.manifest import Manifest, now
+from dclib.scrape.manifest import OFFERED, Manifest, now
 from dclib.scrape.quality import Unsuitable, examine
 from dclib.scrape.settle import settle
-from dclib.scrape.sources import Candidate, Page, SourceError
+from dclib.scrape.sources import Candidate, Page, Source, SourceError
 from dclib.scrape.urls import host
 
 MOST_PAGES = 50  # of results for one query
@@ -30,17 +31,26 @@ MOST_TRIES = 5  # runs in which a picture may fail before it is given up
 WORKERS = 8
 OPEN = "state IN ('listed', 'described', 'later')"  # rows that may still go on
 
+Plan = list[tuple[Source, str, str]]  # source, label, text
 
-def collect(folder, plan, fetcher, per_query=100, workers=WORKERS, progress=True):
+
+def collect(
+    folder: str | Path,
+    plan: Plan,
+    fetcher: Fetcher,
+    per_query: int = 100,
+    workers: int = WORKERS,
+    progress: bool = True,
+) -> list[dict]:
     """Carry out a plan into `folder`: manifest.sqlite and pool/*.jpg. Returns the final rows.
 
     Args:
-        plan: list of (source, label, text), see `make_plan`.
-        fetcher: a `dclib.scrape.fetch.Fetcher`.
+        plan: what to ask which source, see `make_plan`.
         per_query: stop listing a query after this many pictures; its last page is taken whole.
         workers: threads that fetch; how many of them ask one host is the fetcher's business.
 
-    Prints what could not be asked and why. Raises RuntimeError if another run has the folder open.
+    Prints what could not be asked and why. Raises RuntimeError if another run has the folder open,
+    ValueError if its manifest is damaged.
     """
     folder = Path(folder)
     with Manifest(folder) as manifest:
@@ -51,25 +61,25 @@ def collect(folder, plan, fetcher, per_query=100, workers=WORKERS, progress=True
         return settle(manifest)
 
 
-def make_plan(*asked):
-    """List of (source, label, text): the classes in turn, so that a run cut short stays balanced.
+def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
+    """What to ask which source: the classes in turn, so that a run cut short stays balanced.
 
     Args:
         asked: pairs of a source and what it is asked, {label: [texts]} as `load_queries` returns.
     """
-    by_label = {label: [] for label in CLASSES}
+    by_label: dict[str, Plan] = {label: [] for label in CLASSES}
     for source, queries in asked:
         for label, texts in queries.items():
             by_label[label] += [(source, label, text) for text in texts]
     return [task for tasks in zip_longest(*by_label.values()) for task in tasks if task]
 
 
-def _list_all(manifest, plan, fetcher, per_query):
+def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) -> None:
     """List every query as far as it is wanted. A source that refuses is not asked again."""
-    refused = set()
+    refused: set[str] = set()
     for source, label, text in plan:
         state = manifest.query(source.name, label, text, source.start(text))
-        seen = set()
+        seen: set[str] = set()
         while (
             state["next"]
             and state["next"] not in seen
@@ -90,7 +100,7 @@ def _list_all(manifest, plan, fetcher, per_query):
             state = manifest.query(source.name, label, text, None)
 
 
-def _list_page(manifest, source, state, fetcher):
+def _list_page(manifest: Manifest, source: Source, state: dict, fetcher: Fetcher) -> None:
     fetcher.hosts.slow_down(host(state["next"]), source.pace)
     page = fetcher.page(state["next"], api=source.api)
     if not source.api and (directive := page_optouts(page)):
@@ -101,13 +111,20 @@ def _list_page(manifest, source, state, fetcher):
     manifest.add_page(state, listing.candidates, listing.next, listing.note)
 
 
-def _fetch_all(manifest, sources, fetcher, workers, progress):
+def _fetch_all(
+    manifest: Manifest,
+    sources: Mapping[str, Source],
+    fetcher: Fetcher,
+    workers: int,
+    progress: bool,
+) -> None:
     """Take every open row one step further, in threads, until none can go on in this run."""
     todo = _in_turns([row for row in manifest.rows(OPEN) if row["source"] in sources])
     bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
-    pool, running = manifest.folder / "pool", {}
+    pool = manifest.folder / "pool"
+    running: dict[Future[dict], dict] = {}
 
-    def record(futures):
+    def record(futures: Iterable[Future[dict]]) -> None:
         for future in futures:
             row, changes = running[future], future.result()
             manifest.update({row["id"]: changes | {"time": now()}})
@@ -131,9 +148,9 @@ def _fetch_all(manifest, sources, fetcher, workers, progress):
             record([task for task in running_still if not task.exception()])
 
 
-def _in_turns(rows):
+def _in_turns(rows: Sequence[dict]) -> deque[dict]:
     """Rows so that hosts take turns: while one makes us wait, the others are asked."""
-    turn = Counter()
+    turn: Counter[str] = Counter()
     keys = []
     for row in rows:
         turn[host(row["url"])] += 1
@@ -142,12 +159,16 @@ def _in_turns(rows):
     return deque(rows[i] for i in order)
 
 
-def _step(row, sources, fetcher, pool):
+def _step(row: dict, sources: Mapping[str, Source], fetcher: Fetcher, pool: Path) -> dict:
     """Describe or fetch one picture; return the columns to change. Runs in a thread."""
     source = sources[row["source"]]
-    candidate = Candidate(**{name: row[name] for name in Candidate.__dataclass_fields__})
+    candidate = Candidate(**{name: row[name] for name in OFFERED})
     try:
-        if row["state"] != "described" and not source.api and source.needs_detail(candidate):
+        if (
+            isinstance(source, HtmlGallery)
+            and row["state"] != "described"
+            and source.needs_detail(candidate)
+        ):
             page = _fetch_once(pool / f"{row['id']}.page", fetcher.page, candidate.page)
             if directive := page_optouts(page):
                 raise FetchError("opt-out", directive)
@@ -171,30 +192,30 @@ def _step(row, sources, fetcher, pool):
     return facts | {"file": name, "state": "fetched", "stage": "", "reason": "", "detail": ""}
 
 
-def _refused(stage, reason, detail=""):
+def _refused(stage: str, reason: str, detail: str = "") -> dict:
     return {"state": "refused", "stage": stage, "reason": reason, "detail": detail[:300]}
 
 
-def _fetch_once(path, fetch, url):
+def _fetch_once(path: Path, fetch: Callable[[str], Page], url: str) -> Page:
     """The answer of `fetch(url)`, kept at `path` until the row that needed it is recorded: a kill
     in between costs no second request."""
     if path.exists():
         head, _, content = path.read_bytes().partition(b"\n")
         return Page(**json.loads(head), content=content)
     page = fetch(url)
-    head = json.dumps({"url": page.url, "headers": page.headers})
-    _write(path, head.encode() + b"\n" + page.content)
+    head = json.dumps({"url": page.url, "headers": page.headers}).encode()
+    _write(path, head + b"\n" + page.content)
     return page
 
 
-def _write(path, content):
+def _write(path: Path, content: bytes) -> None:
     """The file appears whole or not at all."""
     part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
     part.write_bytes(content)
     os.replace(part, path)
 
 
-def _remove_torn(manifest, pool):
+def _remove_torn(manifest: Manifest, pool: Path) -> None:
     """Of what a killed run left behind all but what open rows still need."""
     pool.mkdir(exist_ok=True)
     known = {row["file"] for row in manifest.rows("file != ''")}

@@ -7,6 +7,7 @@ from dclib.scrape.licences import deed, licence_key
 from dclib.scrape.sources import (
     Candidate,
     Listing,
+    Page,
     SourceError,
     first_link,
     plain_text,
@@ -34,14 +35,14 @@ class Commons:
     name, api = "commons", True
     pace = 1.0  # seconds between requests: one after the other, as its etiquette asks
 
-    def __init__(self, base="https://commons.wikimedia.org/w/api.php"):
+    def __init__(self, base: str = "https://commons.wikimedia.org/w/api.php") -> None:
         self.base = base
 
-    def start(self, text):
+    def start(self, text: str) -> str:
         """Address of the first page of results for a search phrase (CirrusSearch words work)."""
         return self._url(f"{text} filetype:bitmap", {})
 
-    def _url(self, search, following):
+    def _url(self, search: str, following: dict) -> str:
         fixed = {
             "action": "query",
             "format": "json",
@@ -59,7 +60,7 @@ class Commons:
         }
         return f"{self.base}?{urlencode({**following, **fixed})}"
 
-    def parse(self, page):
+    def parse(self, page: Page) -> Listing:
         """Candidates of one answer, in the order of the search; raises SourceError for errors.
 
         MediaWiki may spread the details of 50 files over several answers (API:Continue); a file
@@ -83,7 +84,7 @@ class Commons:
             return Listing(found, None, "Wikimedia Commons repeats itself; the search ends here.")
         return Listing(found, address)
 
-    def _candidate(self, page):
+    def _candidate(self, page: dict) -> Candidate:
         name = plain_text(page.get("title"))
         landing = join(self.base, "/wiki/" + quote(name.replace(" ", "_")))
         info = _info(page)
@@ -91,8 +92,9 @@ class Commons:
         if _absent(page) or not url:
             reason = _absent(page) or "no address given"
             return Candidate(url=landing, page=landing, title=name, objection=reason)
-        meta = info.get("extmetadata") if isinstance(info.get("extmetadata"), dict) else {}
-        meta = {key: entry.get("value") for key, entry in meta.items() if isinstance(entry, dict)}
+        told = info.get("extmetadata")
+        told = told if isinstance(told, dict) else {}
+        meta = {key: entry.get("value") for key, entry in told.items() if isinstance(entry, dict)}
         artist = meta.get("Artist") or meta.get("Attribution")
         author = plain_text(artist)
         title = plain_text(meta.get("ObjectName")) or _without_affixes(name)
@@ -112,7 +114,7 @@ class Commons:
         )
 
 
-def _raise_error(data):
+def _raise_error(data: dict) -> None:
     """Errors come as HTTP 200, in one of two shapes."""
     errors = data.get("errors") or data.get("error")
     if not errors:
@@ -129,13 +131,13 @@ def _raise_error(data):
     )
 
 
-def _info(page):
+def _info(page: dict) -> dict:
     """The details of a file, {} if they are not there."""
     info = page.get("imageinfo")
     return info[0] if isinstance(info, list) and info and isinstance(info[0], dict) else {}
 
 
-def _absent(page):
+def _absent(page: dict) -> str:
     """Why there is no file to fetch, "" if there may be one."""
     entry = {**page, **_info(page)}
     if entry.get("filemissing") or entry.get("missing"):
@@ -144,7 +146,7 @@ def _absent(page):
     return "file or author hidden by the site" if hidden else ""
 
 
-def _objection(info, meta):
+def _objection(info: dict, meta: dict) -> str:
     if info.get("mediatype") != "BITMAP":
         return f"not a bitmap but {plain_text(info.get('mediatype')) or 'unknown'}"
     if info.get("mime") not in KINDS:
@@ -152,7 +154,7 @@ def _objection(info, meta):
     return "personality rights" if "personality" in str(meta.get("Restrictions")).lower() else ""
 
 
-def _licence(meta, base):
+def _licence(meta: dict, base: str) -> tuple[str, str]:
     """(key, address) by the first of the three fields that is understood."""
     url = join(base, meta.get("LicenseUrl"))
     for field in (url, meta.get("License"), meta.get("LicenseShortName")):
@@ -163,16 +165,16 @@ def _licence(meta, base):
     return "", ""
 
 
-def _day(meta):
+def _day(meta: dict) -> str:
     """2019-05-12 of "2019-05-12 14:03" or "Taken on 12 ... "; "" unless a whole date is stated."""
     match = re.search(r"\b\d{4}-\d\d-\d\d\b", plain_text(meta.get("DateTimeOriginal")))
     return match[0] if match else ""
 
 
-def _category(meta):
+def _category(meta: dict) -> str:
     names = plain_text(meta.get("Categories")).split("|")
     return next((name for name in names if name and not UPKEEP.match(name)), "")
 
 
-def _without_affixes(name):
+def _without_affixes(name: str) -> str:
     return re.sub(r"\.\w{3,4}$", "", name.removeprefix("File:"))

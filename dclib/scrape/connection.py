@@ -9,10 +9,12 @@ import ipaddress
 import socket
 import threading
 from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError
 from urllib3.exceptions import NewConnectionError as CannotConnect
@@ -30,7 +32,7 @@ class NotAllowed(HTTPError):
     """A URL or an address that is not fetched; the message says why."""
 
 
-def check_url(url, opening=None):
+def check_url(url: str, opening: tuple[str, int] | None = None) -> None:
     """Raise NotAllowed unless `url` is http(s) on the usual port, without a user name.
 
     `opening`: (address, port) of the one private server that may be asked all the same.
@@ -48,7 +50,7 @@ def check_url(url, opening=None):
         raise NotAllowed(f"{host}:{port} is not the port of a public web site.")
 
 
-def is_public(address):
+def is_public(address: str) -> bool:
     """Whether an IP address, as text, is one of the public internet.
 
     Not private, loopback, link-local, shared, reserved or multicast; nor one of these inside an
@@ -61,7 +63,9 @@ def is_public(address):
     return ip.is_global and not ip.is_multicast
 
 
-def guarded_session(opening=None, connections=16):
+def guarded_session(
+    opening: tuple[str, int] | None = None, connections: int = 16
+) -> requests.Session:
     """A `requests.Session` that connects to public addresses only (and to `opening`).
 
     It keeps no cookies, reads no proxy or certificate setting from the environment, follows no
@@ -77,7 +81,7 @@ def guarded_session(opening=None, connections=16):
 
 
 class _Session(requests.Session):
-    def get_redirect_target(self, response):
+    def get_redirect_target(self, response: requests.Response) -> None:
         """None: requests would read the whole body of a redirect, however long it is."""
 
 
@@ -88,21 +92,22 @@ class Deadline:
     it for ever. `passed` tells whether that happened.
     """
 
-    def __init__(self, seconds):
+    def __init__(self, seconds: float) -> None:
         self.passed = False
+        self.sock: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
 
-    def __enter__(self):
-        _running.deadline, self.sock = self, None
+    def __enter__(self) -> Self:
+        _running.deadline = self
         self._timer.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._timer.cancel()
         _running.deadline = None
 
-    def _cut(self):
+    def _cut(self) -> None:
         self.passed = True
         if self.sock is not None:
             with contextlib.suppress(OSError):  # it has ended by itself
@@ -112,67 +117,68 @@ class Deadline:
 _running = threading.local()
 
 
-class _Guarded:
+class _Guarded(HTTPConnection):
     """Mixed into urllib3's connections."""
 
-    opening = None
+    opening: tuple[str, int] | None = None
 
-    def _new_conn(self):
-        name, failure = self._dns_host, None
-        addresses = self._allowed_addresses(name)
-        for address in addresses:
+    def _new_conn(self) -> socket.socket:
+        name, failures = self._dns_host, []
+        for address in self._allowed_addresses(name):
             self._dns_host = address  # connect to what was checked, not to a second look-up
             try:
                 sock = super()._new_conn()
                 break
             except (CannotConnect, ConnectTimeoutError) as error:
-                failure = error
+                failures.append(error)
             finally:
                 self._dns_host = name
         else:
-            raise failure
+            raise failures[-1]
         peer = sock.getpeername()[:2]
         if peer != self.opening and not is_public(peer[0]):
             sock.close()
             raise NotAllowed(f"{name} turned out to be {peer[0]}, which is not a public address.")
         return sock
 
-    def _allowed_addresses(self, name):
+    def _allowed_addresses(self, name: str) -> list[str]:
         try:
             found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as error:
-            raise NameResolutionError(self.host, self, error) from error
+            raise NameResolutionError(self.host, self, socket.gaierror(str(error))) from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
             if (address, self.port) != self.opening and not is_public(address):
                 raise NotAllowed(f"{name} leads to {address}, which is not a public address.")
         return addresses
 
-    def connect(self):
+    def connect(self) -> None:
         super().connect()
         self._register()
 
-    def request(self, *args, **kwargs):
+    def request(self, *args: Any, **kwargs: Any) -> None:
         self._register()  # a kept connection does not connect again
         super().request(*args, **kwargs)
 
-    def _register(self):
+    def _register(self) -> None:
         deadline = getattr(_running, "deadline", None)
         if deadline and self.sock is not None:
             deadline.sock = self.sock
 
 
-def _guard(pool, opening):
+def _guard(
+    pool: type[HTTPConnectionPool], opening: tuple[str, int] | None
+) -> type[HTTPConnectionPool]:
     connection = type("Guarded", (_Guarded, pool.ConnectionCls), {"opening": opening})
     return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
 class _GuardedAdapter(HTTPAdapter):
-    def __init__(self, opening, connections):
+    def __init__(self, opening: tuple[str, int] | None, connections: int) -> None:
         self.opening = opening
         super().__init__(pool_connections=64, pool_maxsize=connections, max_retries=0)
 
-    def init_poolmanager(self, *args, **kwargs):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {
             "http": _guard(HTTPConnectionPool, self.opening),

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 from dclib.data import CLASSES, SUFFIXES, list_pictures, read_metadata
 from dclib.pictures import PictureError, read_picture
 from dclib.scrape.duplicates import duplicate_groups, fingerprints, is_flat
-from dclib.scrape.split import SHARES, assign, leak_report
+from dclib.scrape.split import SHARES, LeakReport, assign, leak_report
 
 COLUMNS: tuple[str, ...] = ("file_name", "label", "group", "source", "licence", "author")
 COLUMNS += ("title", "url", "page")
@@ -25,7 +26,7 @@ COLUMNS += ("sha256", "width", "height", "bytes", "phash", "dhash", "series")
 MARK = "dataset.json"  # tells a folder that we wrote, and may change, from any other
 
 
-def write_dataset(rows, destination):
+def write_dataset(rows: Sequence[dict], destination: str | Path) -> Path:
     """Make `destination` hold exactly these rows, as `dclib.data.CoupleFolder` reads them.
 
     Args:
@@ -34,7 +35,7 @@ def write_dataset(rows, destination):
 
     Pictures are linked, or copied where that cannot be done. Files that are there already stay
     untouched, those of earlier runs that no row names any more go. Can be killed and run again.
-    Returns the path; raises FileExistsError for a folder, or a picture in it, that is not ours.
+    Raises FileExistsError for a folder, or a picture in it, that is not ours.
     """
     destination, before = Path(destination), read_places(destination)
     wanted = {Path(row["split"], row["label"], row["file"]): row for row in rows}
@@ -44,9 +45,10 @@ def write_dataset(rows, destination):
         shutil.rmtree(destination / split, ignore_errors=True)
     destination.mkdir(parents=True, exist_ok=True)
     parts = sorted(f"{row.get('sha256')} {row['label']} {row['split']}" for row in rows)
-    mark = {"version": hashlib.sha256("\n".join(parts).encode()).hexdigest(), "n": len(rows)}
-    mark["splits"] = {row["file"]: row["split"] for row in rows}
-    plan = mark | {"splits": before | mark["splits"]}  # what is ours, should we be killed
+    places = {row["file"]: row["split"] for row in rows}
+    version = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    mark = {"version": version, "n": len(rows), "splits": places}
+    plan = mark | {"splits": before | places}  # what is ours, should we be killed
     _replace(destination / MARK, json.dumps(plan, indent=1) + "\n")
     for label in CLASSES:
         for path in destination.glob(f"*/{label}/*"):
@@ -62,7 +64,7 @@ def write_dataset(rows, destination):
     return destination
 
 
-def _refuse_others(destination, wanted, before):
+def _refuse_others(destination: Path, wanted: Container[Path], before: Container[str]) -> None:
     """Raise FileExistsError for a picture beside ours that somebody else put there."""
     for label in CLASSES:
         for path in sorted(destination.glob(f"*/{label}/[!.]*")):
@@ -74,7 +76,7 @@ def _refuse_others(destination, wanted, before):
                 )
 
 
-def read_places(destination):
+def read_places(destination: str | Path) -> dict[str, str]:
     """{file: split} of a data set that `write_dataset` wrote or had begun, {} if there is none.
 
     Raises FileExistsError for a folder that holds anything else.
@@ -91,7 +93,7 @@ def read_places(destination):
         return {}
 
 
-def _link(source, target):
+def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         return
@@ -104,7 +106,7 @@ def _link(source, target):
     os.replace(part, target)
 
 
-def _write_rows(path, rows):
+def _write_rows(path: Path, rows: Iterable[dict]) -> None:
     part = path.with_name("metadata.part")
     with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
@@ -115,25 +117,27 @@ def _write_rows(path, rows):
     os.replace(part, path)
 
 
-def _harmless(value):
+def _harmless(value: object) -> object:
     """Text of strangers that a spreadsheet would take for a formula gets a quote before it."""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 
-def _replace(path, text):
+def _replace(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(text)
     os.replace(part, path)
 
 
-def split_folder(source, destination, shares=SHARES, seed=0):
+def split_folder(
+    source: str | Path, destination: str | Path, shares: Mapping[str, float] = SHARES, seed: int = 0
+) -> LeakReport:
     """Divide a folder of one's own, source/{happy,unhappy}/*, into a data set.
 
     Pictures that look alike stay on one side; one that lies in both classes is left out, and so is
     what cannot be read; both are printed. A source/metadata.csv (file_name such as happy/1.jpg, and
     perhaps author, series or group, page, licence, url) is used. Run again after adding pictures:
-    those placed before stay where they are. Returns a `LeakReport`; raises FileNotFoundError,
-    FileExistsError or ValueError.
+    those placed before stay where they are. Raises what `read_folder`, `assign` and `write_dataset`
+    do.
     """
     before = read_places(destination)
     rows = _without_contradictions(read_folder(source))
@@ -144,10 +148,14 @@ def split_folder(source, destination, shares=SHARES, seed=0):
     return leak_report(placed, left_out=len(rows) - len(placed))
 
 
-def read_folder(source):
-    """Rows with path, file, label, size and fingerprints of source/{happy,unhappy}/**."""
-    source, rows = Path(source), {}
+def read_folder(source: str | Path) -> list[dict]:
+    """Rows with path, file, label, size and fingerprints of source/{happy,unhappy}/**.
+
+    Prints what is left out. Raises FileNotFoundError or ValueError if a class has no pictures.
+    """
+    source = Path(source)
     told = read_metadata(source)
+    rows: dict[tuple[int, str], dict] = {}
     for path, label in tqdm(list_pictures(source, CLASSES), desc="reading", unit="picture"):
         try:
             image = read_picture(path).image
@@ -168,7 +176,7 @@ def read_folder(source):
     return list(rows.values())
 
 
-def _without_contradictions(rows):
+def _without_contradictions(rows: list[dict]) -> list[dict]:
     """Rows without those whose picture is also there under the other label."""
     left_out = set()
     for group in duplicate_groups(rows):
@@ -178,7 +186,8 @@ def _without_contradictions(rows):
     return [row for i, row in enumerate(rows) if i not in left_out]
 
 
-def main():
+def main() -> None:
+    """Divide the folder that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m dclib.scrape.dataset", description="Divide a folder of pictures."
     )

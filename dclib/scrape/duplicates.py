@@ -1,6 +1,7 @@
 """Find the same picture again: the same bytes, the same pixels, or nearly so, mirrored or not."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,11 +20,11 @@ CHUNK = 256  # rows compared at a time: a few MB against some thousands
 LEAST_CONTRAST = 6.0
 
 
-def fingerprints(image):
+def fingerprints(image: Image.Image) -> dict[str, str]:
     """Keys by which a picture (RGB Pillow image) is known again.
 
     pixel_sha256 of its size and pixels; phash, dhash and those of its mirror image, 64 bit as 16
-    hexadecimal digits, equal to those of the package ImageHash.
+    hexadecimal digits, equal to those that the package ImageHash finds in a picture of mode L.
     """
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     grey = image.convert("L")
@@ -33,32 +34,32 @@ def fingerprints(image):
     return {"pixel_sha256": pixels} | hashes
 
 
-def phash(grey):
+def phash(grey: Image.Image) -> str:
     """Perceptual hash: which of the 8 x 8 lowest frequencies are above their median.
 
     Zauner, Implementation and benchmarking of perceptual image hash functions, 2010.
     """
-    pixels = np.asarray(grey.resize((32, 32), Image.LANCZOS), float)
+    pixels = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), np.float64)
     low = dct(dct(pixels, axis=0), axis=1)[:8, :8]
     return _hexadecimal(low > np.median(low))
 
 
-def dhash(grey):
+def dhash(grey: Image.Image) -> str:
     """Difference hash: where it gets brighter from left to right, on 9 x 8 pixels (Krawetz)."""
-    pixels = np.asarray(grey.resize((9, 8), Image.LANCZOS))
+    pixels = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS))
     return _hexadecimal(pixels[:, 1:] > pixels[:, :-1])
 
 
-def _hexadecimal(bits):
+def _hexadecimal(bits: np.ndarray) -> str:
     return np.packbits(bits).tobytes().hex()  # (8, 8) -> 16 digits
 
 
-def is_flat(image):
+def is_flat(image: Image.Image) -> bool:
     """Whether there is so little in a picture that its hashes mean nothing."""
-    return np.asarray(image.convert("L").resize((32, 32))).std() < LEAST_CONTRAST
+    return bool(np.asarray(image.convert("L").resize((32, 32))).std() < LEAST_CONTRAST)
 
 
-def near_pairs(rows, limit=NEAR):
+def near_pairs(rows: Sequence[dict], limit: int = NEAR) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of rows at most `limit` apart (`distances`), in rising order.
 
     Rows are dicts with the keys of `fingerprints`; those without hashes are near nothing.
@@ -73,8 +74,8 @@ def near_pairs(rows, limit=NEAR):
     return found
 
 
-def distances(rows, others):
-    """How far rows are from others, in bits: (len(rows), len(others)) array of 0 to 64.
+def distances(rows: Sequence[dict], others: Sequence[dict]) -> np.ndarray:
+    """How far rows are from others, in bits, 0 to 64: (len(rows), len(others)), uint8.
 
     The larger of what phash and dhash say; the smallest of the pictures as they are, the one
     mirrored and the other mirrored (those differ by rounding), so that it is the same both ways.
@@ -89,18 +90,18 @@ def distances(rows, others):
     return np.minimum.reduce(sides)
 
 
-def _signs(rows, name):
+def _signs(rows: Sequence[dict], name: str) -> np.ndarray:
     """The bits of hashes as -1 and 1: (len(rows), 64)."""
     numbers = np.array([int(row[name], 16) for row in rows], ">u8")
     return np.unpackbits(numbers.view(np.uint8)).reshape(-1, 64) * np.float32(2) - 1
 
 
-def _differ(a, b):
+def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """In how many bits each of a differs from each of b, by one matrix product (exact)."""
     return ((64 - a @ b.T) / 2).astype(np.uint8)
 
 
-def duplicate_groups(rows):
+def duplicate_groups(rows: Sequence[dict]) -> list[list[int]]:
     """Lists of indices of rows that show the same picture; those alone are left out.
 
     Same sha256 (of the file), same pixel_sha256, or near (`near_pairs`); what is linked by a third
@@ -117,28 +118,30 @@ def duplicate_groups(rows):
 class UnionFind:
     """Which of `n` things belong together."""
 
-    def __init__(self, n):
+    def __init__(self, n: int) -> None:
         self.parent = list(range(n))
 
-    def find(self, i):
+    def find(self, i: int) -> int:
+        """The one of a group that stands for it, its lowest."""
         while self.parent[i] != i:
             self.parent[i] = i = self.parent[self.parent[i]]
         return i
 
-    def join(self, i, j):
+    def join(self, i: int, j: int) -> None:
+        """Make one group of those of two things."""
         first, second = sorted((self.find(i), self.find(j)))
         self.parent[second] = first
 
-    def join_equal(self, keys):
+    def join_equal(self, keys: Iterable[str]) -> None:
         """Join things with the same key; "" is no key."""
-        seen = {}
+        seen: dict[str, int] = {}
         for i, key in enumerate(keys):
             if key:
                 self.join(seen.setdefault(key, i), i)
 
-    def groups(self):
+    def groups(self) -> list[list[int]]:
         """Lists of indices, each in rising order, in the order of their first member."""
-        found = {}
+        found: dict[int, list[int]] = {}
         for i in range(len(self.parent)):
             found.setdefault(self.find(i), []).append(i)
         return list(found.values())

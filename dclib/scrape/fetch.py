@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urljoin
 
 import requests
+from urllib3 import BaseHTTPResponse, HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
 import dclib
@@ -39,7 +40,7 @@ PICTURE_TYPES = "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5"
 class FetchError(Exception):
     """A URL that gave nothing: `reason` in a few words, `later` if another run may succeed."""
 
-    def __init__(self, reason, detail="", later=False):
+    def __init__(self, reason: str, detail: str = "", later: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail, self.later = reason, detail, later
 
@@ -57,24 +58,31 @@ class Fetcher:
     Raises ValueError for a contact at which nobody can be reached.
     """
 
-    def __init__(self, contact, rate=1.0, opening=None, seconds=SECONDS, hosts=None):
+    def __init__(
+        self,
+        contact: str,
+        rate: float = 1.0,
+        opening: tuple[str, int] | None = None,
+        seconds: float = SECONDS,
+        hosts: Hosts | None = None,
+    ) -> None:
         self.opening, self.seconds = opening, seconds
         self.hosts = hosts or Hosts(rate)
         self.session = guarded_session(opening)
         self.session.headers["User-Agent"] = user_agent(contact)
         self.robots = Robots(self._robots_file)
 
-    def page(self, url, api=False):
+    def page(self, url: str, api: bool = False) -> Page:
         """A web page or, with `api`, the answer of a documented interface (robots.txt is for
-        crawlers and not asked there). Returns a `Page`, raises FetchError."""
+        crawlers and not asked there). Raises FetchError."""
         return self._follow(url, PAGE_BYTES, {"Accept": PAGE_TYPES}, heed=not api)
 
-    def picture(self, url):
-        """The file at `url`, undecoded, as a `Page`. Raises FetchError."""
+    def picture(self, url: str) -> Page:
+        """The file at `url`, undecoded. Raises FetchError."""
         headers = {"Accept": PICTURE_TYPES, "Accept-Encoding": "identity"}
         return self._follow(url, PICTURE_BYTES, headers, heed=True)
 
-    def _follow(self, url, cap, headers, heed):
+    def _follow(self, url: str, cap: int, headers: dict[str, str], heed: bool) -> Page:
         """Through redirects to the end. `heed`: follow robots.txt and opt-outs on the way."""
         for _ in range(REDIRECTS + 1):
             if heed:
@@ -88,7 +96,7 @@ class Fetcher:
             url = _redirected(url, answer.target)
         raise FetchError("redirects", f"more than {REDIRECTS}")
 
-    def _ask_rules(self, url):
+    def _ask_rules(self, url: str) -> None:
         self._check(url)
         try:
             rules = self.robots.rules(url)
@@ -100,7 +108,7 @@ class Fetcher:
             raise FetchError(*refusal)
         self.hosts.slow_down(host(url), rules.delay())
 
-    def _robots_file(self, url):
+    def _robots_file(self, url: str) -> tuple[int, bytes]:
         """(status, content) of robots.txt and its like, after at most five redirects."""
         for _ in range(REDIRECTS + 1):
             answer = self._persist(url, ROBOTS_BYTES, {"Accept": "*/*"}, cut=True)
@@ -109,10 +117,12 @@ class Fetcher:
             url = _redirected(url, answer.target)
         return 404, b""  # RFC 9309, 2.3.1.2: too many redirects count as unavailable
 
-    def _persist(self, url, cap, headers, heed=False, cut=False):
+    def _persist(
+        self, url: str, cap: int, headers: dict[str, str], heed: bool = False, cut: bool = False
+    ) -> "_Answer":
         """One answer, after up to `ATTEMPTS` tries with exponential back-off and full jitter."""
-        name = host(url)
-        for attempt in range(ATTEMPTS):
+        name, failed = host(url), 0
+        while True:
             try:
                 answer = self._once(url, cap, headers, heed, cut)
                 self.hosts.succeeded(name)
@@ -122,13 +132,16 @@ class Fetcher:
             except FetchError as error:
                 if not error.later:
                     raise
-                if attempt == ATTEMPTS - 1:
+                longest = min(LONGEST_WAIT, FIRST_WAIT * 2**failed)
+                failed += 1
+                if failed == ATTEMPTS:
                     self.hosts.failed(name)
                     raise
-                longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
                 self.hosts.sleep(random.uniform(0, longest))
 
-    def _once(self, url, cap, headers, heed, cut):
+    def _once(
+        self, url: str, cap: int, headers: dict[str, str], heed: bool, cut: bool
+    ) -> "_Answer":
         """One request, opt-outs read before the body. Raises FetchError and Postponed."""
         self._check(url)
         with self.hosts.turn(host(url)), Deadline(self.seconds) as deadline:
@@ -152,7 +165,7 @@ class Fetcher:
                     raise FetchError("too slow", detail, later=True) from error
                 raise _explain(error) from error
 
-    def _read(self, response, cap, heed, cut):
+    def _read(self, response: requests.Response, cap: int, heed: bool, cut: bool) -> "_Answer":
         status, headers = response.status_code, response.raw.headers
         if status in BUSY:
             wait = retry_after(headers.get("Retry-After"), time.time())
@@ -165,7 +178,7 @@ class Fetcher:
         content = read_body(response.raw, cap, cut) if status == 200 else b""
         return _Answer(status, headers, content, target)
 
-    def _check(self, url):
+    def _check(self, url: str) -> None:
         try:
             check_url(url, self.opening)
         except NotAllowed as error:
@@ -175,12 +188,12 @@ class Fetcher:
 @dataclass
 class _Answer:
     status: int
-    headers: object  # urllib3's HTTPHeaderDict
+    headers: HTTPHeaderDict
     content: bytes
     target: str | None  # where a redirect leads
 
 
-def user_agent(contact):
+def user_agent(contact: str) -> str:
     """`dclib/0.1.0 (contact) python-requests/2.34`. Raises ValueError without a real contact."""
     contact = contact.strip()
     known = re.fullmatch(r"[^\s@()]+@[^\s@()]+\.\w+|https?://[^\s()]+\.\w[^\s()]*", contact)
@@ -192,11 +205,12 @@ def user_agent(contact):
     return f"{AGENT}/{dclib.__version__} ({contact}) python-requests/{requests.__version__}"
 
 
-def read_body(raw, cap, cut=False):
+def read_body(raw: BaseHTTPResponse, cap: int, cut: bool = False) -> bytes:
     """The decoded body of urllib3's response, at most `cap` bytes, however it was packed.
 
     Counted after unpacking, a piece at a time, so that a small file cannot become a large one in
-    memory. With `cut` the rest is left unread, otherwise FetchError is raised.
+    memory. With `cut` the rest is left unread, otherwise FetchError is raised; it is, too, for a
+    packing that was not asked for or has no end. zlib.error is passed on.
     """
     encoding = raw.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "x-gzip"):
@@ -215,7 +229,7 @@ def read_body(raw, cap, cut=False):
     return bytes(body[:cap])
 
 
-def retry_after(value, now):
+def retry_after(value: str | None, now: float) -> float | None:
     """Seconds that a Retry-After header asks for, or None if it is missing or nonsense.
 
     `now`: seconds since 1970, for headers with a date (RFC 9110, 10.2.3).
@@ -231,7 +245,7 @@ def retry_after(value, now):
         return None
 
 
-def _redirected(url, target):
+def _redirected(url: str, target: str) -> str:
     try:
         new = urljoin(url, target.encode("latin-1").decode("utf-8", errors="replace"))
     except ValueError as error:
@@ -241,7 +255,7 @@ def _redirected(url, target):
     return new
 
 
-def _explain(error):
+def _explain(error: Exception) -> FetchError:
     """A FetchError for what requests (all of it OSError), urllib3 and zlib raise."""
     text = f"{type(error).__name__}: {error}"[:300]
     if isinstance(error, requests.exceptions.SSLError):

@@ -10,13 +10,15 @@ import random
 import sys
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
 from urllib.parse import parse_qs, quote, urlsplit
 
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from dclib.data import CLASSES
 from dclib.demo import sample_scene
@@ -58,11 +60,13 @@ class Drawing:
     trap: str = ""
 
     @property
-    def title(self):
+    def title(self) -> str:
+        """What the site calls it."""
         return f"A {self.label} couple, drawn {self.scene}"
 
     @property
-    def media(self):
+    def media(self) -> str:
+        """Path of its file on the site."""
         return f"/{'private' if self.trap == 'private' else 'media'}/{self.number}.jpg"
 
 
@@ -80,12 +84,15 @@ class Gallery:
     needs, `asked` a Counter of the paths that were requested.
     """
 
-    def __init__(self, n=120, seed=0, shortcut=None, port=0):
+    def __init__(
+        self, n: int = 120, seed: int = 0, shortcut: str | None = None, port: int = 0
+    ) -> None:
         self.seed, self.shortcut, self.port = seed, shortcut, port
         self.drawings = make_catalogue(n, seed)
-        self.asked, self._files = Counter(), {}
+        self.asked: Counter[str] = Counter()
+        self._files: dict[int, bytes] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"gallery": self})
         self._server = _Server(("127.0.0.1", self.port), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -93,12 +100,12 @@ class Gallery:
         self.url = "http://{}:{}".format(*self.opening)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
     @property
-    def queries(self):
+    def queries(self) -> dict[str, list[str]]:
         """Two searches a class, as `dclib.scrape.queries.load_queries` would give pages."""
         return {
             label: [f"{self.url}/search?q={quote(f'{label} {word}')}" for word in words]
@@ -106,10 +113,11 @@ class Gallery:
         }
 
     @cached_property
-    def by_number(self):
+    def by_number(self) -> dict[int, Drawing]:
+        """The drawings by the number in their addresses."""
         return {drawing.number: drawing for drawing in self.drawings}
 
-    def answer(self, handler, path, query):
+    def answer(self, handler: "_Handler", path: str, query: dict[str, list[str]]) -> None:
         """Send the answer to one request; a subclass may send others before."""
         kind, _, name = path.strip("/").partition("/")
         number = name.removesuffix(".jpg")
@@ -127,7 +135,7 @@ class Gallery:
         else:
             handler.send(b"Nothing is here.", "text/plain", 404)
 
-    def _results(self, phrase, number):
+    def _results(self, phrase: str, number: int) -> bytes:
         """A page of results. Both searches of a class overlap by a third, as searches do."""
         label, _, word = phrase.partition(" ")
         found = [d for d in self.drawings if d.label == label]
@@ -145,7 +153,7 @@ class Gallery:
         more = f'<nav><a rel="next" href="{following}">More</a></nav>'
         return _page(f"{phrase}, page {number}", cards + more * (number * PER_PAGE < len(found)))
 
-    def _detail(self, drawing):
+    def _detail(self, drawing: Drawing) -> bytes:
         described = {
             "@context": "https://schema.org",
             "@type": "ImageObject",
@@ -163,7 +171,7 @@ class Gallery:
         body = f'<img src="{drawing.media}" alt="{drawing.title}"><p>By {drawing.author}. {licence}'
         return _page(drawing.title, body, head)
 
-    def _send_media(self, handler, drawing):
+    def _send_media(self, handler: "_Handler", drawing: Drawing) -> None:
         if drawing.trap == "gone":
             handler.send(b"Gone.", "text/plain", 410)
         elif drawing.trap == "login":
@@ -175,7 +183,7 @@ class Gallery:
         else:
             handler.send(self.jpeg(drawing), "image/jpeg")
 
-    def jpeg(self, drawing):
+    def jpeg(self, drawing: Drawing) -> bytes:
         """The file of a drawing, made when it is first asked for."""
         if drawing.number not in self._files:
             side = 120 if drawing.trap == "small" else SIDE
@@ -187,12 +195,12 @@ class Gallery:
             )
         return self._files[drawing.number]
 
-    def _thumbnail(self, drawing):
+    def _thumbnail(self, drawing: Drawing) -> bytes:
         scene = sample_scene(self.seed, drawing.scene, self.shortcut)[0]
         return _encode(draw_scene(scene, THUMB_SIDE), 70)
 
 
-def make_catalogue(n, seed):
+def make_catalogue(n: int, seed: int) -> list[Drawing]:
     """`n` drawings without a fault and some with one, mixed, numbered from 1."""
     rng = random.Random(seed)
     fine = ["CC BY 4.0", "CC BY-SA 4.0", "CC0"]
@@ -216,13 +224,13 @@ def make_catalogue(n, seed):
     return [replace(entry, number=number) for number, entry in enumerate(entries, 1)]
 
 
-def _encode(image, quality):
+def _encode(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def _page(title, body, head=""):
+def _page(title: str, body: str, head: str = "") -> bytes:
     return PAGE.format(title=escape(title), head=head, body=body).encode()
 
 
@@ -230,30 +238,36 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def handle_error(self, request, address):
+    def handle_error(self, request: Any, address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):  # the other side has hung up
             super().handle_error(request, address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    gallery = None
+    gallery: Gallery
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # headers and body are two writes; the second would wait 40 ms
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         parts = urlsplit(self.path)
         self.gallery.asked[parts.path] += 1
         self.gallery.answer(self, parts.path, parse_qs(parts.query))
 
-    def send(self, body, kind="text/html; charset=utf-8", status=200, headers=()):
-        """A whole answer: status, headers and body (bytes)."""
+    def send(
+        self,
+        body: bytes,
+        kind: str = "text/html; charset=utf-8",
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """A whole answer: status, headers and body."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        for name, value in dict(headers).items():
+        for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         """Say nothing: the notebook's output belongs to the scraper."""

@@ -5,9 +5,11 @@ image to a larger file, `picture` and `srcset`, attributes of lazy loaders, `src
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import soupsieve
+from bs4 import BeautifulSoup, Tag
 
 from dclib.scrape.markup import (
     main_picture,
@@ -22,6 +24,7 @@ from dclib.scrape.optouts import AGENT, REFUSALS
 from dclib.scrape.sources import (
     Candidate,
     Listing,
+    Page,
     SourceError,
     parse_html,
     plain_text,
@@ -45,7 +48,9 @@ class HtmlGallery:
 
     api, pace = False, 0.0
 
-    def __init__(self, item_selector="", next_selector="", name="html"):
+    def __init__(
+        self, item_selector: str = "", next_selector: str = "", name: str = "html"
+    ) -> None:
         self.name = name
         for selector in filter(None, (item_selector, next_selector)):
             try:
@@ -54,14 +59,14 @@ class HtmlGallery:
                 raise ValueError(f"{selector!r} is not a CSS selector.") from error
         self.item_selector, self.next_selector = item_selector, next_selector
 
-    def start(self, text):
+    def start(self, text: str) -> str:
         """The address of the gallery page itself; raises SourceError if it is none."""
         url = join("", text)
         if not url:
             raise SourceError(f"{text!r} is no http(s) address of a gallery page; give one.")
         return url
 
-    def parse(self, page):
+    def parse(self, page: Page) -> Listing:
         """Candidates of a gallery page in document order, one per picture.
 
         What the head says of the whole page (licence, preview) counts only where nothing is said
@@ -73,7 +78,7 @@ class HtmlGallery:
         if not entries and preview and not self.item_selector:
             entries = [(Candidate(preview), set())]
         general = page_licence(soup, base, "link[rel~=license i]")
-        found = {}
+        found: dict[str, Candidate] = {}
         for candidate, _ in entries:
             if not (candidate.page or candidate.licence_url):
                 candidate = replace(candidate, licence=general[0], licence_url=general[1])
@@ -85,11 +90,11 @@ class HtmlGallery:
             note = " ".join(filter(None, [note, why_none(soup, page.url, self.item_selector)]))
         return Listing(list(found.values()), following, " ".join(filter(None, [note, ended])))
 
-    def needs_detail(self, candidate):
+    def needs_detail(self, candidate: Candidate) -> bool:
         """Whether the page that the thumbnail links to may tell a licence that is not known yet."""
         return bool(candidate.page) and not candidate.licence
 
-    def refine(self, candidate, page):
+    def refine(self, candidate: Candidate, page: Page) -> Candidate:
         """The candidate with what its own page says: full-size file, licence, author, title."""
         soup, base, follow = _open(page)
         entries, _ = pictures(soup, base, page.url, follow)
@@ -115,11 +120,13 @@ class HtmlGallery:
             series=main.series or series_of(title, author) or candidate.series,
         )
 
-    def _next(self, soup, base, page_url, follow):
+    def _next(
+        self, soup: BeautifulSoup, base: str, page_url: str, follow: Callable[[Tag], bool]
+    ) -> tuple[str | None, str]:
         """(address of the next page or None, a note)."""
         selector = self.next_selector or "link[rel~=next i], a[rel~=next i]"
-        for link in soup.select(selector):
-            link = link if link.get("href") else link.find("a", href=True)
+        for tag in soup.select(selector):
+            link = tag if tag.get("href") else tag.find("a", href=True)
             url = join(base, link["href"]) if link and follow(link) else ""
             if not url or identity(url) == identity(page_url):
                 continue
@@ -129,7 +136,7 @@ class HtmlGallery:
         return None, ""
 
 
-def page_optouts(page):
+def page_optouts(page: Page) -> str:
     """The directive by which a page asks not to be used like this, or "".
 
     Read are <meta name=robots> (or our own name) and the TDM reservation protocol; headers are
@@ -147,7 +154,7 @@ def page_optouts(page):
     return ""
 
 
-def _open(page):
+def _open(page: Page) -> tuple[BeautifulSoup, str, Callable[[Tag], bool]]:
     """(soup, base address, whether a link may be followed); raises SourceError for no HTML."""
     kind = page.headers.get("content-type", "").lower()
     if kind and not re.match(r"\s*(text/html|application/xhtml|text/plain)", kind):
@@ -158,7 +165,7 @@ def _open(page):
     soup = parse_html(page.content, charset and charset[1])
     tag = soup.find("base", href=True)
     base = (join(page.url, tag["href"]) if tag else "") or page.url
-    robots = soup.select('meta[name="robots" i], meta[name="dclib" i]')
+    robots = soup.select(f'meta[name="robots" i], meta[name="{AGENT}" i]')
     closed = any(
         re.search(r"\b(nofollow|none)\b", str(m.get("content") or ""), re.I) for m in robots
     )

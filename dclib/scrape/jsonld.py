@@ -6,6 +6,8 @@ Besides rel=license this is where a web page states a picture's licence for mach
 import json
 import re
 
+from bs4 import BeautifulSoup
+
 from dclib.scrape.licences import licence_key
 from dclib.scrape.sources import Candidate, plain_text, series_of
 from dclib.scrape.urls import host, identity, join
@@ -14,23 +16,23 @@ IMAGE_FILE = re.compile(r"\.(jpe?g|png|webp)$", re.IGNORECASE)
 # Pictures of someone or something else than what the page shows.
 OTHERS = {"logo", "publisher", "author", "creator", "copyrightHolder", "brand", "thumbnail"}
 MAX_NODES = 100_000
+Entry = tuple[Candidate, set[str]]  # and the identities of all addresses that mean this picture
 
 
-def is_image_file(url):
+def is_image_file(url: str) -> bool:
     """Whether an address says by its ending that it is a picture that can be read."""
     return bool(IMAGE_FILE.search(url.partition("?")[0]))
 
 
-def is_detail_page(url, page_url):
+def is_detail_page(url: str, page_url: str) -> bool:
     """Whether an address can be a page about one picture of the gallery page `page_url`."""
     same_host = host(url) == host(join("", page_url))
     return same_host and not is_image_file(url) and identity(url) != identity(page_url)
 
 
-def described_pictures(soup, base, page_url):
-    """([(Candidate, keys), ...], note): what JSON-LD says about pictures, in document order.
+def described_pictures(soup: BeautifulSoup, base: str, page_url: str) -> tuple[list[Entry], str]:
+    """(entries, note): what JSON-LD says about pictures, in document order.
 
-    `keys` are the identities of all addresses that mean the same picture (file, thumbnail, page).
     Scripts that are not JSON are skipped, and the note says so.
     """
     found, broken = [], 0
@@ -50,7 +52,7 @@ def described_pictures(soup, base, page_url):
     return found, note
 
 
-def _image_objects(data):
+def _image_objects(data: object) -> list[dict]:
     """All objects that describe an image, whatever holds them (lists, @graph, galleries)."""
     waiting, nodes, seen = [data], [], 0
     while waiting and seen < MAX_NODES:
@@ -71,14 +73,14 @@ def _image_objects(data):
     return nodes
 
 
-def _picture(node, base, page_url):
-    """(Candidate, keys), or None without an address."""
+def _picture(node: dict, base: str, page_url: str) -> Entry | None:
+    """The entry of an object, known by file, thumbnail and page; None without an address."""
     url = join(base, _first(node.get("contentUrl"))) or join(base, _first(node.get("url")))
     if not url or identity(url) == identity(page_url):
         return None
-    pages = (_first(node.get(k)) for k in ("url", "mainEntityOfPage", "acquireLicensePage"))
-    pages = [join(base, p) for p in pages]
-    pages = [p for p in pages if p and p != url and is_detail_page(p, page_url)]
+    fields = ("url", "mainEntityOfPage", "acquireLicensePage")
+    links = [join(base, _first(node.get(field))) for field in fields]
+    pages = [p for p in links if p and p != url and is_detail_page(p, page_url)]
     licence = _first(node.get("license"))
     key = licence_key(licence)
     person = node.get("creator") or node.get("author") or node.get("copyrightHolder")
@@ -101,7 +103,7 @@ def _picture(node, base, page_url):
     return candidate, {identity(u) for u in (url, thumbnail, *pages[:1]) if u}
 
 
-def _first(value, field="name"):
+def _first(value: object, field: str = "name") -> str:
     """The text a value stands for: of a list the first, of an object its `field` or address."""
     if isinstance(value, list):
         value = value[0] if value else ""

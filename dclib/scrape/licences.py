@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from dclib.scrape.urls import join
 
@@ -36,12 +37,15 @@ WORDS = {
 }
 
 
-def licence_key(text):
+def licence_key(text: object) -> str:
     """The short key of a licence: a key of `NAMES`, or "" for everything that is not sure.
 
     Args:
         text: address of a Creative Commons deed, a short name ("CC BY-SA 4.0", "cc-by-2.0-de",
             "Public domain"), or a full one ("Creative Commons Attribution 4.0 International").
+
+    >>> licence_key("CC BY-SA 4.0"), licence_key("free to use")
+    ('by-sa', '')
     """
     text = " ".join(str(text or "").lower().split())
     if match := DEED.fullmatch(text):
@@ -58,7 +62,7 @@ def licence_key(text):
     return _ordered(match[1]) if match else ""
 
 
-def _ordered(code):
+def _ordered(code: str) -> str:
     """ "by-nd-nc", as version 1.0 has it, is "by-nc-nd"; "" where there is no such licence."""
     parts = re.split("[ -]", code)
     if parts[0] in ("cc0", "cc"):
@@ -67,7 +71,7 @@ def _ordered(code):
     return key if key in NAMES else ""
 
 
-def deed(key, version=""):
+def deed(key: str, version: object = "") -> str:
     """Address of the deed of a licence, as far as it is known for sure, else ""."""
     if key == "cc0":
         return "https://creativecommons.org/publicdomain/zero/1.0/"
@@ -76,8 +80,8 @@ def deed(key, version=""):
     return f"https://creativecommons.org/licenses/{key}/{version}/"
 
 
-def attribution(rows):
-    """Markdown text that credits every image: title, author, source, licence, changes made.
+def attribution(rows: Sequence[dict]) -> str:
+    """Markdown that credits every image: title, author, source, licence, changes made.
 
     Args:
         rows: dicts with file, title, author, author_url, page, url, licence (a key of `NAMES`),
@@ -104,7 +108,7 @@ def attribution(rows):
     return "\n".join([*lines, "", *(_credit(row) for row in rows)]) + "\n"
 
 
-def _credit(row):
+def _credit(row: dict) -> str:
     title = _link(row["title"] or "Untitled", row["page"] or row["url"])
     author = _link(row["author"] or "unknown author", row["author_url"])
     name = NAMES.get(row["licence"], row["licence"] or "unknown licence")
@@ -115,14 +119,14 @@ def _credit(row):
     return f"- Image {file}: {title} by {author}, {licence}, from {source}"
 
 
-def _link(text, url):
-    url = join("", url or "")
+def _link(text: str, url: str | None) -> str:
+    url = join("", url)
     for character in "()[]*~!'":  # legal in an address, but not inside a link of Markdown
         url = url.replace(character, f"%{ord(character):02X}")
     return f"[{_text(text)}]({url})" if url else _text(text)
 
 
-def _text(text):
+def _text(text: str) -> str:
     """Text that shows as it is: one line, no markup, no automatic links, no reversed direction."""
     text = "".join(c for c in str(text) if c.isprintable() or c.isspace())
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

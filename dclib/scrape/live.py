@@ -1,11 +1,12 @@
 """From a name and a contact to everything that a collection needs."""
 
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dclib.data import DRAWN
-from dclib.scrape.collect import make_plan
+from dclib.scrape.collect import Plan, make_plan
 from dclib.scrape.commons import Commons
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, Gallery
@@ -20,7 +21,13 @@ QUERIES += [Path(__file__).with_name("queries.toml")]
 
 
 @contextmanager
-def open_sources(names, contact="", queries="data/queries.toml", n=120, port=0):
+def open_sources(
+    names: str,
+    contact: str = "",
+    queries: str | Path = "data/queries.toml",
+    n: int = 120,
+    port: int = 0,
+) -> Iterator[tuple[Plan, Fetcher]]:
     """Within the `with`: a plan and a fetcher for `collect`.
 
     Args:
@@ -51,7 +58,7 @@ def open_sources(names, contact="", queries="data/queries.toml", n=120, port=0):
     yield plan, fetcher
 
 
-def _provide(path):
+def _provide(path: Path) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(next(ours for ours in QUERIES if ours.exists()), path)

@@ -5,18 +5,20 @@ at any moment; while a run has the file open, a second run on the same folder is
 """
 
 import sqlite3
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
+from dclib.scrape.sources import Candidate
 from dclib.scrape.urls import identity
 
 # How far a row has come. "later" is tried again by the next run, "refused" never.
 STATES = ("listed", "described", "later", "refused", "fetched")
 # Where a picture that was not kept was lost, in the order of the funnel.
 STAGES = ("listing", "licence", "fetch", "quality", "duplicates", "split", "kept")
-OFFERED: tuple[str, ...] = ("url", "page", "title", "licence", "licence_url")
-OFFERED += ("author", "author_url", "series", "objection")
+OFFERED = tuple(field.name for field in fields(Candidate))
 KEYS = ("sha256", "pixel_sha256", "phash", "dhash", "phash_mirrored", "dhash_mirrored")
 MEASURES = ("width", "height", "bytes", "red", "green", "blue")
 
@@ -49,7 +51,7 @@ class Manifest:
     Raises RuntimeError when another run has it open and ValueError when the file is damaged.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "manifest.sqlite"
@@ -65,7 +67,7 @@ class Manifest:
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{path} is no manifest ({error}): move it away.") from error
 
-    def _open(self):
+    def _open(self) -> None:
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")  # a commit costs no wait for the disk
@@ -74,22 +76,26 @@ class Manifest:
             self._db.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._db.close()
 
-    def rows(self, where="1", values=()):
-        """Pictures as dicts, in the order in which they were offered."""
+    def rows(self, where: str = "1", values: Sequence[str] = ()) -> list[dict]:
+        """Pictures that meet a condition (SQL, `?` for values), in the order they were offered."""
         found = self._db.execute(f"SELECT * FROM pictures WHERE {where} ORDER BY id", values)
         return [dict(row) for row in found]
 
-    def forgotten(self):
+    def forgotten(self) -> list[dict]:
+        """What is known of pictures that are not to come back: identity, `KEYS` and time."""
         return [dict(row) for row in self._db.execute("SELECT * FROM forgotten ORDER BY rowid")]
 
-    def query(self, source, label, query, first):
-        """Where the listing of a query stands: dict with id, next (URL or None), pages, count."""
+    def query(self, source: str, label: str, query: str, first: str | None) -> dict:
+        """Where the listing of a query stands: dict with id, next (URL or None), pages, count.
+
+        `first`, the address of its first page, counts only where the query is new.
+        """
         key = (source, label, query)
         self._db.execute(
             "INSERT OR IGNORE INTO queries (source, label, query, next) VALUES (?, ?, ?, ?)",
@@ -100,8 +106,10 @@ class Manifest:
         count = self._db.execute(f"SELECT COUNT(*) FROM pictures WHERE {same}", key).fetchone()[0]
         return state | {"count": count}
 
-    def add_page(self, state, candidates, next_page, note=""):
-        """One page of results, and where the next one is, in one transaction."""
+    def add_page(
+        self, state: dict, candidates: Iterable[Candidate], next_page: str | None, note: str = ""
+    ) -> None:
+        """One page of results of a `query`, and where the next one is, in one transaction."""
         with _transaction(self._db):
             for candidate in candidates:
                 self._add(state, candidate)
@@ -110,7 +118,7 @@ class Manifest:
                 (next_page, note, state["id"]),
             )
 
-    def _add(self, state, candidate):
+    def _add(self, state: dict, candidate: Candidate) -> None:
         row = {name: state[name] for name in ("source", "label", "query")} | asdict(candidate)
         row |= {"identity": identity(candidate.url) or candidate.url, "time": now()}
         if self._is_forgotten(row["identity"]):
@@ -124,21 +132,21 @@ class Manifest:
             f"INSERT OR IGNORE INTO pictures ({names}) VALUES ({marks})", tuple(row.values())
         )
 
-    def _is_forgotten(self, key):
+    def _is_forgotten(self, key: str) -> bool:
         found = self._db.execute("SELECT 1 FROM forgotten WHERE identity = ?", (key,))
         return found.fetchone() is not None
 
-    def update(self, changes):
+    def update(self, changes: Mapping[int, dict]) -> None:
         """Set columns of rows, {id: {column: value}}: all of them or, after a kill, none."""
         with _transaction(self._db):
             for row_id, values in changes.items():
                 self._set(row_id, values)
 
-    def _set(self, row_id, values):
+    def _set(self, row_id: int, values: dict) -> None:
         places = ", ".join(f'"{name}" = ?' for name in values)
         self._db.execute(f"UPDATE pictures SET {places} WHERE id = ?", (*values.values(), row_id))
 
-    def forget(self, rows):
+    def forget(self, rows: Iterable[dict]) -> None:
         """Keep of these rows only what is needed to refuse the pictures when they come again."""
         empty = dict.fromkeys([*OFFERED, "file", *KEYS, *MEASURES, "group", "split"], "")
         empty |= {"state": "refused", "stage": "listing", "reason": "forgotten", "detail": ""}
@@ -152,19 +160,19 @@ class Manifest:
                     )
 
 
-def now():
+def now() -> str:
     """The time as it is written into the manifest: UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class _transaction:
-    def __init__(self, db):
+    def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         if self.db.in_transaction:  # a Ctrl-C came between BEGIN and its block
             self.db.execute("ROLLBACK")
         self.db.execute("BEGIN")
 
-    def __exit__(self, kind, *exception):
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self.db.execute("COMMIT" if kind is None else "ROLLBACK")

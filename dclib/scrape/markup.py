@@ -1,11 +1,14 @@
 """What the tags of a web page say about its pictures: addresses, titles, licence, author."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 from urllib.parse import urlsplit
 
-from dclib.scrape.jsonld import described_pictures, is_detail_page, is_image_file
+from bs4 import BeautifulSoup, Tag
+
+from dclib.scrape.jsonld import Entry, described_pictures, is_detail_page, is_image_file
 from dclib.scrape.licences import licence_key
 from dclib.scrape.sources import Candidate, plain_text, series_of
 from dclib.scrape.srcset import best_of, parse_srcset
@@ -36,20 +39,27 @@ LICENCE = "a[rel~=license i], link[rel~=license i]"
 AUTHOR = "[rel~=author i], [itemprop~=author], [itemprop~=creator]"
 
 
-def rel(tag):
+def rel(tag: Tag) -> list[str]:
     """The words of a tag's rel attribute, in lower case."""
-    return " ".join(tag.get_attribute_list("rel", "")).lower().split()
+    return _attribute(tag, "rel").lower().split()
 
 
-def pictures(soup, base, page_url, follow, selector=""):
-    """([(Candidate, keys), ...], note): every picture of a page once, in document order.
+def _attribute(tag: Tag, name: str) -> str:
+    """A tag's attribute as it was written; of rel and class bs4 makes lists."""
+    value = tag.get(name) or ""
+    return value if isinstance(value, str) else " ".join(value)
+
+
+def pictures(
+    soup: BeautifulSoup, base: str, page_url: str, follow: Callable[[Tag], bool], selector: str = ""
+) -> tuple[list[Entry], str]:
+    """(entries, note): every picture of a page once, in document order.
 
     Args:
         follow: called with a link, tells whether it may be followed.
         selector: CSS selector of the elements that hold the pictures that count, "" for all.
 
-    `keys` are the identities of all addresses that mean this picture. JSON-LD comes first; an
-    image that it describes too fills in what it leaves open.
+    JSON-LD comes first; an image that it describes too fills in what it leaves open.
     """
     described, note = described_pictures(soup, base, page_url)
     known = {key: candidate for candidate, keys in described for key in keys}
@@ -60,9 +70,10 @@ def pictures(soup, base, page_url, follow, selector=""):
         note = f"Of {len(images)} images on {page_url} the first {MAX_IMAGES} were read."
     for image, holder in images[:MAX_IMAGES]:
         item = holder if selector else _item(image)
-        candidate, keys = _picture(image, item, base, page_url, follow)
-        if not candidate:
+        entry = _picture(image, item, base, page_url, follow)
+        if not entry:
             continue
+        candidate, keys = entry
         told = next((known[k] for k in [*keys, identity(candidate.page)] if k in known), None)
         if told:
             candidate, keys = _merge(told, candidate), keys | {identity(told.url)}
@@ -71,12 +82,12 @@ def pictures(soup, base, page_url, follow, selector=""):
     return list(found.values()), note
 
 
-def _around(tag, *names):
+def _around(tag: Tag, *names: str) -> list[Tag]:
     """The elements of these kinds around a tag, innermost first; those far out do not count."""
     return [parent for parent in islice(tag.parents, NEAR) if parent.name in names]
 
 
-def _merge(first, second):
+def _merge(first: Candidate, second: Candidate) -> Candidate:
     """The first candidate; what it does not say comes from the second."""
     for names in (("page",), ("title",), ("licence", "licence_url"), ("author", "author_url")):
         if not any(getattr(first, name) for name in names):
@@ -84,19 +95,21 @@ def _merge(first, second):
     return first
 
 
-def _picture(image, item, base, page_url, follow):
-    """(Candidate, keys) of an img, (None, None) for furniture of the page and placeholders."""
+def _picture(
+    image: Tag, item: Tag | None, base: str, page_url: str, follow: Callable[[Tag], bool]
+) -> Entry | None:
+    """The entry of an img, None for furniture of the page and placeholders."""
     link = next((tag for tag in _around(image, "a") if tag.get("href")), None)
     target = join(base, link["href"]) if link and follow(link) else ""
-    best, others = _addresses(image)
+    best, versions = _addresses(image)
     urls = [url for url in (join(base, text) for text in best) if url]
     if is_image_file(target):
         urls.insert(0, target)
-    labels = f"{' '.join(image.get_attribute_list('class', ''))} {image.get('id') or ''}"
+    labels = f"{_attribute(image, 'class')} {_attribute(image, 'id')}"
     if not urls or FURNITURE.search(f"{labels} {urlsplit(urls[0]).path}"):
-        return None, None
+        return None
     if any(0 <= _pixels(image.get(side)) < MIN_SIDE for side in ("width", "height")):
-        return None, None
+        return None
     texts = [_caption(image), image.get("alt"), image.get("title"), link and link.get("title")]
     title = next(filter(None, map(plain_text, texts)), "")
     licence, licence_url = page_licence(item, base) if item else ("", "")
@@ -111,35 +124,35 @@ def _picture(image, item, base, page_url, follow):
         author_url=author_url,
         series=series_of(title, author),
     )
-    others = {join(base, text) for text in others} - {""}
-    return candidate, {identity(url) for url in {*urls, *others}}
+    urls += [url for url in (join(base, text) for text in versions) if url]
+    return candidate, {identity(url) for url in urls}
 
 
-def _addresses(image):
-    """(best, others): one address of srcset, lazy attributes, src; and all of srcset."""
+def _addresses(image: Tag) -> tuple[list[str], list[str]]:
+    """(best, versions): one address of srcset, lazy attributes, src; and all of srcset."""
     sources = [s for picture in _around(image, "picture") for s in picture.find_all("source")]
-    tags = [s for s in sources if str(s.get("type") or "").lower().strip() in READABLE]
-    sets = [str(tag[name]) for tag in [*tags, image] for name in SRCSETS if tag.get(name)]
-    versions = ", ".join(sets)
-    addresses = [best_of(versions), *(image.get(name) for name in LAZY)]
-    source = str(image.get("src") or "")
+    tags = [s for s in sources if _attribute(s, "type").lower().strip() in READABLE]
+    sets = [_attribute(tag, name) for tag in [*tags, image] for name in SRCSETS]
+    versions = ", ".join(filter(None, sets))
+    addresses = [best_of(versions), *(_attribute(image, name) for name in LAZY)]
+    source = _attribute(image, "src")
     if not PLACEHOLDER.fullmatch(source.partition("?")[0].rpartition("/")[2]):
         addresses.append(source)
     return addresses, [url for url, _, _ in parse_srcset(versions)]
 
 
-def _pixels(text):
+def _pixels(text: object) -> int:
     """Declared width or height; -1 if it is not a plain number of pixels."""
     match = re.fullmatch(r"\s*(\d{1,6})(?:\.\d+)?(?:px)?\s*", str(text))
     return int(match[1]) if match else -1
 
 
-def _caption(image):
+def _caption(image: Tag) -> str:
     captions = (figure.find("figcaption") for figure in _around(image, "figure"))
     return next((caption.get_text() for caption in captions if caption), "")
 
 
-def _item(image):
+def _item(image: Tag) -> Tag | None:
     """The widest element that holds this picture and no other: what it says is about this one."""
     item = None
     for parent in _around(image, "figure", "li", "article"):
@@ -150,7 +163,7 @@ def _item(image):
     return item
 
 
-def page_licence(soup, base, selector=LICENCE):
+def page_licence(soup: Tag, base: str, selector: str = LICENCE) -> tuple[str, str]:
     """(key, address) of the one licence that rel=license states, ("", "") for none or several.
 
     A footer's statement covers the text of a site; so does the one on pages of MediaWiki.
@@ -165,7 +178,7 @@ def page_licence(soup, base, selector=LICENCE):
     return licence_key(url), url
 
 
-def page_author(soup, base):
+def page_author(soup: Tag, base: str) -> tuple[str, str]:
     """(name, address) of the one author that rel=author or microdata states, else ("", "")."""
     tags = [tag for tag in soup.select(AUTHOR) if tag.name != "link"]
     authors = {plain_text(tag.get("content") or tag.get_text()): tag for tag in tags}
@@ -177,7 +190,7 @@ def page_author(soup, base):
     return name, join(base, link["href"]) if link else ""
 
 
-def page_image(soup, base):
+def page_image(soup: BeautifulSoup, base: str) -> str:
     """The one picture that a page names for previews (og:image), "" for none."""
     for selector in PAGE_IMAGES:
         for tag in soup.select(selector):
@@ -186,7 +199,7 @@ def page_image(soup, base):
     return ""
 
 
-def main_picture(entries, thumbnail, preview):
+def main_picture(entries: Iterable[Entry], thumbnail: str, preview: str) -> Candidate | None:
     """The picture that a detail page is about, None if nothing tells.
 
     Args:
@@ -197,7 +210,7 @@ def main_picture(entries, thumbnail, preview):
     or a full-size file of its own; else the first that is no link to another picture's page.
     """
 
-    def order(entry):
+    def order(entry: Entry) -> tuple[bool, bool, bool]:
         candidate, keys = entry
         licensed = bool(candidate.licence_url or candidate.licence)
         return thumbnail not in keys, preview not in keys, not licensed
@@ -206,7 +219,7 @@ def main_picture(entries, thumbnail, preview):
     return min(own, key=order)[0] if own else None
 
 
-def why_none(soup, page_url, selector):
+def why_none(soup: BeautifulSoup, page_url: str, selector: str) -> str:
     """One sentence on a page without pictures."""
     scripts = soup.find_all("script", src=True)
     for tag in soup.find_all(["script", "style", "noscript"]):

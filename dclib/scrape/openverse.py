@@ -4,7 +4,15 @@ import json
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from dclib.scrape.licences import deed, licence_key
-from dclib.scrape.sources import Candidate, Listing, SourceError, plain_text, read_json, series_of
+from dclib.scrape.sources import (
+    Candidate,
+    Listing,
+    Page,
+    SourceError,
+    plain_text,
+    read_json,
+    series_of,
+)
 from dclib.scrape.urls import identity, join
 
 PAGE_SIZE = 20  # the most without an account
@@ -17,14 +25,14 @@ class Openverse:
     name, api = "openverse", True
     pace = 3.0  # seconds between requests: 20 a minute without an account
 
-    def __init__(self, base="https://api.openverse.org/v1/images/"):
+    def __init__(self, base: str = "https://api.openverse.org/v1/images/") -> None:
         self.base = base
 
-    def start(self, text):
+    def start(self, text: str) -> str:
         """Address of the first page of results for a search phrase."""
         return self._url(text, 1)
 
-    def _url(self, text, number):
+    def _url(self, text: str, number: int) -> str:
         query = {
             "q": text[:200],  # the rest would be cut off there without a word
             "license": "by,by-sa,cc0,pdm",
@@ -36,7 +44,7 @@ class Openverse:
         }
         return f"{self.base}?{urlencode(query)}"
 
-    def parse(self, page):
+    def parse(self, page: Page) -> Listing:
         """Candidates of one page of results; raises SourceError if there are none to read."""
         data = read_json(page, "Openverse")
         if "detail" in data or "results" not in data:
@@ -49,7 +57,7 @@ class Openverse:
             )
         results = data["results"] if isinstance(data["results"], list) else []
         results = [item for item in results if isinstance(item, dict)]
-        found = {}
+        found: dict[str, Candidate] = {}
         for item in results:
             candidate = self._candidate(item, page.url)
             if candidate.url:
@@ -59,7 +67,7 @@ class Openverse:
         following, ended = self._next(page, data, len(results))
         return Listing(list(found.values()), following, " ".join(filter(None, [note, ended])))
 
-    def _next(self, page, data, n):
+    def _next(self, page: Page, data: dict, n: int) -> tuple[str | None, str]:
         """(address of the next page or None, a note)."""
         query = dict(parse_qsl(urlsplit(page.url).query))
         number, pages = (
@@ -74,7 +82,7 @@ class Openverse:
             return None, f"Openverse shows no more than {MAX_RESULTS} results; use other words too."
         return self._url(query["q"], number + 1), ""
 
-    def _candidate(self, item, base):
+    def _candidate(self, item: dict, base: str) -> Candidate:
         key, licence_url = licence_key(item.get("license")), join(base, item.get("license_url"))
         stated = licence_key(licence_url)
         if stated and stated != key:  # a name and a deed that contradict each other

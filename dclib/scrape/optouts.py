@@ -7,13 +7,15 @@ and `Content-Usage` (IETF AIPREF, still a draft). Marks inside a web page: `dcli
 import json
 import re
 
+from urllib3 import HTTPHeaderDict
+
 AGENT = "dclib"
 REFUSALS = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
 # Directives of X-Robots-Tag that have a value; any other word before a colon names a robot.
 WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 
 
-def header_optout(headers):
+def header_optout(headers: HTTPHeaderDict) -> str:
     """The opt-out that answers' headers (urllib3's HTTPHeaderDict) hold, or ""."""
     for line in headers.getlist("X-Robots-Tag"):
         if directive := _robots_tag(line):
@@ -26,7 +28,7 @@ def header_optout(headers):
     return ""
 
 
-def _robots_tag(line):
+def _robots_tag(line: str) -> str:
     """The first refusal in one header line that is meant for everybody or for us."""
     robot = ""
     for part in line.lower().split(","):
@@ -38,11 +40,11 @@ def _robots_tag(line):
     return ""
 
 
-def _forbids_training(text):
+def _forbids_training(text: str) -> bool:
     return any(item.split(";")[0].replace(" ", "") == "train-ai=n" for item in text.split(","))
 
 
-def content_usage_rules(robots_txt):
+def content_usage_rules(robots_txt: str) -> list[str]:
     """Path patterns that `Content-Usage:` lines of a robots.txt close to training (draft).
 
     Lines of every group count, ours or not: the draft is young, and refusing costs one picture.
@@ -56,7 +58,7 @@ def content_usage_rules(robots_txt):
     return rules
 
 
-def reserved_locations(content):
+def reserved_locations(content: bytes) -> list[str]:
     """Path patterns of a /.well-known/tdmrep.json (bytes) whose rights are reserved."""
     try:
         entries = json.loads(content)
@@ -72,7 +74,7 @@ def reserved_locations(content):
     ]
 
 
-def matches(pattern, path):
+def matches(pattern: str, path: str) -> bool:
     """Whether a pattern of robots.txt (`*` any text, `$` the end) fits the beginning of a path."""
     end = "$" if pattern.endswith("$") else ""
     parts = pattern.removesuffix("$").split("*")

@@ -20,12 +20,12 @@ KEPT_SIDE, KEPT_QUALITY = 1024, 92
 class Unsuitable(ValueError):
     """A file that is not kept: `reason` in a few words, the message says more."""
 
-    def __init__(self, reason, detail=""):
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail = reason, detail
 
 
-def examine(content):
+def examine(content: bytes) -> tuple[dict, bytes]:
     """What is known of a downloaded file (bytes), and the picture to keep.
 
     Returns (facts, jpeg): a dict of sha256, width, height and bytes of the original, red, green and
@@ -47,10 +47,10 @@ def examine(content):
         raise Unsuitable("too small", f"{width} x {height}, less than {LEAST_SIDE} px")
     if max(width, height) > LARGEST_ASPECT * min(width, height):
         raise Unsuitable("too long", f"{width} x {height}")
-    image.thumbnail((KEPT_SIDE, KEPT_SIDE), Image.LANCZOS)
+    image.thumbnail((KEPT_SIDE, KEPT_SIDE), Image.Resampling.LANCZOS)
     if is_flat(image):
         raise Unsuitable("nothing in it", "one colour or close to it")
-    facts = {"sha256": hashlib.sha256(content).hexdigest()}
+    facts: dict[str, object] = {"sha256": hashlib.sha256(content).hexdigest()}
     facts |= {"width": width, "height": height, "bytes": len(content)}
     means = np.asarray(image).mean((0, 1)).round(2).tolist()
     facts |= dict(zip(("red", "green", "blue"), means, strict=True))
@@ -59,7 +59,7 @@ def examine(content):
     return facts | fingerprints(image), buffer.getvalue()
 
 
-def sniff(content):
+def sniff(content: bytes) -> str:
     """The kind of a file by its first bytes, whatever its name and its server say."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WEBP"

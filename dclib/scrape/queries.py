@@ -7,7 +7,7 @@ from dclib.data import CLASSES
 from dclib.scrape.urls import identity
 
 
-def load_queries(path, kind="phrases"):
+def load_queries(path: str | Path, kind: str = "phrases") -> dict[str, list[str]]:
     """{"happy": [...], "unhappy": [...]} in the order of the file.
 
     Args:
@@ -27,7 +27,8 @@ def load_queries(path, kind="phrases"):
             raise ValueError(
                 f"{path} has a class {name!r}; the classes are {' and '.join(CLASSES)}."
             )
-    seen, queries = {}, {}
+    queries: dict[str, list[str]] = {}
+    seen: dict[str, str] = {}
     for name in CLASSES:
         queries[name] = _read_list(path, tables, name, kind)
         for text in queries[name]:
@@ -41,7 +42,7 @@ def load_queries(path, kind="phrases"):
     return queries
 
 
-def _read_list(path, tables, name, kind):
+def _read_list(path: Path, tables: dict, name: str, kind: str) -> list[str]:
     table = tables.get(name)
     if not isinstance(table, dict):
         raise ValueError(f"{path} has no table [{name}]; both classes are needed.")

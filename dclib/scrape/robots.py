@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from protego import Protego
@@ -20,12 +21,16 @@ class Robots:
     cannot be asked; that is passed on, and means "not now" for every URL of this origin.
     """
 
-    def __init__(self, get, clock=time.monotonic):
+    def __init__(
+        self, get: Callable[[str], tuple[int, bytes]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.get, self.clock = get, clock
-        self._rules, self._locks, self._lock = {}, {}, threading.Lock()
+        self._rules: dict[str, Rules] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
 
-    def rules(self, url):
-        """The `Rules` for the origin of a URL. A 4xx allows everything (RFC 9309, 2.3.1.3)."""
+    def rules(self, url: str) -> "Rules":
+        """What the origin of a URL allows: everything after a 4xx (RFC 9309, 2.3.1.3)."""
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(url)).lower()
         with self._lock:
             lock = self._locks.setdefault(origin, threading.Lock())
@@ -35,7 +40,7 @@ class Robots:
                 known = self._rules[origin] = self._read(origin)
             return known
 
-    def _read(self, origin):
+    def _read(self, origin: str) -> "Rules":
         status, content = self.get(f"{origin}/robots.txt")
         text = content.decode("utf-8-sig", errors="replace") if status == 200 else ""
         status, content = self.get(f"{origin}/.well-known/tdmrep.json")
@@ -44,14 +49,14 @@ class Robots:
 
 
 class Rules:
-    """What one origin allows."""
+    """What one origin allows, by its robots.txt and by the locations that it has reserved."""
 
-    def __init__(self, robots_txt, reserved, read_at):
+    def __init__(self, robots_txt: str, reserved: list[str], read_at: float) -> None:
         self.robots = Protego.parse(robots_txt)
         self.closed_to_training = content_usage_rules(robots_txt)
         self.reserved, self.read_at = reserved, read_at
 
-    def refusal(self, url):
+    def refusal(self, url: str) -> tuple[str, str] | None:
         """(reason, detail) why a URL may not be fetched, or None."""
         if not self.robots.can_fetch(url, AGENT):
             return "robots.txt", "robots.txt does not allow this address"
@@ -63,7 +68,7 @@ class Rules:
             return "opt-out", "tdmrep.json reserves the rights"
         return None
 
-    def delay(self):
+    def delay(self) -> float:
         """Seconds between two requests that robots.txt asks for, at most `LONGEST_DELAY`."""
         seconds = self.robots.crawl_delay(AGENT) or 0.0
         rate = self.robots.request_rate(AGENT)

@@ -5,13 +5,14 @@ that neither the order in which servers answered nor a kill on the way changes t
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dclib.scrape.dataset import write_dataset
 from dclib.scrape.duplicates import NEAR, distances, duplicate_groups
 from dclib.scrape.licences import attribution
 from dclib.scrape.manifest import STAGES, Manifest
-from dclib.scrape.split import BRIDGE, NOBODY, SHARES, assign, leak_report
+from dclib.scrape.split import BRIDGE, NOBODY, SHARES, LeakReport, assign, leak_report
 from dclib.scrape.urls import identity
 
 # What to do about a reason; the beginnings of reasons.
@@ -32,7 +33,7 @@ HINTS = {
 MOST_BY_ONE_AUTHOR = 20  # pictures; more would make one person's style the label's
 
 
-def settle(manifest):
+def settle(manifest: Manifest) -> list[dict]:
     """Decide about every fetched picture: kept, or why not. Writes the manifest, returns its rows.
 
     A picture under both labels is dropped with all its copies; of copies under one label the one
@@ -51,7 +52,7 @@ def settle(manifest):
             reasons |= {row["id"]: ("duplicates", "under both labels") for row in members}
         else:
             reasons |= {row["id"]: ("duplicates", "seen before") for row in members[1:]}
-    by_author = Counter()
+    by_author: Counter[str] = Counter()
     for row in fetched:
         author = row["author"].strip().lower()
         if author not in NOBODY and reasons[row["id"]][0] == "kept":
@@ -66,7 +67,7 @@ def settle(manifest):
     return manifest.rows()
 
 
-def _near_forgotten(rows, forgotten):
+def _near_forgotten(rows: list[dict], forgotten: list[dict]) -> list[dict]:
     """Those of the rows that show a picture which is to be forgotten, in whatever file."""
     keys = {row[name] for row in forgotten for name in ("sha256", "pixel_sha256")} - {""}
     hashed = [row for row in forgotten if row["phash"]]
@@ -78,7 +79,7 @@ def _near_forgotten(rows, forgotten):
     return found
 
 
-def _remove(manifest, rows):
+def _remove(manifest: Manifest, rows: list[dict]) -> None:
     """Forget rows in the manifest, then delete their files."""
     manifest.forget(rows)
     for row in rows:
@@ -86,7 +87,7 @@ def _remove(manifest, rows):
             (manifest.folder / "pool" / row["file"]).unlink(missing_ok=True)
 
 
-def _labels_by_identity(rows):
+def _labels_by_identity(rows: list[dict]) -> dict[str, set[str]]:
     """Under which labels an address was offered, dropped offers included."""
     labels = defaultdict(set)
     for row in rows:
@@ -94,11 +95,13 @@ def _labels_by_identity(rows):
     return labels
 
 
-def make_dataset(folder, destination, shares=SHARES, seed=0):
+def make_dataset(
+    folder: str | Path, destination: str | Path, shares: Mapping[str, float] = SHARES, seed: int = 0
+) -> LeakReport:
     """Divide what a collection kept into splits and write the data set and ATTRIBUTION.md.
 
-    Pictures that were in a split before stay there. Returns a `LeakReport`; raises ValueError if
-    there are too few pictures, and what `write_dataset` raises.
+    Pictures that were in a split before stay there. Raises what `Manifest`, `assign` and
+    `write_dataset` do.
     """
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
@@ -113,7 +116,7 @@ def make_dataset(folder, destination, shares=SHARES, seed=0):
         return leak_report(placed, left_out=len(kept) - len(placed))
 
 
-def _write_placed(manifest, destination):
+def _write_placed(manifest: Manifest, destination: str | Path) -> list[dict]:
     """Make the data set hold what has a place in it, and the credits; return these rows."""
     placed = manifest.rows("stage = 'kept' AND split != ''")
     for row in placed:
@@ -123,11 +126,12 @@ def _write_placed(manifest, destination):
     return placed
 
 
-def forget(folder, what, destination=None):
+def forget(folder: str | Path, what: str, destination: str | Path | None = None) -> int:
     """Remove a picture (its URL, the URL of its page, or its sha256) and keep it from coming back.
 
     Its copies go too, and from the data set `destination` if there is one; whatever else is there
-    stays as it is. Returns how many were removed; raises ValueError if it is not known.
+    stays as it is. Returns how many were removed. Raises ValueError if it is not known, and what
+    `Manifest` and `write_dataset` raise.
     """
     with Manifest(folder) as manifest:
         known = "sha256 = ? OR url = ? OR page = ? OR identity = ?"
@@ -148,7 +152,7 @@ def forget(folder, what, destination=None):
     return len(rows)
 
 
-def funnel(rows):
+def funnel(rows: Iterable[dict]) -> list[tuple[str, str, int]]:
     """What became of every candidate: list of (stage, reason, count), in the order of stages."""
     counts = Counter((row["stage"] or "open", row["reason"]) for row in rows)
     order = {stage: i for i, stage in enumerate((*STAGES[:-1], "open", "kept"))}
@@ -160,7 +164,7 @@ def funnel(rows):
     ]
 
 
-def kept_rows(rows):
+def kept_rows(rows: Iterable[dict]) -> list[dict]:
     """Rows of pictures that are kept. Raises ValueError if there are none."""
     kept = [row for row in rows if row["stage"] == "kept"]
     if not kept:
@@ -168,7 +172,7 @@ def kept_rows(rows):
     return kept
 
 
-def describe(rows):
+def describe(rows: Sequence[dict]) -> str:
     """The funnel as text, with what can be done about the commonest losses."""
     kept = sum(row["stage"] == "kept" for row in rows)
     lines = [f"{len(rows)} candidates, {kept} kept."]

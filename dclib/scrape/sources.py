@@ -1,8 +1,6 @@
 """What every source of pictures has in common: the shapes of its answers, and text without HTML.
 
-A source has `name`, `api` (a documented JSON interface, to which robots.txt does not apply),
-`pace` (seconds between requests), `start(text)` (address of the first page of results) and
-`parse(page)` (a `Listing`). Nothing here touches the network.
+Nothing here touches the network.
 """
 
 import html
@@ -11,7 +9,7 @@ import re
 import warnings
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from bs4 import BeautifulSoup
 from bs4.dammit import EncodingDetector
@@ -26,7 +24,7 @@ class Page(NamedTuple):
 
     url: str  # after redirects
     content: bytes  # decoded from gzip and the like
-    headers: dict  # names in lower case
+    headers: dict[str, str]  # names in lower case
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,23 @@ class Candidate:
 class Listing(NamedTuple):
     """One page of results."""
 
-    candidates: list
+    candidates: list[Candidate]
     next: str | None  # address of the next page of results, None at the end
     note: str = ""  # one sentence where something is odd
+
+
+class Source(Protocol):
+    """Where pictures are looked for; it reads pages, and leaves fetching them to others."""
+
+    name: str  # in the manifest and in the data set
+    api: bool  # a documented JSON interface, to which robots.txt does not apply
+    pace: float  # seconds between requests, at least
+
+    def start(self, text: str) -> str:
+        """Address of the first page of results for a query."""
+
+    def parse(self, page: Page) -> Listing:
+        """What one page of results offers; raises `SourceError` for what is none."""
 
 
 class SourceError(ValueError):
@@ -58,12 +70,12 @@ class SourceError(ValueError):
     `later` is True where the same request may succeed later.
     """
 
-    def __init__(self, message, later=False):
+    def __init__(self, message: str, later: bool = False) -> None:
         super().__init__(message)
         self.later = later
 
 
-def read_json(page, name):
+def read_json(page: Page, name: str) -> dict:
     """The JSON object of an answer; raises SourceError for anything else.
 
     A web page instead of JSON is what front doors (Cloudflare and the like) send to addresses
@@ -86,7 +98,7 @@ def read_json(page, name):
     return data
 
 
-def plain_text(value):
+def plain_text(value: object) -> str:
     """A title or name as one line of text: no tags, scripts or hidden parts, 300 characters."""
     if not isinstance(value, (str, int, float)):
         return ""
@@ -101,7 +113,7 @@ def plain_text(value):
     return " ".join(text.split())[:MAX_TEXT].rstrip()
 
 
-def first_link(value, base):
+def first_link(value: object, base: str) -> str:
     """Address of the first link in a piece of HTML, "" if there is none."""
     if not isinstance(value, str) or "<a" not in value:
         return ""
@@ -109,8 +121,8 @@ def first_link(value, base):
     return join(base, found["href"]) if found else ""
 
 
-def parse_html(content, charset=None):
-    """Bytes -> BeautifulSoup, read as browsers read it; broken markup is no error.
+def parse_html(content: bytes, charset: str | None = None) -> BeautifulSoup:
+    """A web page read as browsers read it; broken markup is no error.
 
     The header's `charset`, the page's own and UTF-8 are believed in this order, unless the bytes
     contradict; what remains is Windows-1252.
@@ -125,18 +137,21 @@ def parse_html(content, charset=None):
         return BeautifulSoup(text.encode("utf-8", "replace"), "lxml", from_encoding="utf-8")
 
 
-def _decoded(content, charset):
+def _decoded(content: bytes, charset: str) -> str | None:
     try:
         return content.decode(charset)
     except (LookupError, UnicodeError):  # no such charset, or not of these bytes
         return None
 
 
-def series_of(title, author, day="", album=""):
+def series_of(title: str, author: str, day: str = "", album: str = "") -> str:
     """A key of pictures that were taken together, "" if nothing tells.
 
     One author's day is one series; without a day, one author's album, or else one author's
     pictures whose titles differ only in a number at the end.
+
+    >>> series_of("Picnic 12", "Ann"), series_of("Picnic 12", "")
+    ('Ann | Picnic', '')
     """
     stem = re.sub(r"[\s_.,#(-]*\d+[\s)]*$", "", title)
     together = day or album or stem

@@ -5,6 +5,7 @@ What belongs together stays together: the same picture again, one author, one se
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ GIANT = 0.2  # share of a class from which on one group deserves a warning
 FEW = 10  # groups of a class in a split below which its numbers deserve one
 
 
-def group_rows(rows):
+def group_rows(rows: Sequence[dict]) -> list[list[int]]:
     """Which rows must stay together: lists of indices (connected components, union-find).
 
     Rows are dicts; joined by what makes pictures duplicates (see `duplicate_groups`), and by author
@@ -28,9 +29,9 @@ def group_rows(rows):
     return _groups(_links(rows))
 
 
-def _links(rows):
+def _links(rows: Sequence[dict]) -> list[set[tuple]]:
     """A set of keys for every row; rows with a common key belong together."""
-    links = [set() for _ in rows]
+    links: list[set[tuple]] = [set() for _ in rows]
     for i, row in enumerate(rows):
         for name in ("sha256", "pixel_sha256", "author", "series", "page"):
             if value := _told(row, name):
@@ -41,21 +42,24 @@ def _links(rows):
     return links
 
 
-def _told(row, name):
+def _told(row: dict, name: str) -> str:
     """A value without what spelling makes of it; "" for nobody."""
     value = " ".join(str(row.get(name) or "").lower().split())
     return "" if value in NOBODY else value
 
 
-def _groups(links):
-    union, first = UnionFind(len(links)), {}
+def _groups(links: Sequence[set[tuple]]) -> list[list[int]]:
+    union = UnionFind(len(links))
+    first: dict[tuple, int] = {}
     for i, keys in enumerate(links):
         for key in keys:
             union.join(first.setdefault(key, i), i)
     return union.groups()
 
 
-def assign(rows, shares=SHARES, seed=0):
+def assign(
+    rows: Sequence[dict], shares: Mapping[str, float] = SHARES, seed: int = 0
+) -> list[dict[str, str]]:
     """Give every row a group and a split: list of dicts {"group", "split", "reason"}, as `rows`.
 
     Args:
@@ -64,8 +68,8 @@ def assign(rows, shares=SHARES, seed=0):
         shares: parts of the whole by name, as near as whole groups allow, for each label.
 
     A new row that would link pictures of two splits gets the split "" and a reason. The order of
-    rows does not matter. Raises ValueError if a split would be without a class, or if rows placed
-    before turn out to belong together across splits.
+    rows does not matter. Raises ValueError if a share is not above 0, if a split would be without a
+    class, or if rows placed before turn out to belong together across splits.
     """
     if min(shares.values()) <= 0:
         raise ValueError(f"Every share must be above 0; leave out a split instead: {shares}.")
@@ -84,20 +88,21 @@ def assign(rows, shares=SHARES, seed=0):
     ]
 
 
-def _key(row):
+def _key(row: dict) -> str:
     return (row.get("sha256") or "")[:16] or row["file"]
 
 
-def _bridges(rows, links):
+def _bridges(rows: Sequence[dict], links: Sequence[set[tuple]]) -> set[int]:
     """Indices of new rows left out, so that nothing links two splits.
 
     Taken one by one, those placed before first, so that one bridge does not cost all it touches.
     """
     numbers = {key: n for n, key in enumerate(set().union(*links))}
-    union, split_of, bridges = UnionFind(len(numbers)), {}, set()
+    union, bridges = UnionFind(len(numbers)), set()
+    split_of: dict[int, str] = {}
     for i in sorted(range(len(rows)), key=lambda i: (not rows[i].get("split"), _key(rows[i]))):
         roots = {union.find(numbers[key]) for key in links[i]}
-        splits = ({rows[i].get("split")} | {split_of.get(root) for root in roots}) - {"", None}
+        splits = {rows[i].get("split") or "", *(split_of.get(root, "") for root in roots)} - {""}
         if len(splits) > 1:
             if rows[i].get("split"):
                 check_leaks(rows)  # raises, and names the pictures
@@ -110,7 +115,9 @@ def _bridges(rows, links):
     return bridges
 
 
-def _fill(rows, groups, shares, seed):
+def _fill(
+    rows: Sequence[dict], groups: list[list[int]], shares: Mapping[str, float], seed: int
+) -> dict[int, str]:
     """{index: split}: large groups first, each to where it leaves the shares least uneven.
 
     The last groups of a class go to the splits that have none of it yet.
@@ -118,13 +125,14 @@ def _fill(rows, groups, shares, seed):
     labels = Counter(rows[i]["label"] for group in groups for i in group)
     total = sum(shares.values())
     target = {s: {c: n * shares[s] / total for c, n in labels.items()} for s in shares}
-    now, splits = defaultdict(Counter), {}
+    now: dict[str, Counter[str]] = defaultdict(Counter)
+    splits: dict[int, str] = {}
 
-    def place(group, split):
+    def place(group: list[int], split: str) -> None:
         splits.update(dict.fromkeys(group, split))
         now[split].update(rows[i]["label"] for i in group)
 
-    def cost(group, split):
+    def cost(group: list[int], split: str) -> float:
         """Growth of the sum over classes of (now - target)^2 / target."""
         counts = Counter(rows[i]["label"] for i in group)
         return sum(
@@ -132,17 +140,13 @@ def _fill(rows, groups, shares, seed):
             for c, n in counts.items()
         )
 
-    fresh = []
     for group in groups:
-        before = {rows[i].get("split") for i in group} - {"", None}
+        before = {rows[i].get("split") or "" for i in group} - {""}
         if before:
             place(group, before.pop())  # one at most: see _bridges
-        else:
-            name = min(_key(rows[i]) for i in group)
-            lot = hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
-            fresh.append((-len(group), lot, group))
-    left = Counter(c for _, _, group in fresh for c in {rows[i]["label"] for i in group})
-    for _, _, group in sorted(fresh):
+    fresh = [group for group in groups if group[0] not in splits]
+    left = Counter(c for group in fresh for c in {rows[i]["label"] for i in group})
+    for group in sorted(fresh, key=lambda group: (-len(group), _lot(rows, group, seed))):
         classes = {rows[i]["label"] for i in group}
         short = {c for c in classes if left[c] <= sum(not now[s][c] for s in shares)}
         needy = [s for s in shares if any(not now[s][c] for c in short)]
@@ -151,7 +155,13 @@ def _fill(rows, groups, shares, seed):
     return splits
 
 
-def _check_classes(rows, splits, shares):
+def _lot(rows: Sequence[dict], group: list[int], seed: int) -> str:
+    """What decides between groups of one size; the order of rows has no part in it."""
+    name = min(_key(rows[i]) for i in group)
+    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
+
+
+def _check_classes(rows: Sequence[dict], splits: dict[int, str], shares: Iterable[str]) -> None:
     there = {(split, rows[i]["label"]) for i, split in splits.items()}
     for split in shares:
         for label in CLASSES:
@@ -162,7 +172,7 @@ def _check_classes(rows, splits, shares):
                 )
 
 
-def check_leaks(rows):
+def check_leaks(rows: Sequence[dict]) -> None:
     """Raise ValueError if a group of rows, computed anew, lies in two splits."""
     placed = [row for row in rows if row.get("split")]
     for group in group_rows(placed):
@@ -180,16 +190,16 @@ def check_leaks(rows):
 class LeakReport:
     """What was checked about a split, as sentences; made by `leak_report`."""
 
-    counts: dict  # split -> Counter of labels
-    authors: dict  # split -> known authors
+    counts: dict[str, Counter[str]]  # split -> pictures of each label
+    authors: dict[str, int]  # split -> known authors
     groups: int
     largest: int  # pictures in the largest group
-    giant: tuple  # (share, label): the largest part of a class that one group holds
-    few: list  # (split, label, groups) below FEW
-    nearest: tuple  # (bits, file, file) of the closest pair in two splits, None if there is none
+    giant: tuple[float, str]  # (share, label): the largest part of a class that one group holds
+    few: list[tuple[str, str, int]]  # (split, label, groups) below FEW
+    nearest: tuple[int, str, str] | None  # (bits, file, file) of the closest pair in two splits
     left_out: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = []
         for split, labels in self.counts.items():
             counts = ", ".join(f"{labels[name]} {name}" for name in CLASSES)
@@ -217,7 +227,7 @@ class LeakReport:
         return "\n".join(lines)
 
 
-def leak_report(rows, left_out=0):
+def leak_report(rows: Sequence[dict], left_out: int = 0) -> LeakReport:
     """Check a split (`check_leaks`) and describe it. Rows as for `assign`, with their splits."""
     check_leaks(rows)
     there = {row.get("split") for row in rows}
@@ -242,7 +252,7 @@ def leak_report(rows, left_out=0):
     )
 
 
-def _closest(parts):
+def _closest(parts: list[list[dict]]) -> tuple[int, str, str] | None:
     """(bits, file, file) of the two most similar pictures in different parts, or None."""
     parts = [hashed for part in parts if (hashed := [row for row in part if row.get("phash")])]
     best = None

@@ -11,7 +11,7 @@ UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 TRACKER = re.compile(r"(utm_[^=]*|fbclid)(=|$)", re.IGNORECASE)
 
 
-def join(base, link):
+def join(base: str, link: object) -> str:
     """The http(s) address that `link` on the page `base` means; "" if there is none to ask for.
 
     As browsers do: the fragment is dropped, the host becomes ASCII (IDNA, RFC 5891) in lower case,
@@ -36,16 +36,19 @@ def join(base, link):
         return ""
 
 
-def host(url):
+def host(url: str) -> str:
     """Host and port of an address that `join` gave."""
     return urlsplit(url).netloc
 
 
-def identity(url):
+def identity(url: object) -> str:
     """A key that is equal for addresses of the same thing; never to be asked for itself.
 
     What `join` does, and: no default port, no dot after the host, percent signs as in RFC 3986
     6.2.2, no trackers (utm_*, fbclid). "" for what is no http(s) address.
+
+    >>> identity("HTTP://H.org:80/%7eann?utm_source=mail&n=1#top")
+    'http://h.org/~ann?n=1'
     """
     url = join("", url)
     if not url:
@@ -59,10 +62,10 @@ def identity(url):
     return f"{parts.scheme}://{name}{colon}{port}{path}" + (f"?{_normal(query)}" if query else "")
 
 
-def _normal(text):
+def _normal(text: str) -> str:
     """Percent-encodings in upper case, and none where the character needs none."""
 
-    def shortest(match):
+    def shortest(match: re.Match[str]) -> str:
         character = chr(int(match[1], 16))
         return character if UNRESERVED.fullmatch(character) else match[0].upper()
 

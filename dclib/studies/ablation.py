@@ -8,9 +8,11 @@ pictures were held out. The intervals hold both (see `estimate`).
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dclib.config import TrainConfig
 from dclib.data import DRAWN, CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.evaluate import predict_logits
 from dclib.evaluation.intervals import estimate
@@ -21,33 +23,35 @@ from dclib.training.resume import check_same_run, save_json
 
 FILE = "ablation.json"
 OTHER = {"logits": "loss", "loss": "logits"}  # of `dropout_loss`
+Runs = dict[tuple[str, int], list[int]]  # by arm and seed: 1 for each picture that was right
 
 
 @dataclass(frozen=True)
 class Ablation:
     """Who was right about which picture, and what follows from it.
 
-    `correct[(arm, seed)]` holds one 0 or 1 for each picture of `split`, `groups` the group of each.
+    `correct[arm, seed]` holds one 0 or 1 for each picture of `split`, `groups` the group of each.
     `kind` is that of the data (see `dclib.data.fingerprint`), `settings` those of spp+pmt.
     """
 
-    correct: dict
-    groups: list
+    correct: Runs
+    groups: list[str]
     split: str
     kind: str
-    settings: dict
+    settings: dict[str, Any]
 
     @property
-    def arms(self):
+    def arms(self) -> list[str]:
+        """Names of the arms, as `arms_of` orders them."""
         return list(dict.fromkeys(arm for arm, _ in self.correct))
 
-    def answers(self, arm):
-        """Array (k, n): 1 where the arm was right, by repetition and picture."""
+    def answers(self, arm: str) -> np.ndarray:
+        """(k, n) float: 1 where the arm was right, else 0, by repetition and picture."""
         seeds = sorted(seed for name, seed in self.correct if name == arm)
         return np.array([self.correct[arm, seed] for seed in seeds], dtype=float)
 
     @property
-    def pairs(self):
+    def pairs(self) -> dict[str, tuple[str, str]]:
         """{name of a difference: (arm, the arm that is subtracted)}."""
         stages = [("spp", "resnet34"), ("spp+pmt", "spp"), ("spp+pmt", "resnet34")]
         other = OTHER[self.settings["dropout_loss"]]
@@ -55,14 +59,14 @@ class Ablation:
         pairs = {f"{a} - {b}": (a, b) for a, b in stages}
         return pairs | {"loss-averaged - logits-averaged": (averaged["loss"], averaged["logits"])}
 
-    def table(self):
+    def table(self) -> list[dict[str, Any]]:
         """Accuracy of each arm, mean over its repetitions: dicts of arm and an `Estimate`."""
         return [
             {"arm": arm, **estimate(self.answers(arm), self.groups, lowest=0.0)._asdict()}
             for arm in self.arms
         ]
 
-    def differences(self):
+    def differences(self) -> list[dict[str, Any]]:
         """Differences of accuracy, paired by picture and seed: dicts of name, `Estimate`, verdict.
 
         Each interval is for its comparison alone.
@@ -79,7 +83,7 @@ class Ablation:
         return rows
 
     @property
-    def caution(self):
+    def caution(self) -> list[str]:
         """Sentences on what these numbers do not say."""
         said = ["Each interval is for its comparison alone, not for all of them together."]
         if len(self.correct) == len(self.arms):
@@ -92,7 +96,7 @@ class Ablation:
             said.append("Drawn couples: the order on photographs may be another.")
         return said
 
-    def __str__(self):
+    def __str__(self) -> str:
         k, n = self.answers("spp").shape
         groups = len(set(self.groups))
         times, width = f"{k} repetition{'s' * (k > 1)}", max(map(len, self.arms))
@@ -106,8 +110,11 @@ class Ablation:
         return "\n".join([*lines, "", *self.caution])
 
 
-def arms_of(config):
-    """{arm: its config}: the three stages, and spp+pmt with the other kind of dropout."""
+def arms_of(config: TrainConfig) -> dict[str, TrainConfig]:
+    """{arm: its config}: the three stages, and spp+pmt with the other kind of dropout.
+
+    Raises ValueError for an unknown dropout_loss.
+    """
     if config.dropout_loss not in OTHER:
         raise ValueError(f"dropout_loss must be one of {(*OTHER,)}, not {config.dropout_loss!r}.")
     arms = {stage: replace(config, stage=stage) for stage in STAGES}
@@ -115,13 +122,19 @@ def arms_of(config):
     return arms | {f"spp+pmt, {other}-averaged": replace(arms["spp+pmt"], dropout_loss=other)}
 
 
-def ablate(root, config, repetitions=3, folder=None, progress=True):
+def ablate(
+    root: str | Path,
+    config: TrainConfig,
+    repetitions: int = 3,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> Ablation:
     """Train four arms with the seeds config.seed, config.seed + 1, ... and compare them.
 
     Held out is test, or val where there is no test. Every finished training is saved at once in
-    `folder`/ablation.json, and the next call goes on from there. Returns an `Ablation`. Raises
-    ValueError if that file is of other settings or data, or cannot be read, or if an interval
-    would be impossible (no repetition, a single group).
+    `folder`/ablation.json, and the next call goes on from there. Raises ValueError if that file is
+    of other settings or data, or cannot be read, or if an interval would be impossible (no
+    repetition, a single group); and what `fit` raises.
     """
     if repetitions < 1:
         raise ValueError(f"repetitions must be at least 1, not {repetitions}.")
@@ -147,7 +160,7 @@ def ablate(root, config, repetitions=3, folder=None, progress=True):
     return Ablation(correct, groups, split, data["kind"], settings)
 
 
-def train_arm(root, config, split, progress):
+def train_arm(root: str | Path, config: TrainConfig, split: str, progress: bool) -> list[int]:
     """Train one network; returns a 0 or 1 for each picture of `split`."""
     splits, model = load_splits(root, config), build_model(config)
     fit(model, splits["train"], splits["val"], config, progress=progress)
@@ -155,14 +168,17 @@ def train_arm(root, config, split, progress):
     return (logits.argmax(1) == labels).int().tolist()
 
 
-def save_runs(folder, told, runs):
+def save_runs(folder: str | Path, told: dict[str, Any], runs: Runs) -> None:
     """Write ablation.json whole or not at all."""
     rows = [{"arm": arm, "seed": seed, "correct": right} for (arm, seed), right in runs.items()]
     save_json(Path(folder) / FILE, told | {"runs": rows})
 
 
-def load_runs(folder, told):
-    """{(arm, seed): correct} of all trainings that are saved; empty if there are none."""
+def load_runs(folder: str | Path | None, told: dict[str, Any]) -> Runs:
+    """All trainings that are saved; empty if there are none.
+
+    Raises ValueError for a file that cannot be read, and for one of another run than `told`.
+    """
     if folder is None or not (Path(folder) / FILE).exists():
         return {}
     path = Path(folder) / FILE

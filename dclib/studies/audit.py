@@ -12,6 +12,7 @@ The first two need no network. A check warns if its effect is large enough to ma
 `DROP`) and its interval, made wider for five checks (Bonferroni), leaves out what chance gives.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from dclib.checkpoint import Checkpoint
+from dclib.config import TrainConfig
 from dclib.data import CLASSES, CoupleFolder, make_loader, splits_of
 from dclib.evaluate import predict_logits
 from dclib.evaluation.intervals import estimate
@@ -40,7 +43,9 @@ from dclib.predictions import answers, describe, make_table, predict_folder, pro
 from dclib.train import build_model, fit, load_splits
 
 DROP = 0.05  # accuracy lost from which on, if its interval agrees, we warn
-NAMES = ("metadata", "surroundings", "couple hidden", "brightness matched", "source left out")
+METADATA, SURROUNDINGS, HIDDEN = "metadata", "surroundings", "couple hidden"
+BRIGHTNESS, SOURCES = "brightness matched", "source left out"
+NAMES = (METADATA, SURROUNDINGS, HIDDEN, BRIGHTNESS, SOURCES)
 CONFIDENCE = 1 - 0.05 / len(NAMES)
 CHANCE = {"AUROC": 0.5, "accuracy lost": 0.0}
 LEAST = {"AUROC": HIGH, "accuracy lost": DROP}
@@ -62,22 +67,24 @@ class Check:
     n: int = 0
 
     @property
-    def corrected_low(self):
+    def corrected_low(self) -> float:
         """Lower end of the interval, stretched from 95 % to what five checks need."""
         wider = norm.ppf((1 + CONFIDENCE) / 2) / norm.ppf(0.975)
         return self.value - wider * (self.value - self.low)
 
     @property
-    def warns(self):
+    def warns(self) -> bool:
+        """Whether the effect is large enough to matter, and more than chance gives."""
         if not self.n:
             return False
         return self.value > LEAST[self.measure] and self.corrected_low > CHANCE[self.measure]
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
+        """In words: "WARNING", "no warning" or "left out"."""
         return ("WARNING" if self.warns else "no warning") if self.n else "left out"
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.n:
             return f"{self.name}: left out, {self.says}."
         interval = f"95 % interval {self.low:.2f} to {self.high:.2f}"
@@ -93,19 +100,20 @@ class Audit:
     """The five checks of one network on one data set; `title` says which."""
 
     title: str
-    checks: tuple
+    checks: tuple[Check, ...]
 
     @property
-    def warns(self):
+    def warns(self) -> bool:
+        """Whether one of the checks does."""
         return any(check.warns for check in self.checks)
 
     @property
-    def table(self):
+    def table(self) -> pd.DataFrame:
         """A DataFrame with one row a check."""
         names = ("name", "measure", "value", "low", "high", "corrected_low", "n", "verdict", "says")
         return pd.DataFrame([{name: getattr(c, name) for name in names} for c in self.checks])
 
-    def __str__(self):
+    def __str__(self) -> str:
         done = sum(check.n > 0 for check in self.checks)
         found = [check.name for check in self.checks if check.warns]
         end = f"Found: {', '.join(found)}; look there before you trust the accuracy."
@@ -121,14 +129,23 @@ class Audit:
         )
 
 
-def audit(checkpoint, root, split="test", train=None, seed=0):
-    """Look for shortcuts of a loaded `Checkpoint` on a data set. Returns an `Audit`.
+def audit(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    train: TrainConfig | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Look for shortcuts of a loaded checkpoint on a data set.
 
     Args:
         split: the pictures that the network answers to; it must not have been trained on them. The
             checks without a network take all splits.
-        train: `TrainConfig` for "source left out", which trains two networks for each source, so
-            it takes long. None leaves that check out.
+        train: settings for "source left out", which trains two networks for each source, so it
+            takes long. None leaves that check out.
+
+    Raises what `dclib.predictions.predict_folder` raises, and with `train` what `load_splits` and
+    `fit` do. A check that the pictures do not allow says why instead.
     """
     before = predict_folder(checkpoint, root, split)
     dataset = CoupleFolder(root, split, checkpoint.transform, checkpoint.model.classes)
@@ -143,19 +160,19 @@ def audit(checkpoint, root, split="test", train=None, seed=0):
     return Audit(title, checks)
 
 
-def check_metadata(root, seed=0):
+def check_metadata(root: str | Path, seed: int = 0) -> Check:
     """`dclib.evaluation.shortcuts.probe` on all splits of a data set, as a `Check`."""
     try:
         found = probe(measure_pictures(root), seed)
     except ValueError as error:
-        return Check(NAMES[0], _because(error))
+        return Check(METADATA, _because(error))
     best = max(found.columns, key=lambda name: abs(found.columns[name] - 0.5))
     says = f"Size, weight, mean colour and source of the files (most of all: {best}) by themselves"
     n = sum(found.counts.values())
-    return Check(NAMES[0], says, "AUROC", found.auroc, found.low, found.high, n)
+    return Check(METADATA, says, "AUROC", found.auroc, found.low, found.high, n)
 
 
-def check_surroundings(root, seed=0):
+def check_surroundings(root: str | Path, seed: int = 0) -> Check:
     """What a logistic regression on coarse thumbnails without the couple tells of the classes.
 
     All splits, each picture by a fit that never saw its group. It finds what is at the same place
@@ -167,23 +184,23 @@ def check_surroundings(root, seed=0):
         if len(set(dataset.labels.tolist())) == len(CLASSES):
             parts.append((thumbnails(dataset, boxes, seed), dataset.labels, dataset.groups))
     if not parts:
-        return Check(NAMES[1], _NO_BOXES)
+        return Check(SURROUNDINGS, _NO_BOXES)
     columns, labels, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
     groups = np.unique(groups, return_inverse=True)[1]
     try:
         scores, _ = fit_folds(columns, labels, groups, seed=seed, inverse_penalty=0.01)
     except ValueError as error:
-        return Check(NAMES[1], _because(error))
+        return Check(SURROUNDINGS, _because(error))
     says = "A probe of coarse thumbnails with the couple painted over"
-    return _area(NAMES[1], says, labels, scores, groups, seed)
+    return _area(SURROUNDINGS, says, labels, scores, groups, seed)
 
 
-def check_hidden(checkpoint, dataset, seed=0):
+def check_hidden(checkpoint: Checkpoint, dataset: CoupleFolder, seed: int = 0) -> Check:
     """What the network tells of the classes when the couple is painted over."""
     dataset, boxes = with_boxes(dataset)
     labels = dataset.labels.numpy()
     if len(set(labels)) < len(CLASSES):
-        return Check(NAMES[2], _NO_BOXES)
+        return Check(HIDDEN, _NO_BOXES)
     hidden = pair_boxes(boxes, labels, seed)
     table = answer(
         checkpoint, dataset, lambda image, i: Image.fromarray(paint(np.asarray(image), hidden[i]))
@@ -191,11 +208,14 @@ def check_hidden(checkpoint, dataset, seed=0):
     labels = (table["label"] == CLASSES[1]).to_numpy().astype(int)
     groups = np.unique(table["group"], return_inverse=True)[1]
     says = "The network on pictures with the couple painted over"
-    return _area(NAMES[2], says, labels, probabilities(table), groups, seed)
+    return _area(HIDDEN, says, labels, probabilities(table), groups, seed)
 
 
-def check_brightness(checkpoint, dataset, before):
-    """What the network loses when both classes have the same distribution of brightness."""
+def check_brightness(checkpoint: Checkpoint, dataset: CoupleFolder, before: pd.DataFrame) -> Check:
+    """What the network loses when both classes have the same distribution of brightness.
+
+    `before`: the table of its answers to the pictures as they are, in the order of `dataset`.
+    """
     n = range(len(dataset))
     levels = np.array([np.asarray(dataset.picture(i).convert("L")).mean() for i in n])
     factors = match_levels(levels, dataset.labels.numpy())
@@ -203,10 +223,10 @@ def check_brightness(checkpoint, dataset, before):
     means = [levels[dataset.labels.numpy() == label].mean() for label in range(len(CLASSES))]
     greys = " and ".join(f"{m:.0f} {name}" for m, name in zip(means, dataset.classes, strict=True))
     says = f"The network on pictures with both classes made equally bright (mean grey was {greys})"
-    return _lost(NAMES[3], says, before, after)
+    return _lost(BRIGHTNESS, says, before, after)
 
 
-def check_sources(root, split, train, seed=0):
+def check_sources(root: str | Path, split: str, train: TrainConfig | None, seed: int = 0) -> Check:
     """What a network loses on pictures of a source that it was not trained on.
 
     For each source one network is trained without it, and one on as many pictures drawn from all
@@ -214,31 +234,34 @@ def check_sources(root, split, train, seed=0):
     not for want of pictures.
     """
     if train is None:
-        return Check(NAMES[4], "no settings for the trainings that it takes were given (train=)")
+        return Check(SOURCES, "no settings for the trainings that it takes were given (train=)")
     sets = load_splits(root, train)
     if split not in sets or split == "train":
-        return Check(NAMES[4], f"it is trained on train and needs another split than {split}")
+        return Check(SOURCES, f"it is trained on train and needs another split than {split}")
     sources = [
         s for s in sorted(set(sets[split].column("source"))) if _can_leave_out(sets, split, s)
     ]
     if len(sources) < 2:
-        return Check(NAMES[4], "it needs two sources or more, each with pictures of both classes")
-    rng, known, unknown = np.random.default_rng(seed), [], []
+        return Check(SOURCES, "it needs two sources or more, each with pictures of both classes")
+    rng = np.random.default_rng(seed)
+    known: list[pd.DataFrame] = []
+    unknown: list[pd.DataFrame] = []
     for source in sources:
         there = {name: np.array(sets[name].column("source")) == source for name in sets}
-        alike = {name: rng.permutation(~there[name]) for name in sets}  # as many, of all sources
+        without = {name: ~rows for name, rows in there.items()}
+        alike = {name: rng.permutation(without[name]) for name in sets}  # as many, of all sources
         asked = keep(sets[split], there[split])
-        for wanted, tables in (({n: ~t for n, t in there.items()}, unknown), (alike, known)):
+        for wanted, tables in ((without, unknown), (alike, known)):
             model = build_model(train)
-            parts = [keep(sets[name], wanted[name]) for name in ("train", "val")]
-            fit(model, *parts, train, progress=False)
+            learned, decided = (keep(sets[name], wanted[name]) for name in ("train", "val"))
+            fit(model, learned, decided, train, progress=False)
             logits, _ = predict_logits(model, make_loader(asked, train.batch_size))
             tables.append(make_table(asked, logits))
     says = f"Networks trained without the source they are asked about ({len(sources)} sources)"
-    return _lost(NAMES[4], says, *(pd.concat(tables) for tables in (known, unknown)))
+    return _lost(SOURCES, says, *(pd.concat(tables) for tables in (known, unknown)))
 
 
-def _can_leave_out(sets, split, source):
+def _can_leave_out(sets: Mapping[str, CoupleFolder], split: str, source: str) -> bool:
     """Whether it has both classes in the split, train has them without it, and val has pictures."""
     there = {name: np.array(sets[name].column("source")) == source for name in sets}
     asked, left = sets[split].labels[there[split]], sets["train"].labels[~there["train"]]
@@ -247,19 +270,30 @@ def _can_leave_out(sets, split, source):
     )
 
 
-def answer(checkpoint, dataset, change):
-    """The table of predictions of a checkpoint on changed pictures of a `CoupleFolder`."""
+def answer(
+    checkpoint: Checkpoint,
+    dataset: CoupleFolder,
+    change: Callable[[Image.Image, int], Image.Image],
+) -> pd.DataFrame:
+    """The table of predictions of a checkpoint; change(picture, index) gives what it sees."""
     logits, _ = predict_logits(checkpoint.model, make_loader(Changed(dataset, change), 32))
     chosen = {name: checkpoint.config[name] for name in ("temperature", "threshold")}
     return make_table(dataset, logits, **chosen)
 
 
-def _area(name, says, labels, scores, groups, seed):
+def _area(
+    name: str,
+    says: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+) -> Check:
     low, high = interval(labels, scores, groups, seed)
     return Check(name, says, "AUROC", roc_auc_score(labels, scores), low, high, len(labels))
 
 
-def _lost(name, says, before, after):
+def _lost(name: str, says: str, before: pd.DataFrame, after: pd.DataFrame) -> Check:
     """The paired difference in accuracy of two tables, rows in the same order, as a `Check`.
 
     Where nothing varies, as when all answers become the same, the interval is that of
@@ -274,7 +308,7 @@ def _lost(name, says, before, after):
     return Check(name, says, "accuracy lost", found["value"], low, high, int(found["n"]))
 
 
-def _because(error):
+def _because(error: Exception) -> str:
     return str(error).rstrip(".")
 
 

@@ -1,26 +1,40 @@
 """Pictures of all splits in one row, divided into folds in which no group is on two sides."""
 
-from collections import namedtuple
+from collections.abc import Iterable, Sequence
 from copy import copy
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
 
+from dclib.augment import EvalTransform
+from dclib.config import TrainConfig
 from dclib.data import CLASSES, CoupleFolder, splits_of
 from dclib.evaluation.shortcuts import grouped_folds
 from dclib.train import make_transforms
-from dclib.training.cache import build_cache
+from dclib.training.cache import PictureCache, build_cache
 
 INNER = 7  # one in so many pictures of a training part decides: 14 %
-Parts = namedtuple("Parts", "train inner scored")
+
+
+class Parts(NamedTuple):
+    """Indices of the pictures that one network learns from, that decide, and that it answers."""
+
+    train: np.ndarray
+    inner: np.ndarray
+    scored: np.ndarray
 
 
 class Pool(CoupleFolder):
-    """Pictures of several splits of a folder, in one row; `part` takes some of them."""
+    """Pictures of several splits of one folder, in one row; `part` takes some of them."""
 
-    def __init__(self, splits):
+    def __init__(self, splits: Sequence[CoupleFolder]) -> None:
         self.root, self.split, self.transform = splits[0].root, "", None
         self.classes = splits[0].classes
         self.samples = [sample for split in splits for sample in split.samples]
+        self.unreadable = [left_out for split in splits for left_out in split.unreadable]
         self.rows = {f"{s.split}/{name}": row for s in splits for name, row in s.rows.items()}
         sizes = {size for split in splits for size in split.caches}
         self.caches = {
@@ -28,8 +42,8 @@ class Pool(CoupleFolder):
             for size in sizes
         }
 
-    def part(self, indices, transform=None):
-        """The pictures of some indices, through a transform."""
+    def part(self, indices: Iterable[int], transform: EvalTransform | None = None) -> "Pool":
+        """The pictures of some indices, through a transform; without one, as they are."""
         part = copy(self)
         part.samples, part.transform = [self.samples[index] for index in indices], transform
         return part
@@ -38,14 +52,14 @@ class Pool(CoupleFolder):
 class PooledCache:
     """Several `PictureCache`s of one size as one."""
 
-    def __init__(self, caches):
+    def __init__(self, caches: Iterable[PictureCache]) -> None:
         self.rows = {path: cache for cache in caches for path in cache.rows}
 
-    def __getitem__(self, path):
+    def __getitem__(self, path: Path) -> Image.Image:
         return self.rows[path][path]
 
 
-def load_pool(root, config, splits=None):
+def load_pool(root: str | Path, config: TrainConfig, splits: Sequence[str] | None = None) -> Pool:
     """A `Pool` of the named splits, default all, with the decoded pictures that a run needs."""
     folders = [CoupleFolder(root, split) for split in splits or splits_of(root) or ("train",)]
     if config.cache:
@@ -55,11 +69,11 @@ def load_pool(root, config, splits=None):
     return Pool(folders)
 
 
-def divide(labels, groups, folds, seed):
+def divide(labels: ArrayLike, groups: ArrayLike, folds: int, seed: int) -> list[Parts]:
     """`Parts` of each fold, arrays of indices; no group is in two of them, classes are even.
 
-    Labels (N,) 0 or 1, groups (N,). Another seed divides otherwise. Raises ValueError if a class
-    has fewer groups than folds, or too few for an inner part.
+    Labels (N,) 0 or 1, groups (N,). Another seed divides otherwise. Raises ValueError for less than
+    2 folds, and if a class has fewer groups than folds, or too few for an inner part.
     """
     if folds < 2:
         raise ValueError(f"folds must be at least 2, not {folds}.")
@@ -87,13 +101,15 @@ def divide(labels, groups, folds, seed):
     return plan
 
 
-def _cut_inner(labels, groups, rng):
+def _cut_inner(
+    labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
     """(train, inner), the nearest to one in `INNER` of each class; None if a class lacks groups."""
     fewest = min(len(np.unique(groups[labels == index])) for index in range(len(CLASSES)))
     if fewest < 2:
         return None
 
-    def distance(cut):
+    def distance(cut: tuple[np.ndarray, np.ndarray]) -> float:
         inner = np.bincount(labels[cut[1]], minlength=len(CLASSES))
         return np.abs(inner / np.bincount(labels) - 1 / INNER).sum()
 

@@ -7,9 +7,13 @@ process, O2 and O3 leave a model in half precision: `ApexAmp.restore` undoes bot
 import contextlib
 import types
 import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dclib.precision import FullPrecision
 
@@ -24,15 +28,15 @@ class ApexAmp(FullPrecision):
 
     name = "apex"
 
-    def __init__(self, opt_level="O1"):
+    def __init__(self, opt_level: str = "O1") -> None:
         from apex import amp
 
-        self.amp, self.opt_level, self.network = amp, opt_level, None
+        self.amp, self.opt_level, self.network = amp, opt_level, nn.Module()
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{'float32' if self.opt_level == 'O0' else 'float16'} by Apex {self.opt_level}"
 
-    def prepare(self, network, optimizer):
+    def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         self.network = network
         _remember_torch()
         try:
@@ -48,7 +52,7 @@ class ApexAmp(FullPrecision):
         return network, optimizer
 
     @contextlib.contextmanager
-    def uncast(self):
+    def uncast(self) -> Iterator[None]:
         if self.opt_level != "O1":
             yield
             return
@@ -60,27 +64,27 @@ class ApexAmp(FullPrecision):
             casts.__exit__(None, None, None)
 
     @contextlib.contextmanager
-    def evaluating(self):
+    def evaluating(self) -> Iterator[None]:
         """Casts by torch, as Apex's cache of cast weights would mix with the training pass."""
         device = next(self.network.parameters()).device.type
         half = self.opt_level != "O0"
         with self.uncast(), torch.autocast(device, torch.float16, enabled=half):
             yield
 
-    def backward(self, loss, optimizer):
+    def backward(self, loss: Tensor, optimizer: Optimizer) -> None:
         with self.amp.scale_loss(loss, optimizer) as scaled_loss:
             scaled_loss.backward()
 
-    def unscaled(self, optimizer):
+    def unscaled(self, optimizer: Optimizer) -> list[Tensor]:
         return list(self.amp.master_params(optimizer))
 
-    def zero_grad(self, optimizer):
+    def zero_grad(self, optimizer: Optimizer) -> None:
         """To None everywhere: O2's own leaves zeros, and weights frozen then would still decay."""
         masters = self.amp.master_params(optimizer)
         for parameter in (*self.network.parameters(), *masters):
             parameter.grad = None
 
-    def abandon(self, optimizer):
+    def abandon(self, optimizer: Any) -> None:  # Any: Apex gave it more attributes
         self.zero_grad(optimizer)
         stash = optimizer._amp_stash
         for name, gradients in vars(stash).items():
@@ -91,14 +95,14 @@ class ApexAmp(FullPrecision):
         if self.opt_level == "O1":
             self.amp._amp_state.handle._clear_cache()
 
-    def state_dict(self, optimizer):
+    def state_dict(self, optimizer: Optimizer) -> dict[str, Any]:
         masters = self.amp.master_params(optimizer) if self.opt_level == "O2" else []
         return super().state_dict(optimizer) | {
             "scaler": dict(self.amp.state_dict()),
             "masters": [master.detach() for master in masters],
         }
 
-    def _load(self, state, optimizer):
+    def _load(self, state: dict[str, Any], optimizer: Any) -> None:
         self.amp.load_state_dict(state["scaler"])
         if self.opt_level == "O2":
             masters = self.amp.master_params(optimizer)
@@ -106,13 +110,13 @@ class ApexAmp(FullPrecision):
                 master.data.copy_(saved)
             optimizer._master_params_to_model_params()
 
-    def _start_anew(self, optimizer):
+    def _start_anew(self, optimizer: Any) -> None:
         if self.opt_level == "O2":
             stash = optimizer._amp_stash
             for weight, master in zip(stash.all_fp16_params, stash.all_fp32_from_fp16_params):
                 master.data.copy_(weight)
 
-    def restore(self, model):
+    def restore(self, model: nn.Module) -> None:
         _restore_torch()
         handle = getattr(self.amp._amp_state, "handle", None)
         if handle is not None:  # for whoever imported a patched function meanwhile
@@ -125,17 +129,17 @@ class ApexAmp(FullPrecision):
             if _from_apex(vars(module).get("forward")):
                 del module.forward
         model.float()
-        self.network = None
+        self.network = nn.Module()  # lets go of the prepared one
 
 
-def try_steps(opt_level, device="cuda", n=3):
+def try_steps(opt_level: str, device: str | torch.device = "cuda", n: int = 3) -> None:
     """Train and evaluate a small DeepConnection with Apex; raises whatever goes wrong."""
     from dclib.model import DeepConnection
 
     torch.manual_seed(0)
     precision = ApexAmp(opt_level)
     model = DeepConnection(backbone="resnet18", weights=None).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizer: Optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     images, labels = torch.randn(4, 3, 64, 64, device=device), torch.arange(4, device=device) % 2
     try:
         network, optimizer = precision.prepare(torch.nn.Sequential(model), optimizer)
@@ -153,19 +157,19 @@ def try_steps(opt_level, device="cuda", n=3):
         precision.restore(model)
 
 
-_torch_before: list[
-    tuple
-] = []  # (place, its names before Apex patched it); empty while nothing is patched
+Place = type | types.ModuleType | dict[str, Any]  # where Apex patches
+# (place, its names before Apex patched it); empty while nothing is patched.
+_torch_before: list[tuple[Place, dict[str, Any]]] = []
 
 
-def _remember_torch():
+def _remember_torch() -> None:
     _restore_torch()
     rnn = torch.nn.modules.rnn
     for place in (torch, F, torch.Tensor, rnn, rnn._rnn_impls):
         _torch_before.append((place, dict(_names(place))))
 
 
-def _restore_torch():
+def _restore_torch() -> None:
     """Undo Apex's patches and nothing else: torch adds names of its own when they are first used.
 
     Apex's `_deactivate` forgets its RNN shim and leaves a hundred names on torch.Tensor that had
@@ -183,12 +187,13 @@ def _restore_torch():
         _torch_before.pop()
 
 
-def _names(place):
+def _names(place: Place) -> Mapping[str, Any]:
     return place if isinstance(place, dict) else vars(place)
 
 
-def _from_apex(value):
+def _from_apex(value: object) -> bool:
     """Whether a function was defined in Apex (it borrows another's name), or an object's class."""
-    is_function = isinstance(value, types.FunctionType)
-    module = value.__globals__.get("__name__") if is_function else type(value).__module__
+    module = type(value).__module__
+    if isinstance(value, types.FunctionType):
+        module = value.__globals__.get("__name__", "")
     return str(module).split(".")[0] == "apex"

@@ -17,8 +17,10 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, features
@@ -26,6 +28,7 @@ from tqdm.auto import tqdm
 
 from dclib import pictures
 from dclib.augment import EvalTransform
+from dclib.data import CoupleFolder
 
 RESERVE = 10**9  # bytes of disk that a cache leaves to others, checkpoints above all
 ABANDONED = 600  # seconds after the last write to an unfinished file: its process has ended
@@ -40,30 +43,38 @@ class PictureCache:
     if the file is gone, cut off or something else.
     """
 
-    def __init__(self, file, paths, size):
-        self.file, self.size, self.pixels = Path(file), size, None
+    def __init__(self, file: str | Path, paths: Iterable[Path], size: int) -> None:
+        self.file, self.size = Path(file), size
+        self.pixels: np.memmap | None = None
         self.rows = {path: row for row, path in enumerate(paths)}
         self.shape = (len(self.rows), size, size, 3)
 
-    def __getitem__(self, path):
+    def __getitem__(self, path: Path) -> Image.Image:
         row = self.rows[path]
-        if self.pixels is None:
-            self.open()
-        return Image.fromarray(self.pixels[row])
+        return Image.fromarray(self.open()[row])
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"pixels": None}
 
-    def open(self):
+    def open(self) -> np.memmap:
+        """The pixels of all pictures, (N, size, size, 3) uint8; the file is checked only once."""
+        if self.pixels is not None:
+            return self.pixels
         header = npy_header(self.shape)
         with self.file.open("rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
             if file.read(len(header)) != header or n_bytes != len(header) + math.prod(self.shape):
                 raise OSError(f"{self.file} is not a whole cache of {self.shape[0]} pictures")
             self.pixels = np.memmap(file, np.uint8, "r", len(header), self.shape)
+        return self.pixels
 
 
-def build_cache(dataset, sizes, folder=None, progress=True):
+def build_cache(
+    dataset: CoupleFolder,
+    sizes: Sequence[int],
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> None:
     """Give a CoupleFolder its `caches`, {size: PictureCache}; those not there yet are built.
 
     `sizes`: pixels a side, those that the transform will ask for. `folder`: where caches lie, one
@@ -97,7 +108,7 @@ def build_cache(dataset, sizes, folder=None, progress=True):
         )
 
 
-def npy_header(shape):
+def npy_header(shape: tuple[int, ...]) -> bytes:
     """The first bytes of a .npy file of uint8 (NumPy Enhancement Proposal 1)."""
     buffer = io.BytesIO()
     fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -105,18 +116,18 @@ def npy_header(shape):
     return buffer.getvalue()
 
 
-def _file_hash(path):
+def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _fingerprint(names, hashes):
+def _fingerprint(names: list[str], hashes: list[str]) -> str:
     """Of the files in their order and the code that decodes and resizes, ours and Pillow's."""
     code = [inspect.getsource(pictures), inspect.getsource(EvalTransform.resize)]
-    code += [features.version(name) for name in ("pil", "libjpeg_turbo", "webp")]
+    code += [str(features.version(name)) for name in ("pil", "libjpeg_turbo", "webp")]
     return hashlib.sha256(json.dumps([code, names, hashes]).encode()).hexdigest()[:16]
 
 
-def _remove_stale(folder, start, file):
+def _remove_stale(folder: Path, start: str, file: Path) -> None:
     """Remove caches of the same split and size but `file`, and what killed processes left."""
     for other in folder.glob("*"):
         if other == file or not other.name.startswith(start):
@@ -126,7 +137,7 @@ def _remove_stale(folder, start, file):
                 other.unlink()
 
 
-def _build(cache, hashes, progress):
+def _build(cache: PictureCache, hashes: list[str], progress: bool) -> None:
     """Write all pictures into a file of this process alone, then give it its name at once."""
     folder, header, n_bytes = cache.file.parent, npy_header(cache.shape), math.prod(cache.shape)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +167,7 @@ def _build(cache, hashes, progress):
     print(f"Decoded {len(jobs)} pictures at {cache.size} px into {folder} ({_amount(n_bytes)})")
 
 
-def _decode(job):
+def _decode(job: tuple[Path, str, int]) -> bytes:
     """One row of a cache, from the very bytes that its fingerprint is of."""
     path, file_hash, size = job
     data = path.read_bytes()
@@ -165,5 +176,5 @@ def _decode(job):
     return EvalTransform(size).resize(pictures.read_picture(data).image).tobytes()
 
 
-def _amount(n_bytes):
+def _amount(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

@@ -4,13 +4,17 @@ import argparse
 import io
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
+from typing import Any
 
 from dclib.config import TrainConfig
 from dclib.training.distributed import join_processes, leave_processes
 
-ARGUMENTS = {  # how the command line reads settings that are not one plain value
+ARGUMENTS: dict[
+    Any, dict[str, Any]
+] = {  # how the command line reads settings that are not one plain value
     bool: {"action": argparse.BooleanOptionalAction},
     str | None: {"type": str},
     float | None: {"type": float},
@@ -19,8 +23,8 @@ ARGUMENTS = {  # how the command line reads settings that are not one plain valu
 }
 
 
-def add_settings(parser):
-    """A parser with the presets and every setting of `TrainConfig` by its name."""
+def add_settings(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with the presets and every setting of `TrainConfig` by its name."""
     parser.add_argument("--preset", choices=("paper", "colab", "demo"), default="colab")
     settings = parser.add_argument_group("settings, instead of the preset's (see TrainConfig)")
     for setting in fields(TrainConfig):
@@ -29,7 +33,7 @@ def add_settings(parser):
     return parser
 
 
-def run_main(parser, run):
+def run_main(parser: argparse.ArgumentParser, run: Callable[..., object]) -> None:
     """Parse the command line and print what `run(config, **the other arguments)` returns.
 
     Of several processes only the first prints. What went wrong becomes one sentence.
@@ -56,7 +60,7 @@ def run_main(parser, run):
         leave_processes()
 
 
-def _told_to_stop(*_):
+def _told_to_stop(*_: object) -> None:
     """torchrun ends the other processes when one has died: say what to do, in time or not."""
     sys.exit(
         "This process was told to stop, as when another process of its run has died: start again "

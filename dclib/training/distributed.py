@@ -16,20 +16,20 @@ The usual step, in which row i of a batch belongs to process i % world:
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = timedelta(minutes=10)  # how long a process waits for another before it gives up
-PREPARING = timedelta(
-    hours=6
-)  # the same while the first one prepares data, perhaps on a slow drive
+PREPARING = timedelta(hours=6)  # the same while the first prepares data, perhaps on a slow drive
 # What gloo, NCCL and the store behind them say when they lose a process.
 LOST = re.compile(
     "(closed|reset) by peer|broken pipe|connection was likely closed|timed out waiting|wait timeout"
@@ -37,28 +37,34 @@ LOST = re.compile(
     "|socket .*timed out|operations have failed or timed out",
     re.IGNORECASE,
 )
+Rows = TypeVar("Rows", Tensor, list, range)
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
 class Processes:
     """This process (`rank`, from 0) among all that train together (`world`).
 
-    `gather`, `total` and `wait` must be called by every process, in the same order.
+    All but `first` and `share` must be called by every process, in the same order.
     """
 
     rank: int = 0
     world: int = 1
 
     @property
-    def first(self):
+    def first(self) -> bool:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def share(self, batch):
-        """This process's rows of a global batch: a list or (B, ...) -> every world-th row."""
+    def share(self, batch: Rows) -> Rows:
+        """This process's rows of a global batch: a sequence or (B, ...) -> every world-th row.
+
+        >>> Processes(rank=1, world=2).share(["a", "b", "c", "d"])
+        ['b', 'd']
+        """
         return batch[self.rank :: self.world]
 
-    def gather(self, part):
+    def gather(self, part: Tensor) -> Tensor:
         """The whole, on every process, of which each has its `share`: (b, ...) -> (B, ...).
 
         `part` holds numbers on the CPU; an empty one is (0, ...). Raises ValueError for parts that
@@ -78,29 +84,39 @@ class Processes:
         dist.all_reduce(whole)  # all others have zeros in these rows
         return whole
 
-    def total(self, *numbers):
-        """Sums over all processes, as a list of floats."""
+    def total(self, *numbers: float) -> list[float]:
+        """Sums over all processes, one for each of the numbers."""
         sums = torch.tensor(numbers, dtype=torch.float64)
         if self.world > 1:
             dist.all_reduce(sums)
         return sums.tolist()
 
-    def wait(self):
+    def wait(self) -> None:
         """Go on when every process has come here, even if one has prepared data for hours."""
         if self.world > 1:
             patient = dist.new_group(backend="gloo", timeout=PREPARING)
             dist.barrier(patient)
             dist.destroy_process_group(patient)
 
+    def first_prepares(self, load: Callable[[], Loaded]) -> Loaded:
+        """What `load()` returns; the first process goes ahead, and the others find its files."""
+        if not self.first:
+            self.wait()
+        loaded = load()
+        if self.first:
+            self.wait()
+        self.wait()
+        return loaded
 
-def pick_device(name="auto"):
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
     """The device of this name; "auto" is the GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
-def join_processes(device="auto"):
+def join_processes(device: str | torch.device = "auto") -> tuple[Processes, torch.device]:
     """Meet the other processes that torchrun started. Returns (`Processes`, device).
 
     Started without torchrun, a process is alone. On CUDA each has the GPU of its local rank, which
@@ -128,13 +144,13 @@ def join_processes(device="auto"):
     return processes, device
 
 
-def leave_processes():
+def leave_processes() -> None:
     """Part from the other processes, if there are any."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
-def distribute(network, processes, device):
+def distribute(network: nn.Module, processes: Processes, device: torch.device) -> nn.Module:
     """The network with its gradients averaged over all processes; itself when alone.
 
     All start with the first one's weights. Buffers need no broadcast: under `as_one` all compute
@@ -147,12 +163,12 @@ def distribute(network, processes, device):
 
 
 @contextmanager
-def as_one(model, processes):
+def as_one(model: nn.Module, processes: Processes) -> Iterator[None]:
     """Inside, batch norms and dropout of `model` act as if one process had the whole batch.
 
     The model must be on its device, which decides between two kinds of batch norm. Only the class
-    of these layers changes, as in torch.nn.utils.parametrize, and comes back on
-    leaving: parameters, buffers, names and train or eval mode are theirs throughout.
+    of these layers changes, as in torch.nn.utils.parametrize, and comes back on leaving:
+    parameters, buffers, names and train or eval mode are theirs throughout.
     """
     on_cuda = any(parameter.is_cuda for parameter in model.parameters())
     batch_norm = BatchNormOnCUDA if on_cuda else BatchNormOnCPU
@@ -179,9 +195,11 @@ class BatchNormOnCPU(_BatchNorm):
     Shape: (b, C, ...) -> the same; b may differ between processes.
     """
 
-    _check_input_dim = nn.SyncBatchNorm._check_input_dim
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"Batch norm takes (b, C, ...), not {tuple(input.shape)}.")
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         # differentiable; imported here because not every build of torch has it
@@ -203,11 +221,11 @@ class BatchNormOnCPU(_BatchNorm):
             normed = normed * self.weight.view(shape) + self.bias.view(shape)
         return normed.to(x.dtype)
 
-    def _track(self, mean, unbiased_var):
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased_var, momentum)
+    def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
+        seen = self.get_buffer("num_batches_tracked").add_(1)
+        momentum = 1 / seen.item() if self.momentum is None else self.momentum
+        self.get_buffer("running_mean").lerp_(mean, momentum)
+        self.get_buffer("running_var").lerp_(unbiased_var, momentum)
 
 
 class SharedDropout(nn.Dropout):
@@ -216,7 +234,7 @@ class SharedDropout(nn.Dropout):
     Every process draws all of it, so that their random states stay equal.
     """
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
         processes, features = Processes(dist.get_rank(), dist.get_world_size()), x.shape[-1]
@@ -226,7 +244,7 @@ class SharedDropout(nn.Dropout):
         return x * super().forward(ones)[..., processes.rank :: processes.world, :]
 
 
-def explain_lost_process(error):
+def explain_lost_process(error: Exception) -> str | None:
     """One sentence if a collective failed because another process died or hangs, else None."""
     if not isinstance(error, RuntimeError) or not LOST.search(str(error)):
         return None

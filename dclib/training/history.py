@@ -4,8 +4,12 @@ import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+
+Moment = Any  # seconds of the CPU's clock, or a torch.cuda.Event
 
 
 @dataclass
@@ -19,19 +23,21 @@ class History:
     update: epoch, lr, loss.
     """
 
-    epochs: list[dict] = field(default_factory=list)
-    steps: list[dict] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = -1
     stopped_early: bool = False
 
     @property
-    def best(self):
+    def best(self) -> dict[str, Any]:
+        """Of `epochs`, the best one; IndexError before the first has ended."""
         return self.epochs[self.best_epoch]
 
-    def column(self, name):
+    def column(self, name: str) -> list:
+        """One value an epoch, by its name in `epochs`."""
         return [row[name] for row in self.epochs]
 
-    def __str__(self):
+    def __str__(self) -> str:
         """One line on the last epoch."""
         row = self.epochs[-1]
         memory = f", peak memory {row['peak_memory'] / 2**30:.1f} GiB" if row["peak_memory"] else ""
@@ -52,20 +58,26 @@ class Stopwatch:
     has work left.
     """
 
-    def __init__(self, device, seconds=0.0, waited=0.0):
+    def __init__(
+        self, device: str | torch.device, seconds: float = 0.0, waited: float = 0.0
+    ) -> None:
         self.cuda = torch.device(device).type == "cuda"
-        self.seconds, self.waited, self.gaps = seconds, waited, []
+        self.seconds, self.waited = seconds, waited
+        self.gaps: list[tuple[Moment, Moment]] = []
 
-    def resume(self):
+    def resume(self) -> None:
+        """Count from now on."""
         self.start = self.before = self._now()
 
-    def arrived(self):
+    def arrived(self) -> None:
+        """A batch has come: the wait for it is over."""
         self.gaps.append((self.before, self._now()))
 
-    def done(self):
+    def done(self) -> None:
+        """A step was given to the device: the wait for the next batch begins."""
         self.before = self._now()
 
-    def pause(self):
+    def pause(self) -> tuple[float, float]:
         """Add up everything until now: (seconds, seconds waited)."""
         self.done()
         self.seconds += self._between(self.start, self.before)
@@ -73,21 +85,21 @@ class Stopwatch:
         self.gaps, self.start = [], self.before
         return self.seconds, self.waited
 
-    def _now(self):
+    def _now(self) -> Moment:
         if not self.cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def _between(self, begin, end):
+    def _between(self, begin: Moment, end: Moment) -> float:
         if not self.cuda:
             return end - begin
         end.synchronize()
         return begin.elapsed_time(end) / 1000
 
 
-def peak_memory(device):
+def peak_memory(device: str | torch.device) -> int:
     """Most bytes in use so far: on the GPU since `reset_peak_memory`, else by this process.
 
     0 where the system does not tell (Windows).
@@ -102,7 +114,8 @@ def peak_memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def reset_peak_memory(device):
+def reset_peak_memory(device: str | torch.device) -> None:
+    """Let `peak_memory` of a GPU begin anew; that of a process cannot."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -113,17 +126,18 @@ class TensorBoard:
     Raises ModuleNotFoundError, saying what to install, where the package tensorboard is missing.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "TensorBoard is not installed: pip install tensorboard, or train without it."
             ) from error
-        self.open_writer, self.writer = partial(SummaryWriter, folder, purge_step=0), None
+        self.open_writer = partial(SummaryWriter, folder, purge_step=0)
+        self.writer: SummaryWriter | None = None
         self.steps, self.epochs = 0, 0
 
-    def __call__(self, history):
+    def __call__(self, history: History) -> None:
         if self.writer is None:  # here, because of several processes only one comes here
             # a resumed run brings its whole history: what an earlier part wrote is replaced
             self.writer = self.open_writer()

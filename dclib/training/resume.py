@@ -5,6 +5,7 @@ import os
 import random
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ STATE, PREVIOUS = "state.pt", "state.previous.pt"
 FREE = {"device", "workers", "precision", "opt_level", "accumulate", "cache", "save_minutes"}
 
 
-def save_state(folder, state):
+def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     """Write nested dicts, lists, numbers, strings and tensors as `folder`/state.pt.
 
     A kill at any moment leaves the new state, the one before, or both; never a half-written one
@@ -32,7 +33,7 @@ def save_state(folder, state):
     os.replace(unfinished, folder / STATE)
 
 
-def save_json(path, content):
+def save_json(path: str | Path, content: Any) -> None:
     """Write a JSON file whole or not at all; its folder is made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ def save_json(path, content):
     os.replace(unfinished, path)
 
 
-def load_state(folder):
+def load_state(folder: str | Path) -> dict[str, Any] | None:
     """The newest whole state of a folder, tensors on the CPU; None if there is none.
 
     A damaged one (a drive may lose its last seconds) is named and the one before it taken. Raises
@@ -61,7 +62,7 @@ def load_state(folder):
     return None
 
 
-def _read(path):
+def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """(state, None), or (None, what is wrong with the file)."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -72,18 +73,19 @@ def _read(path):
         return None, (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def drop_damaged(folder):
+def drop_damaged(folder: str | Path) -> None:
     """Remove a damaged newest state, before saving puts it in the place of the whole one before."""
     path = Path(folder) / STATE
     if path.exists() and _read(path)[1]:
         path.unlink()
 
 
-def has_state(folder):
+def has_state(folder: str | Path) -> bool:
+    """Whether a folder holds the state of a run, whole or damaged."""
     return any((Path(folder) / name).exists() for name in (STATE, PREVIOUS))
 
 
-def forget_state(folder):
+def forget_state(folder: str | Path) -> None:
     """Remove a run's state, for example once its checkpoint is saved; no error if there is none."""
     for name in (STATE, PREVIOUS, STATE + ".unfinished"):
         (Path(folder) / name).unlink(missing_ok=True)
@@ -91,9 +93,12 @@ def forget_state(folder):
         Path(folder).rmdir()
 
 
-def check_same_run(folder, told, identity):
-    """Raise ValueError, naming a difference, if a state is from a run of other settings or data."""
-    for name in identity.keys() | told.keys():
+def check_same_run(folder: str | Path, told: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise ValueError, naming a difference, if a state is from a run of other settings or data.
+
+    `told` is what the state says of its run, `identity` what the run says that wants to go on.
+    """
+    for name in identity | told:
         if name not in FREE and told.get(name) != identity.get(name):
             raise ValueError(
                 f"The run in {folder} has {name} = {told.get(name)!r}, not {identity.get(name)!r}: "
@@ -101,9 +106,11 @@ def check_same_run(folder, told, identity):
             )
 
 
-def random_state():
+def random_state() -> dict[str, Any]:
     """State of the random numbers of Python, NumPy and torch (CPU and the current GPU)."""
-    name, keys, *rest = np.random.get_state()
+    numpy = np.random.get_state(legacy=True)
+    assert isinstance(numpy, tuple)
+    name, keys, *rest = numpy
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
@@ -112,7 +119,7 @@ def random_state():
     }
 
 
-def set_random_state(state):
+def set_random_state(state: dict[str, Any]) -> None:
     """Go on where `random_state` was taken, on the GPU that is the current one now."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
