@@ -24,6 +24,7 @@ from dclib import __version__
 from dclib.augment import EvalTransform
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, DRAWN
+from dclib.files import file_hash
 from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
@@ -120,7 +121,7 @@ def save_checkpoint(
         unfinished / WEIGHTS,
         metadata={"format": "pt", "config_sha256": _config_hash(config)},
     )
-    config["weights_sha256"] = _file_hash(unfinished / WEIGHTS)
+    config["weights_sha256"] = file_hash(unfinished / WEIGHTS)
     (unfinished / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if folder.exists():
         folder.rename(old)
@@ -148,7 +149,7 @@ def load_checkpoint(
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}.")
     config = _read_config(folder)
-    if _file_hash(folder / WEIGHTS) != config["weights_sha256"]:
+    if file_hash(folder / WEIGHTS) != config["weights_sha256"]:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file that was saved: {ADVICE}")
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
@@ -237,8 +238,3 @@ def _portable(tensor: Tensor) -> Tensor:
 
 def _config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,11 +27,13 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[evaluate]'`."
     ) from error
 
+from dclib.augment import draw_seed
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, fingerprint, make_loader, splits_of
 from dclib.evaluate import predict_logits
 from dclib.evaluation.calibration import choose_threshold, fit_temperature
 from dclib.evaluation.shortcuts import guess, measure_pictures
+from dclib.files import save_json
 from dclib.metrics import format_metrics, measure, side_by_side
 from dclib.model import STAGES
 from dclib.precision import make_precision
@@ -53,7 +55,7 @@ from dclib.train import (
 )
 from dclib.training.command import add_settings, run_main
 from dclib.training.distributed import join_processes
-from dclib.training.resume import check_same_run, forget_state, save_json
+from dclib.training.resume import check_same_run, forget_state
 
 FILE, TABLE = "crossval.json", "predictions.csv"
 Key = tuple[int, int]  # of one training: seed and fold
@@ -118,11 +120,6 @@ def _plan(pool: Pool, folds: int, seeds: Sequence[int]) -> dict[Key, Parts]:
     if not plan:
         raise ValueError("There must be at least 1 seed.")
     return plan
-
-
-def draw_seed(*numbers: int) -> int:
-    """One 31-bit seed from several numbers, without the collisions of adding them."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)
 
 
 def train_fold(

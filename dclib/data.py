@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dclib.files import file_hash
 from dclib.pictures import PictureError, read_picture
 
 CLASSES = ("happy", "unhappy")
@@ -184,7 +185,7 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
         n[split] = len(pictures)
         for path, _ in pictures:
             name = path.relative_to(root).as_posix()
-            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            digest.update(f"{name} {file_hash(path)}\n".encode())
             row = rows.get(path.relative_to(root / split).as_posix(), {})
             drawn += row.get("source", "").startswith(DRAWN)
     kind = {0: "photographs", sum(n.values()): DRAWN}.get(drawn, "photographs and drawings")

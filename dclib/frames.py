@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
 
 from PIL import Image
 
+from dclib.files import write_whole
 from dclib.pictures import MAX_PIXELS
 
 VideoSource = str | Path | bytes | bytearray | memoryview
@@ -207,11 +208,11 @@ def write_mp4(path: str | Path, images: Iterable[Image.Image], rate: float) -> P
     yuv420p, the index in front, even sides (an odd row or column at the end is cut off), `rate`
     frames a second. The file appears when it is whole.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
     pace = Fraction(rate).limit_denominator(1001)
-    with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as out:
+    with (
+        write_whole(path) as unfinished,
+        av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as out,
+    ):
         stream = out.add_stream("libx264", rate=pace, options={"crf": "20", "preset": "veryfast"})
         stream.pix_fmt = "yuv420p"
         for image in images:
@@ -221,5 +222,4 @@ def write_mp4(path: str | Path, images: Iterable[Image.Image], rate: float) -> P
             frame = av.VideoFrame.from_image(image.crop((0, 0, width, height)))
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    unfinished.replace(path)
-    return path
+    return Path(path)

@@ -26,6 +26,7 @@ except ModuleNotFoundError as error:
 
 from dclib.data import CLASSES, DRAWN, CoupleFolder, make_loader
 from dclib.evaluate import predict_logits
+from dclib.files import write_whole
 
 if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint
@@ -145,12 +146,9 @@ def check_predictions(table: pd.DataFrame, name: str = "The table of predictions
 
 def save_predictions(table: pd.DataFrame, path: str | Path) -> Path:
     """Write the table as CSV, whole or not at all; returns the path. Makes missing folders."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    table.to_csv(unfinished, index=False)
-    unfinished.replace(path)
-    return path
+    with write_whole(path) as unfinished:
+        table.to_csv(unfinished, index=False)
+    return Path(path)
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import fingerprint, splits_of
 from dclib.evaluation.model_card import too_good, write_card
+from dclib.files import write_whole
 from dclib.metrics import compare, format_metrics, judge_difference, measure
 from dclib.predictions import describe, kind_of, predict_folder, save_predictions
 from dclib.training.distributed import pick_device
@@ -121,9 +122,8 @@ def as_json(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def write_json(content: Any, path: Path) -> None:
     """Write it, readable, whole or not at all; ValueError for a number that is none."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    unfinished.replace(path)
+    with write_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from PIL import Image
 CUT = 0.18  # change from frame to frame (0 to 1) from which it can be a cut
 TIMES = 3.0  # and so many times the usual change around it
 SIGMA = 0.75  # seconds, of the Gaussian that smooths
-APART = 2.0  # seconds at least between two moments to look at
+APART = 2.0  # seconds at least from a turn to another moment to look at
 Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
 NOT_ASSESSABLE = "not assessable"  # the label of what gets neither of the classes
 
@@ -114,9 +114,9 @@ def moments(
 ) -> list[dict[str, Any]]:
     """Moments to look at: at most n dicts of time, kind and question, in order of time.
 
-    The extremes and the sharpest turns within a shot (by 1 log-odds or more over two seconds), at
-    least `APART` from each other. They are questions: the line says how the network reads pixels,
-    not why.
+    The extremes, then the sharpest turns within a shot (by 1 log-odds or more over two seconds) at
+    least `APART` from what was chosen before. They are questions: the line says how the network
+    reads pixels, not why.
     """
     if not np.isfinite(line).any():
         return []
@@ -128,17 +128,17 @@ def moments(
             after = line[k[np.argmin(np.abs(times[k] - times[at] - 1))]]
             if abs(after - before) >= 1:
                 turns.append((abs(after - before), times[at], after > before))
-    seen = "What is seen when the network gives its {} answer?"
-    turned = "What changes here, where the answer turns towards {}?"
-    found = [(times[np.nanargmax(line)], "most unhappy", seen.format("most unhappy"))]
-    found.append((times[np.nanargmin(line)], "most happy", seen.format("most happy")))
-    for _, time, up in sorted(turns, reverse=True):
-        found.append((time, "turn", turned.format("unhappy" if up else "happy")))
+    extremes = {np.nanargmin(line): "most happy", np.nanargmax(line): "most unhappy"}
     chosen: list[dict[str, Any]] = []
-    for time, kind, question in found:
-        if len(chosen) < n and all(abs(time - other["time"]) >= APART for other in chosen):
-            chosen.append({"time": float(time), "kind": kind, "question": question})
-    return sorted(chosen, key=lambda moment: moment["time"])
+    for frame, kind in extremes.items():
+        question = f"What is seen when the network gives its {kind} answer?"
+        chosen.append({"time": float(times[frame]), "kind": kind, "question": question})
+    for _, time, up in sorted(turns, reverse=True):
+        if all(abs(time - other["time"]) >= APART for other in chosen):
+            way = "unhappy" if up else "happy"
+            question = f"What changes here, where the answer turns towards {way}?"
+            chosen.append({"time": float(time), "kind": "turn", "question": question})
+    return sorted(chosen[:n], key=lambda moment: moment["time"])
 
 
 def spans(labels: Iterable[str], reasons: Iterable[str]) -> list[dict[str, Any]]:

@@ -26,10 +26,10 @@ except ModuleNotFoundError as error:
 from dclib import assess, timeline
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
+from dclib.files import file_hash, save_json
 from dclib.frames import Clip, VideoSource, read_frames
 from dclib.gradcam import extract_features
 from dclib.photo import DRAWINGS_ONLY, sigmoid
-from dclib.training.resume import save_json
 
 COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
 NO_FACES = "Faces were not looked for: what finds them knows photographs only."
@@ -285,8 +285,7 @@ class State:
 def fingerprint(source: VideoSource) -> str:
     """SHA-256 of a film."""
     if isinstance(source, (str, Path)):
-        with Path(source).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(source)
     return hashlib.sha256(source).hexdigest()
 
 

@@ -35,7 +35,7 @@ N = 24
 @pytest.fixture
 def folder(couples, tmp_path):
     """A copy of the drawn couples that a test may spoil: 24 train, 64 px."""
-    return shutil.copytree(couples, tmp_path / "data")
+    return shutil.copytree(couples, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
 
 
 def cached(folder, transform=None, sizes=SIZES):
@@ -356,7 +356,7 @@ def test_a_disk_that_fails_in_the_middle(folder, capsys, monkeypatch, code):
 
 
 def test_a_picture_that_changes_while_the_cache_is_made(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cache_module, "_file_hash", lambda path: "0" * 64)
+    monkeypatch.setattr(cache_module, "file_hash", lambda path: "0" * 64)
     assert "was changed in the meantime" in refused(folder, capsys)
     assert files(folder) == []
 

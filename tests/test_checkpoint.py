@@ -116,14 +116,14 @@ def test_a_tampered_checkpoint_is_refused(saved, tamper, message):
 
 
 def test_a_pickle_with_a_matching_hash_is_refused_unread(saved, capsys):
-    from dclib.checkpoint import _file_hash
+    from dclib.files import file_hash
 
     class Evil:
         def __reduce__(self):
             return print, ("pickled code ran",)
 
     (saved / "model.safetensors").write_bytes(pickle.dumps(Evil()))
-    edit(saved, weights_sha256=_file_hash(saved / "model.safetensors"))
+    edit(saved, weights_sha256=file_hash(saved / "model.safetensors"))
     with pytest.raises(CheckpointError, match="no safetensors file"):
         load_checkpoint(saved)
     assert "pickled code ran" not in capsys.readouterr().out
@@ -201,7 +201,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_an_interrupted_save_leaves_the_old_one(saved, monkeypatch):
-    monkeypatch.setattr("dclib.checkpoint._file_hash", lambda path: 1 / 0)
+    monkeypatch.setattr("dclib.checkpoint.file_hash", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_checkpoint(saved, PHOTOS | {"name": "newer"})
     monkeypatch.undo()
@@ -211,7 +211,7 @@ def test_an_interrupted_save_leaves_the_old_one(saved, monkeypatch):
 def test_killed_between_the_two_renames(saved, monkeypatch):
     """The old one waits under another name; the next save, even a failing one, brings it back."""
     saved.rename(saved.with_name(saved.name + ".old"))
-    monkeypatch.setattr("dclib.checkpoint._file_hash", lambda path: 1 / 0)
+    monkeypatch.setattr("dclib.checkpoint.file_hash", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_checkpoint(saved, PHOTOS | {"name": "newer"})
     monkeypatch.undo()

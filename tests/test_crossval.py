@@ -20,8 +20,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from dclib import crossval as module
+from dclib.augment import draw_seed
 from dclib.config import TrainConfig
-from dclib.crossval import FILE, TABLE, baselines, draw_seed, main, out_of_fold, train_fold
+from dclib.crossval import FILE, TABLE, baselines, main, out_of_fold, train_fold
 from dclib.data import CoupleFolder, splits_of
 from dclib.demo import render_couples
 from dclib.evaluation.shortcuts import measure_pictures, probe

@@ -1,4 +1,3 @@
-import json
 import os
 import pickle
 import random
@@ -22,7 +21,6 @@ from dclib.training.resume import (
     forget_state,
     load_state,
     random_state,
-    save_json,
     save_state,
     set_random_state,
 )
@@ -200,11 +198,3 @@ def test_kills(couples, start_child, tmp_path):
         found, told_again = outcome(run / "out.safetensors")
         assert all(torch.equal(found[name], value) for name, value in expected.items())
         assert told_again == told
-
-
-def test_a_json_file_is_whole_or_the_one_before(tmp_path):
-    path = tmp_path / "new" / "told.json"
-    save_json(path, {"n": 1})
-    with pytest.raises(TypeError):
-        save_json(path, {"n": 2, "odd": {1, 2}})  # fails half-way through
-    assert json.loads(path.read_text()) == {"n": 1}

@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
         "`pip install 'deepconnection[evaluate]'`."
     ) from error
 
+from dclib.files import write_whole
 from dclib.metrics import DRAWS, compare, judge_difference, measure
 from dclib.predictions import describe, kind_of
 
@@ -100,9 +101,9 @@ def write_card(
     )
     paragraphs = [part.strip() for part in told.split("\n\n") if part.strip()]
     body = "\n\n".join(part if part[0] in "|#" else _wrap(part) for part in paragraphs)
-    unfinished = path.with_name(path.name + ".unfinished")
-    ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}\n").save(unfinished)
-    return unfinished.replace(path)
+    with write_whole(path) as unfinished:
+        ModelCard(f"---\n{front.to_yaml()}\n---\n\n{body}\n").save(unfinished)
+    return path
 
 
 def describe_model(

@@ -16,10 +16,11 @@ from dclib.config import TrainConfig
 from dclib.data import DRAWN, CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.evaluate import predict_logits
 from dclib.evaluation.intervals import estimate
+from dclib.files import save_json
 from dclib.model import STAGES
 from dclib.train import build_model, fit, load_splits
 from dclib.training.distributed import join_processes
-from dclib.training.resume import check_same_run, save_json
+from dclib.training.resume import check_same_run
 
 FILE = "ablation.json"
 OTHER = {"logits": "loss", "loss": "logits"}  # of `dropout_loss`

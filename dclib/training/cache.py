@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from dclib import pictures
 from dclib.augment import EvalTransform
 from dclib.data import CoupleFolder
+from dclib.files import file_hash
 
 RESERVE = 10**9  # bytes of disk that a cache leaves to others, checkpoints above all
 ABANDONED = 600  # seconds after the last write to an unfinished file: its process has ended
@@ -86,7 +87,7 @@ def build_cache(
     paths, dataset.caches = [path for path, _ in dataset.samples], {}
     try:
         with ThreadPoolExecutor() as pool:
-            hashes = list(pool.map(_file_hash, paths))
+            hashes = list(pool.map(file_hash, paths))
         names = [path.relative_to(dataset.root / dataset.split).as_posix() for path in paths]
         fingerprint = _fingerprint(names, hashes)
         for size in sizes:
@@ -114,10 +115,6 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)
     return buffer.getvalue()
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _fingerprint(names: list[str], hashes: list[str]) -> str:

@@ -1,7 +1,5 @@
 """The state of a run on disk: written whole or not at all, read without unpickling code."""
 
-import json
-import os
 import random
 import zipfile
 from pathlib import Path
@@ -9,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from dclib.files import write_whole
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 # Settings that may change between two parts of one run: where and how fast it runs.
@@ -21,28 +21,11 @@ def save_state(folder: str | Path, state: dict[str, Any]) -> None:
     A kill at any moment leaves the new state, the one before, or both; never a half-written one
     under either name.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / (STATE + ".unfinished")
-    with unfinished.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if (folder / STATE).exists():
-        os.replace(folder / STATE, folder / PREVIOUS)
-    os.replace(unfinished, folder / STATE)
-
-
-def save_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file whole or not at all; its folder is made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    newest = Path(folder) / STATE
+    with write_whole(newest) as unfinished:
+        torch.save(state, unfinished)
+        if newest.exists():
+            newest.replace(newest.with_name(PREVIOUS))
 
 
 def load_state(folder: str | Path) -> dict[str, Any] | None:

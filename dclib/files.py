@@ -1,0 +1,36 @@
+"""Files that are whole or not there, whenever a process is killed; and their hash."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def write_whole(path: str | Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` at the end of the `with` block.
+
+    Missing folders are made. After an exception or a kill `path` is as it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    yield unfinished
+    with unfinished.open("rb+") as file:
+        os.fsync(file.fileno())  # else a computer that goes down may keep the name and no content
+    unfinished.replace(path)
+
+
+def save_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    with write_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(content))
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
