@@ -23,7 +23,7 @@ from video import make_checkpoint
 
 from dclib import assess
 from dclib.checkpoint import load_checkpoint
-from dclib.pages.photo_page import photo_page
+from dclib.pages.photo import photo_page
 from dclib.photo import look, predict_photo
 from dclib.pictures import read_picture
 

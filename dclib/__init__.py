@@ -13,7 +13,7 @@ Where things are. A line imports from the lines above it, never from those below
     gradcam evidence explain                     looking inside
     assess photo video                           one photo or film, one answer
     plots                                        figures of all that
-    pages widgets                                what is clicked, read in a browser, or saved
+    pages widgets                                what is read in a browser, or clicked
 """
 
 __version__ = "0.1.0"

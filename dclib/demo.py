@@ -37,7 +37,10 @@ def our_couple(label: str = "happy", size: int = 256) -> Image.Image:
     """The couple that all notebooks follow, drawn happy or unhappy: RGB, size x size pixels.
 
     It is in the test split of `render_couples(root)`, so that no demo network was trained on it.
+    Raises ValueError for another label.
     """
+    if label not in CLASSES:
+        raise ValueError(f"The couple is happy or unhappy, not {label!r}.")
     return draw_scene(sample_scene(0, 2 * OURS + CLASSES.index(label))[0], size)
 
 

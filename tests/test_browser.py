@@ -26,7 +26,7 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_your_couple_photo.ipynb
 SLIDER = """\
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.widgets import strength_panel
+from dclib.widgets.strength import strength_panel
 
 strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
 """
@@ -34,7 +34,7 @@ strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
 PANELS = """\
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.pages.explain import hide_panel, neuron_panel
+from dclib.widgets.explain import hide_panel, neuron_panel
 ---
 hide_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
 ---

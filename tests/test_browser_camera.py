@@ -11,10 +11,10 @@ from browser import CAMERA, needs_chromium, open_and_run, serve_lab, show_state,
 from test_browser import decode
 
 CELLS = """\
-from dclib.pages.live import live_panel
+from dclib.widgets.live import live_panel
 live_panel("checkpoints/demo")
 ---
-from dclib.widgets import photo_panel
+from dclib.widgets.photo import photo_panel
 photo_panel("checkpoints/demo")
 ---
 import time

@@ -118,6 +118,8 @@ def test_the_couple_of_the_notebooks_is_one_that_no_demo_network_was_trained_on(
         scene, attributes = sample_scene(0, index)
         assert index in held_out and attributes["label"] == label
         assert our_couple(label, 64).tobytes() == draw_scene(scene, 64).tobytes()
+    with pytest.raises(ValueError, match="happy or unhappy, not 'sad'"):
+        our_couple("sad")
 
 
 def test_same_arguments_same_bytes(tmp_path, couples):

@@ -61,7 +61,7 @@ def child(place, work, path, patience):
     leave_processes()
 
 
-def results(jobs, folder, seconds=60):
+def results(jobs, folder, seconds=240):
     """What each process returned, None for one that was killed."""
     for job in jobs:
         job.join(seconds)

@@ -17,10 +17,10 @@ from test_widgets import upload
 from dclib.checkpoint import load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.pages import live
-from dclib.pages.live import PAUSE, LiveTimeline, is_cut, live_panel
-from dclib.pages.live_page import numbers_sentence, timeline_svg
+from dclib.pages.live import numbers_sentence, timeline_svg
 from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Z95
+from dclib.widgets import live
+from dclib.widgets.live import PAUSE, LiveTimeline, is_cut, live_panel
 
 
 def jpeg(image):

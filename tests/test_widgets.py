@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dclib import widgets
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.pages.explain import HidePanel
 from dclib.photo import DRAWINGS_ONLY
-from dclib.widgets import clear_uploads, ipywidgets, photo_panel, strength_panel, uploaded_files
+from dclib.widgets import photo as photo_widget
+from dclib.widgets.explain import HidePanel
+from dclib.widgets.photo import WELCOME, photo_panel
+from dclib.widgets.strength import strength_panel
+from dclib.widgets.uploads import clear_uploads, ipywidgets, uploaded_files
 
 
 def upload(panel, *files):
@@ -73,7 +75,7 @@ def test_a_network_that_fails_gets_a_sentence(panel, photo, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(widgets, "predict_photo", fail)
+    monkeypatch.setattr(photo_widget, "predict_photo", fail)
     upload(panel, ("us.jpg", photo))
     assert "could not look at it (out of memory)" in panel.answers.children[0].value
 
@@ -87,7 +89,7 @@ def test_examples_reports_and_clearing(panel):
     buttons(panel)["Hide a region"].click()
     assert isinstance(panel.answers.children[0].children[2].children[0], HidePanel)
     panel.clear.click()
-    assert panel.answers.children == () and widgets.WELCOME in panel.status.value
+    assert panel.answers.children == () and WELCOME in panel.status.value
 
 
 def test_begins_with_the_photos_of_colabs_dialog(drawn_checkpoint, photo):
@@ -98,7 +100,7 @@ def test_begins_with_the_photos_of_colabs_dialog(drawn_checkpoint, photo):
 def test_every_status_is_new_to_the_browser(panel):
     """browser.js takes a line that stays for an upload that was lost."""
     before = panel.status.value
-    panel.say(widgets.WELCOME)
+    panel.say(WELCOME)
     assert panel.status.value != before
 
 

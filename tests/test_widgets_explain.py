@@ -16,10 +16,10 @@ from dclib.drawn.drawing import draw_scene
 from dclib.evidence import find_evidence, fold_head
 from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
 from dclib.gradcam import extract_features
-from dclib.pages import explain as widgets_explain
-from dclib.pages.explain import FEATURES, PIXELS, hide_panel, neuron_panel
-from dclib.pages.panels import SIDE
+from dclib.pages.regions import SIDE
 from dclib.photo import DRAWINGS_ONLY
+from dclib.widgets import explain as widgets_explain
+from dclib.widgets.explain import FEATURES, PIXELS, hide_panel, neuron_panel
 
 TEMPERATURE = 1.7
 

@@ -1,1 +1,1 @@
-"""What a reader clicks, reads in a browser, or saves."""
+"""What is read in a browser without a kernel, or saved: HTML of regions, photos and films."""

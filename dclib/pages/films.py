@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dclib.files import write_whole
 from dclib.frames import VideoSource, read_frames, write_mp4
-from dclib.pages.panels import to_image
+from dclib.pages.regions import to_image
 from dclib.photo import percent, sigmoid
 from dclib.plots.explain import overlay
 from dclib.plots.video import map_at, map_scale, strip
@@ -23,13 +24,10 @@ TEXT = 30  # pixels of the line of text below it
 
 def save_csv(result: "VideoResult", folder: str | Path) -> list[Path]:
     """Write seconds.csv and frames.csv into a folder, which is made; returns their paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "seconds.csv", folder / "frames.csv"]
+    paths = [Path(folder, "seconds.csv"), Path(folder, "frames.csv")]
     for path, table in zip(paths, (result.seconds, result.frames), strict=True):
-        unfinished = path.with_name(path.name + ".unfinished")
-        table.to_csv(unfinished, index=False)
-        unfinished.replace(path)
+        with write_whole(path) as unfinished:
+            table.to_csv(unfinished, index=False)
     return paths
 
 
@@ -44,10 +42,9 @@ def save_vtt(result: "VideoResult", path: str | Path) -> Path:
         if end > span["start"]:
             times = f"{stamp(span['start'])} --> {stamp(end)}"
             cues.append(f"{number}\n{times}\n{escape(describe(result, span))}\n")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(cues), encoding="utf-8")
-    return path
+    with write_whole(path) as unfinished:
+        unfinished.write_text("\n".join(cues), encoding="utf-8")
+    return Path(path)
 
 
 def describe(result: "VideoResult", span: dict[str, Any]) -> str:

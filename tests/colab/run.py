@@ -20,7 +20,7 @@ import nbformat
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 UV = ROOT / ".uv" / "bin" / "uv"
-TESTS = ["test_widgets", "test_live", "test_photo_page", "test_photo", "test_odd_pictures"]
+TESTS = ["test_widgets", "test_live", "test_pages_photo", "test_photo", "test_odd_pictures"]
 TESTS += ["test_frames", "test_timeline", "test_video", "test_video_export"]
 
 

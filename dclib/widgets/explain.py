@@ -21,13 +21,13 @@ from dclib.evidence import find_evidence, fold_head
 from dclib.explain.cells import cell_edges, spread
 from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
 from dclib.gradcam import extract_features
-from dclib.pages import panels
-from dclib.pages.panels import SIDE, describe_pull, place
-from dclib.pages.uploads import ipywidgets
+from dclib.pages import regions
+from dclib.pages.regions import SIDE, describe_pull, place
 from dclib.photo import DRAWINGS_ONLY, sigmoid
 from dclib.pictures import Source, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots.explain import overlay
+from dclib.widgets.uploads import ipywidgets
 
 FEATURES, PIXELS = "zero its features", "cover its pixels"
 MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16
@@ -55,13 +55,13 @@ def neuron_panel(
 ) -> HTML:
     """A page that shows the region of a neuron, and the neurons of a region.
 
-    Arguments are those of `hide_panel`. See `dclib.pages.panels.neuron_page`; it needs no kernel.
+    Arguments are those of `hide_panel`. See `dclib.pages.regions.neuron_page`; it needs no kernel.
     """
 
     look = _look(checkpoint, image, size)
     if isinstance(look, HTML):
         return look
-    return HTML(panels.neuron_page(look.image, look.evidence, look.size, look.notes))
+    return HTML(regions.neuron_page(look.image, look.evidence, look.size, look.notes))
 
 
 def _look(checkpoint: Checkpoint | str | Path, image: Source, size: int | None) -> "Look | HTML":
@@ -133,10 +133,10 @@ class HidePanel(ipywidgets.Box):
         self.clear = ipywidgets.Button(description="Clear")
         self.scale = look.margin_map.abs().max().item() or 1.0  # of full colour
         notes = [f'<p class="dc-note">{html.escape(note)}</p>' for note in look.notes]
-        self.below = f"<p>{panels.legend(self.scale)}</p>{''.join(notes)}"
+        self.below = f"<p>{regions.legend(self.scale)}</p>{''.join(notes)}"
         self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
         self.without = f"dc{uuid.uuid4().hex[:8]}"  # class of the page for where this is not shown
-        sheet = ipywidgets.HTML(f"<style>{panels.CSS} .{self.without} {{display: none}}</style>")
+        sheet = ipywidgets.HTML(f"<style>{regions.CSS} .{self.without} {{display: none}}</style>")
         sheet.layout.display = "none"
         grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w, look.size)).add_class("dc-grid")
         stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
@@ -194,7 +194,7 @@ class HidePanel(ipywidgets.Box):
         grey = spread(hidden.numpy(), (SIDE, SIDE), self.look.size) & (not covering)
         pixels = np.where(grey[..., None], 0.5, pixels)
         alt = f"the picture with {count(hidden)} hidden"
-        return f'<img alt="{alt}" src="{panels.data_uri(panels.to_image(pixels), "JPEG")}">'
+        return f'<img alt="{alt}" src="{regions.data_uri(regions.to_image(pixels), "JPEG")}">'
 
     def tell(self, hidden: Tensor) -> str:
         """The answer before and after, and what the evidence map books for these cells."""
@@ -230,12 +230,12 @@ class HidePanel(ipywidgets.Box):
             for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
         ]
         text = "Without a kernel: choose a cell to see what zeroing the features of it alone does."
-        return panels.cell_page(look.image, look.margin_map, told, look.size, text, look.notes)
+        return regions.cell_page(look.image, look.margin_map, told, look.size, text, look.notes)
 
 
 def _tracks(h: int, w: int, size: int) -> ipywidgets.Layout:
     return ipywidgets.Layout(
-        grid_template_rows=panels.tracks(h, size), grid_template_columns=panels.tracks(w, size)
+        grid_template_rows=regions.tracks(h, size), grid_template_columns=regions.tracks(w, size)
     )
 
 

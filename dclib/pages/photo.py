@@ -14,7 +14,7 @@ from PIL import ImageDraw
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
 from dclib.evidence import Evidence
-from dclib.pages.panels import (
+from dclib.pages.regions import (
     CSS,
     SIDE,
     data_uri,

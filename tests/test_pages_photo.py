@@ -11,7 +11,7 @@ from PIL import Image
 from dclib.checkpoint import load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.pages.photo_page import framed, photo_page, report_json, report_png, waterfall_html
+from dclib.pages.photo import framed, photo_page, report_json, report_png, waterfall_html
 from dclib.photo import DRAWINGS_ONLY, predict_photo
 
 

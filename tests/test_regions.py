@@ -11,7 +11,7 @@ from conftest import lively_network
 from PIL import Image
 
 from dclib.evidence import find_evidence
-from dclib.pages.panels import (
+from dclib.pages.regions import (
     SIDE,
     cell_page,
     describe_pull,

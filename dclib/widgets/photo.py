@@ -1,27 +1,22 @@
-"""What can be clicked in the notebooks. Works with ipywidgets 7.7.1 (Colab) and 8.
-
-The photo panel: show it a picture, read the answer. The strength panel: a slider for augmentation.
-"""
+"""The photo panel: show it a picture, read the answer, hide a region, take a report away."""
 
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from dclib.augment import TrainTransform
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.pages.browser import camera_html, start_script, status_html
-from dclib.pages.explain import HidePanel, Look
-from dclib.pages.panels import CSS, to_image
-from dclib.pages.photo_page import photo_page, report_json, report_png
-from dclib.pages.uploads import clear_uploads, ipywidgets, link, uploaded_files
+from dclib.pages.photo import photo_page, report_json, report_png
+from dclib.pages.regions import CSS
 from dclib.photo import Prediction, predict_photo
 from dclib.pictures import PictureError, Source
+from dclib.widgets.browser import camera_html, start_script, status_html
+from dclib.widgets.explain import HidePanel, Look
+from dclib.widgets.uploads import clear_uploads, ipywidgets, link, uploaded_files
 
 EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
 STOP = ("dc-stop-button", "Close the camera")
@@ -144,27 +139,6 @@ class PhotoPanel(ipywidgets.VBox):
 
 def _refusal(sentence: str) -> ipywidgets.HTML:
     return ipywidgets.HTML(f'<p class="dc-error">{html.escape(sentence)}</p>')
-
-
-def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidgets.VBox:
-    """A slider for the strength of augmentation above `n` draws of an RGB image, side by side.
-
-    Each is `size` pixels a side. The draws keep their seeds, so that each is seen growing from the
-    picture itself.
-    """
-    slider = ipywidgets.FloatSlider(
-        value=1, min=0, max=1, step=0.1, description="strength", continuous_update=False
-    )
-    picture = ipywidgets.Image(format="png", width=n * size)
-
-    def show(_: object) -> None:
-        transform = TrainTransform(size, strength=slider.value)
-        draws = [transform.undo(transform(image, index=index)).numpy() for index in range(n)]
-        picture.value = _png(to_image(np.concatenate(draws, 1)))  # (size, n * size, 3)
-
-    slider.observe(show, names="value")
-    show(None)
-    return ipywidgets.VBox([slider, picture])
 
 
 def _png(image: Image.Image) -> bytes:

@@ -1,0 +1,37 @@
+"""A slider for the strength of augmentation."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from dclib.augment import TrainTransform
+from dclib.pages.regions import to_image
+from dclib.widgets.uploads import ipywidgets
+
+
+def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidgets.VBox:
+    """A slider for the strength of augmentation above `n` draws of an RGB image, side by side.
+
+    Each is `size` pixels a side. The draws keep their seeds, so that each is seen growing from the
+    picture itself.
+    """
+    slider = ipywidgets.FloatSlider(
+        value=1, min=0, max=1, step=0.1, description="strength", continuous_update=False
+    )
+    picture = ipywidgets.Image(format="png", width=n * size)
+
+    def show(_: object) -> None:
+        transform = TrainTransform(size, strength=slider.value)
+        draws = [transform.undo(transform(image, index=index)).numpy() for index in range(n)]
+        picture.value = _png(to_image(np.concatenate(draws, 1)))  # (size, n * size, 3)
+
+    slider.observe(show, names="value")
+    show(None)
+    return ipywidgets.VBox([slider, picture])
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
