@@ -476,9 +476,9 @@ def test_charset_of_the_header_and_of_the_page():
     ids=["deep", "open-links", "commas", "brackets", "long-name", "comments"],
 )
 def test_hostile_markup_takes_no_time(html):
-    start = time.perf_counter()
+    start = time.process_time()
     assert urls(html) == ["https://h.org/g/a.jpg"]
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_no_more_than_a_thousand_images_of_a_page():

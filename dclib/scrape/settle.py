@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from dclib.files import write_whole
 from dclib.scrape.dataset import write_dataset
 from dclib.scrape.duplicates import NEAR, distances, duplicate_groups
 from dclib.scrape.licences import attribution
@@ -122,7 +123,8 @@ def _write_placed(manifest: Manifest, destination: str | Path) -> list[dict]:
     for row in placed:
         row["path"] = manifest.folder / "pool" / row["file"]
     write_dataset(placed, destination)
-    (Path(destination) / "ATTRIBUTION.md").write_text(attribution(placed), encoding="utf-8")
+    with write_whole(Path(destination, "ATTRIBUTION.md")) as unfinished:
+        unfinished.write_text(attribution(placed), encoding="utf-8")
     return placed
 
 
