@@ -5,7 +5,7 @@ BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 RUNS := $(NOTEBOOKS:notebooks/%.ipynb=run-%)
 BIG := {"websocket_max_message_size": 104857600}
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
