@@ -3,14 +3,12 @@ SHELL := /bin/bash
 UV := .uv/bin/uv
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
-RUNS := $(NOTEBOOKS:notebooks/%.ipynb=run-%)
 BIG := {"websocket_max_message_size": 104857600}
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks figures test coverage check fix lab app colab lowest upgrade badges \
-	clean $(RUNS)
+.PHONY: help setup notebooks figures test coverage check fix lab app colab lowest upgrade badges clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -19,15 +17,8 @@ setup: .venv/ready ## install everything into .venv (done by the other targets t
 
 notebooks: setup ## run the series; results and HTML in build/notebooks, pictures in figures
 	rm -rf build/runs
-	$(MAKE) --no-print-directory --jobs 2 run-03_training $(RUNS)
+	$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/notebooks $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to html --output-dir build/notebooks build/notebooks/*.ipynb
-
-# Two notebooks at a time, each in one thread: more threads round differently, and figures would too.
-# What trains or answers with the demo checkpoint waits for the notebook that makes it.
-$(RUNS): run-%:
-	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/notebooks \
-		notebooks/$*.ipynb
-$(filter-out run-01% run-02% run-03%,$(RUNS)): | run-03_training
 
 figures: notebooks ## the figures are written by the notebooks
 
