@@ -487,7 +487,7 @@ def test_a_dead_process_ends_the_run_with_a_state(couples, tmp_path):
     options = ["--epochs", "500", "--patience", "500", "--batch-size", "24"]
     job = torchrun(couples, tmp_path / "c", *options)
     state = tmp_path / "c.run" / "state.pt"
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)

@@ -2,15 +2,16 @@
 
 import argparse
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 from dclib.config import TrainConfig
-from dclib.training.distributed import join_processes, leave_processes
+from dclib.training.distributed import has_joined, join_processes, leave_processes
 
 ARGUMENTS: dict[
     Any, dict[str, Any]
@@ -55,14 +56,28 @@ def run_main(parser: argparse.ArgumentParser, run: Callable[..., object]) -> Non
         with nullcontext() if processes.first else redirect_stdout(io.StringIO()):
             print(run(config, **args))
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
+        if has_joined():
+            _leave_at_once(str(error))
         sys.exit(str(error))
     finally:
         leave_processes()
 
 
 def _told_to_stop(*_: object) -> None:
-    """torchrun ends the other processes when one has died: say what to do, in time or not."""
-    sys.exit(
+    """torchrun ends the other processes when one has died: say what to do."""
+    _leave_at_once(
         "This process was told to stop, as when another process of its run has died: start again "
         "with --resume to go on from the run's state."
     )
+
+
+def _leave_at_once(said: str) -> NoReturn:
+    """Say it and end, with exit status 1 and no more steps: what is saved is whole at any moment.
+
+    `sys.exit` frees the network before it speaks, and that can wait for a process that has died;
+    raised by a signal, it can be lost in C++ code that is under way.
+    """
+    with suppress(RuntimeError):  # a signal came while this very buffer was being written
+        sys.stdout.flush()
+    os.write(2, f"{said}\n".encode())  # not sys.stderr, for the same reason
+    os._exit(1)

@@ -144,9 +144,14 @@ def join_processes(device: str | torch.device = "auto") -> tuple[Processes, torc
     return processes, device
 
 
+def has_joined() -> bool:
+    """Whether this process works with others."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def leave_processes() -> None:
     """Part from the other processes, if there are any."""
-    if dist.is_available() and dist.is_initialized():
+    if has_joined():
         dist.destroy_process_group()
 
 
