@@ -12,18 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dclib.extras import extra
 from dclib.pictures import Boxes
 
-try:
+with extra("photo"):
     import cv2
     from skimage.data import lbp_frontal_face_cascade_filename
     from skimage.feature import Cascade
     from skimage.measure import blur_effect
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error.name} is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[photo]'`."
-    ) from error
 
 HAAR, LBP = "OpenCV's Haar cascade", "scikit-image's LBP cascade"
 HAAR_FILE = "haarcascade_frontalface_alt2.xml"

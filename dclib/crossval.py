@@ -19,13 +19,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-try:
+from dclib.extras import extra
+
+with extra("evaluate"):
     import pandas as pd
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "pandas is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[evaluate]'`."
-    ) from error
 
 from dclib.augment import draw_seed
 from dclib.config import TrainConfig

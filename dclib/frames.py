@@ -10,14 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-try:
+from dclib.extras import extra
+
+with extra("video"):
     import av
     from av.container import InputContainer
     from av.video.stream import VideoStream
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "PyAV is missing: install the extra that brings it, `pip install 'deepconnection[video]'`."
-    ) from error
 
 from PIL import Image
 

@@ -19,8 +19,12 @@ training: tables of several seeds give the mean over seeds, with the smallest an
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from scipy.stats import binomtest
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib.data import CLASSES
 from dclib.evaluation.intervals import (

@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-try:
+from dclib.extras import extra
+
+with extra("evaluate"):
     import pandas as pd
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "pandas is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[evaluate]'`."
-    ) from error
 
 from dclib.data import CLASSES, DRAWN, CoupleFolder, make_loader
 from dclib.evaluate import predict_logits

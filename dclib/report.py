@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy
 import torch
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint

@@ -15,13 +15,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-try:
+from dclib.extras import extra
+
+with extra("video"):
     import pandas as pd
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "pandas is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[video]'`."
-    ) from error
 
 from dclib import assess, timeline
 from dclib.checkpoint import Checkpoint, load_checkpoint
@@ -138,7 +135,7 @@ def score_video(
     """
     checkpoint = load_checkpoint(checkpoint)
     clip = read_frames(source, rate)
-    state = State(resume, source, checkpoint, rate, batch_size)
+    state = Progress(resume, source, checkpoint, rate, batch_size)
     rows, maps = state.load()
     total = int(clip.duration * rate) or None  # as the file says, if it does
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
@@ -231,7 +228,7 @@ class Ahead:
             yield item
 
 
-class State:
+class Progress:
     """What is done of a film, in a folder; without a folder nothing is kept."""
 
     def __init__(

@@ -114,13 +114,13 @@ def test_faces_are_looked_for_once_a_second_within_a_shot(tmp_path, monkeypatch)
 def killed(film, folder, state):
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(folder)
-    save = video.State.save
+    save = video.Progress.save
 
     def slow(self, *args, **settings):
         save(self, *args, **settings)
         time.sleep(0.5)
 
-    video.State.save = slow
+    video.Progress.save = slow
     score_video(film, checkpoint, batch_size=4, progress=False, resume=state)
 
 

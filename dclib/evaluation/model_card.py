@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-try:
+from dclib.extras import extra
+
+with extra("evaluate"):
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "huggingface_hub is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[evaluate]'`."
-    ) from error
 
 from dclib.files import write_whole
 from dclib.metrics import DRAWS, compare, judge_difference, measure

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib.data import CLASSES, CoupleFolder, read_boxes
 from dclib.evaluate import predict_logits

@@ -10,17 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-try:
+from dclib.extras import extra
+
+with extra("scrape"):
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "scikit-learn is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[scrape]'`."
-    ) from error
 
 from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
 from dclib.pictures import PictureError, read_picture

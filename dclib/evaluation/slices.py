@@ -8,8 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.stats import t as student
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib.data import splits_of
 from dclib.evaluation.shortcuts import measure_pictures

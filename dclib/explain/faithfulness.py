@@ -17,11 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 from torch import Tensor
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib.checkpoint import Checkpoint
 from dclib.evaluation.intervals import estimate

@@ -15,11 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 from torch import Tensor
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib.augment import EvalTransform
 from dclib.checkpoint import Checkpoint

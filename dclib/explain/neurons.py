@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, CoupleFolder, make_loader, read_boxes

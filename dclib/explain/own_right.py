@@ -19,8 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy.stats import t as student
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 from dclib.data import CLASSES
 from dclib.evaluation.intervals import NOTHING, difference_interval, draw_times, freedom, strata

@@ -7,9 +7,13 @@ import html
 import io
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import ImageDraw
+
+from dclib.extras import extra
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint

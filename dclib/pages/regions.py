@@ -14,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import Tensor
+
+from dclib.extras import extra
+
+with extra("plots"):
+    from matplotlib.colors import to_rgb
 
 from dclib.evidence import Evidence
 from dclib.explain.cells import cell_edges, spread

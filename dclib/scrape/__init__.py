@@ -2,11 +2,8 @@
 
 from importlib import import_module
 
-try:
+from dclib.extras import extra
+
+with extra("scrape"):
     for _name in ("bs4", "idna", "lxml", "protego", "requests", "urllib3"):
         import_module(_name)
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error.name} is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[scrape]'`."
-    ) from error

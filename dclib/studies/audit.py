@@ -17,10 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+
+from dclib.extras import extra
+
+with extra("evaluate"):
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
 
 from dclib.checkpoint import Checkpoint
 from dclib.config import TrainConfig

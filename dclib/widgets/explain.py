@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from IPython.display import HTML, display
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
 from dclib.explain.cells import cell_edges, spread
 from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
+from dclib.extras import extra
 from dclib.gradcam import extract_features
 from dclib.pages import regions
 from dclib.pages.regions import SIDE, describe_pull, place
@@ -28,6 +28,9 @@ from dclib.pictures import Source, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots.explain import overlay
 from dclib.widgets.uploads import ipywidgets
+
+with extra("widgets"):
+    from IPython.display import HTML, display
 
 FEATURES, PIXELS = "zero its features", "cover its pixels"
 MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16

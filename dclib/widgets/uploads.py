@@ -4,13 +4,10 @@ import base64
 import html
 import mimetypes
 
-try:
+from dclib.extras import extra
+
+with extra("widgets"):
     import ipywidgets
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "ipywidgets is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[widgets]'`."
-    ) from error
 
 __all__ = ["clear_uploads", "ipywidgets", "link", "uploaded_files"]
 
