@@ -17,11 +17,12 @@ SNAPSHOT = Path(__file__).with_name("api.txt")
 
 
 def sources():
-    """The code of each notebook, and of each example of README."""
+    """The code of each notebook, and of each example of data/README.md."""
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         yield "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    yield from re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    page = (ROOT / "data" / "README.md").read_text()
+    yield from re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
 def used():
