@@ -57,7 +57,8 @@ def test_line_and_band_are_those_of_the_formula(frames, tau):
     reach = Z95 * math.sqrt(sd2 + s2 / n)
     assert state.smooth == pytest.approx(mean, abs=1e-9)
     assert (state.low, state.high) == pytest.approx((mean - reach, mean + reach), abs=1e-6)
-    assert state.label == ("unhappy" if mean >= 0 else "happy")
+    if abs(mean) > 1e-9:  # nearer to the threshold than it was computed, both are right
+        assert state.label == ("unhappy" if mean >= 0 else "happy")
 
 
 def test_a_cut_or_a_pause_starts_anew():
