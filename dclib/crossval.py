@@ -19,17 +19,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib.augment import draw_seed
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, fingerprint, make_loader, splits_of
 from dclib.evaluate import predict_logits
 from dclib.evaluation.calibration import choose_threshold, fit_temperature
 from dclib.evaluation.shortcuts import guess, measure_pictures
+from dclib.extras import extra
 from dclib.files import save_json
 from dclib.metrics import format_metrics, measure, side_by_side
 from dclib.model import STAGES
@@ -53,6 +49,9 @@ from dclib.train import (
 from dclib.training.command import add_settings, run_main
 from dclib.training.distributed import join_processes
 from dclib.training.resume import check_same_run, forget_state
+
+with extra("evaluate"):
+    import pandas as pd
 
 FILE, TABLE = "crossval.json", "predictions.csv"
 Key = tuple[int, int]  # of one training: seed and fold

@@ -10,17 +10,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from dclib.extras import extra
+from dclib.files import write_whole
+from dclib.pictures import MAX_PIXELS
 
 with extra("video"):
     import av
     from av.container import InputContainer
     from av.video.stream import VideoStream
-
-from PIL import Image
-
-from dclib.files import write_whole
-from dclib.pictures import MAX_PIXELS
 
 VideoSource = str | Path | bytes | bytearray | memoryview
 LONGEST_HOLD = 60.0  # seconds that one frame may stay; a longer gap is a fault of the time stamps

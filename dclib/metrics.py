@@ -21,11 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from scipy.stats import binomtest
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib.data import CLASSES
 from dclib.evaluation.intervals import (
     NOTHING,
@@ -39,7 +34,11 @@ from dclib.evaluation.intervals import (
     mean_interval,
     strata,
 )
+from dclib.extras import extra
 from dclib.predictions import answers, by_seed, check_predictions, margins, probabilities
+
+with extra("evaluate"):
+    import pandas as pd
 
 DRAWS, CHUNK, BINS = 2000, 250, 10
 PROPORTIONS = ("accuracy", "recall happy", "recall unhappy", "precision happy", "precision unhappy")

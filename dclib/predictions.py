@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dclib.data import CLASSES, DRAWN, CoupleFolder, make_loader
+from dclib.evaluate import predict_logits
 from dclib.extras import extra
+from dclib.files import write_whole
 
 with extra("evaluate"):
     import pandas as pd
-
-from dclib.data import CLASSES, DRAWN, CoupleFolder, make_loader
-from dclib.evaluate import predict_logits
-from dclib.files import write_whole
 
 if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint

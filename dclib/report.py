@@ -18,19 +18,18 @@ import numpy as np
 import scipy
 import torch
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import fingerprint, splits_of
 from dclib.evaluation.model_card import too_good, write_card
+from dclib.extras import extra
 from dclib.files import write_whole
 from dclib.metrics import compare, format_metrics, judge_difference, measure
 from dclib.predictions import describe, kind_of, predict_folder, save_predictions
 from dclib.training.distributed import pick_device
+
+with extra("evaluate"):
+    import pandas as pd
 
 
 def report(

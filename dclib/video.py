@@ -15,18 +15,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dclib.extras import extra
-
-with extra("video"):
-    import pandas as pd
-
 from dclib import assess, timeline
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
+from dclib.extras import extra
 from dclib.files import file_hash, save_json
 from dclib.frames import Clip, VideoSource, read_frames
 from dclib.gradcam import extract_features
 from dclib.photo import DRAWINGS_ONLY, sigmoid
+
+with extra("video"):
+    import pandas as pd
 
 COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
 NO_FACES = "Faces were not looked for: what finds them knows photographs only."

@@ -37,7 +37,7 @@ def distributions(name, extras=()):
         for line in requires(name) or ():
             requirement = Requirement(line)
             if requirement.marker and not any(
-                requirement.marker.evaluate({"extra": extra}) for extra in extras or {""}
+                requirement.marker.evaluate({"extra": wanted}) for wanted in extras or {""}
             ):
                 continue
             todo |= {(requirement.name, frozenset(requirement.extras))} - found

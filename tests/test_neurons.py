@@ -13,14 +13,12 @@ from dclib.data import CoupleFolder
 from dclib.evaluate import wilson_interval
 from dclib.evidence import find_evidence, fold_head
 from dclib.explain.cells import cell_edges
+from dclib.explain.crops import Crop, _crop_box, top_crops
 from dclib.explain.neurons import (
-    Crop,
-    _crop_box,
     activation_states,
     auroc,
     face_cells,
     neuron_table,
-    top_crops,
 )
 from dclib.gradcam import extract_features
 from dclib.model import DeepConnection

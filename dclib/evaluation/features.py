@@ -12,16 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib.data import CLASSES, CoupleFolder, fingerprint, make_loader
 from dclib.evaluate import to_device
 from dclib.evaluation.shortcuts import fit_folds
+from dclib.extras import extra
 from dclib.model import DeepConnection
 from dclib.predictions import make_table
+
+with extra("evaluate"):
+    import pandas as pd
 
 if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint

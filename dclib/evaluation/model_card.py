@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dclib.extras import extra
-
-with extra("evaluate"):
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
 from dclib.files import write_whole
 from dclib.metrics import DRAWS, compare, judge_difference, measure
 from dclib.predictions import describe, kind_of
+
+with extra("evaluate"):
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,18 +18,17 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib.data import CLASSES, CoupleFolder, read_boxes
 from dclib.evaluate import predict_logits
 from dclib.evaluation.intervals import estimate, strata
 from dclib.evaluation.sweeps import change_picture, choose_levels, input_size, prepare, reference_of
+from dclib.extras import extra
 from dclib.metrics import Scored, proportion_interval
 from dclib.pictures import Boxes
 from dclib.predictions import LOGITS, make_table
+
+with extra("evaluate"):
+    import pandas as pd
 
 if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
 from dclib.extras import extra
+from dclib.pictures import PictureError, read_picture
 
 with extra("scrape"):
     from sklearn.linear_model import LogisticRegression
@@ -18,9 +20,6 @@ with extra("scrape"):
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-
-from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
-from dclib.pictures import PictureError, read_picture
 
 HIGH = 0.65  # area under the curve from which on, if its interval agrees, we warn
 FOLDS, DRAWS = 5, 1000

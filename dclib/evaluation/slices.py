@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from dclib.data import splits_of
+from dclib.evaluation.shortcuts import measure_pictures
 from dclib.extras import extra
+from dclib.metrics import Scored, proportion_interval
+from dclib.predictions import by_seed, check_predictions
 
 with extra("evaluate"):
     import pandas as pd
-
-from dclib.data import splits_of
-from dclib.evaluation.shortcuts import measure_pictures
-from dclib.metrics import Scored, proportion_interval
-from dclib.predictions import by_seed, check_predictions
 
 MOST = 12  # values of a tag; a column of more numbers is cut into thirds
 NO_TAG = {

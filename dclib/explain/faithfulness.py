@@ -22,11 +22,6 @@ from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 from torch import Tensor
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib.checkpoint import Checkpoint
 from dclib.evaluation.intervals import estimate
 from dclib.evidence import find_evidence
@@ -40,8 +35,12 @@ from dclib.explain.localisation import (
 )
 from dclib.explain.occlusion import hide_cells, leave_one_out
 from dclib.explain.pointing import energy_share
+from dclib.extras import extra
 from dclib.gradcam import grad_cam
 from dclib.model import DeepConnection
+
+with extra("evaluate"):
+    import pandas as pd
 
 CHUNK = 32
 STEPS = 16  # most points of a curve after its first

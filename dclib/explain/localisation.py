@@ -20,11 +20,6 @@ from numpy.typing import ArrayLike
 from scipy.stats import t as student
 from torch import Tensor
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib.augment import EvalTransform
 from dclib.checkpoint import Checkpoint
 from dclib.data import CoupleFolder
@@ -33,8 +28,12 @@ from dclib.evaluation.robustness import choose_pictures
 from dclib.evidence import find_evidence
 from dclib.explain.cells import STRIDE
 from dclib.explain.pointing import POINTING, find_regions, measure_maps
+from dclib.extras import extra
 from dclib.gradcam import METHODS, extract_features, grad_cam
 from dclib.model import DeepConnection
+
+with extra("evaluate"):
+    import pandas as pd
 
 PLACES = ("receptive field", "stretched")
 SPREAD = 0.25  # standard deviation of the centred map, as a share of a side

@@ -1,11 +1,12 @@
-"""What the 100 neurons before the last layer do on many pictures: a table, and crops to look at.
+"""What the 100 neurons before the last layer do on many pictures, as a table.
 
 With BatchNorm folded (see `dclib.evidence`) a neuron that is off adds nothing to the margin:
 
     margin = const + sum_n (w'_unhappy,n - w'_happy,n) relu(z_n)
 
 and the weight's sign says which way a neuron pulls. It does not say what the neuron has seen: that
-is what crops and region maps are for, and they show where a feature fired, not why.
+is what region maps and crops (`dclib.explain.crops`) are for, and they show where a feature fired,
+not why.
 """
 
 from collections.abc import Sequence
@@ -15,13 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
 
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, CoupleFolder, make_loader, read_boxes
@@ -29,9 +24,13 @@ from dclib.evaluation.intervals import draw_times, freedom, group_interval, logi
 from dclib.evaluation.interventions import keep
 from dclib.evaluation.robustness import choose_pictures
 from dclib.evidence import FoldedHead, find_evidence, fold_head
-from dclib.explain.cells import STRIDE, cell_edges
+from dclib.explain.cells import cell_edges
+from dclib.extras import extra
 from dclib.gradcam import extract_features
 from dclib.model import DeepConnection
+
+with extra("evaluate"):
+    import pandas as pd
 
 DRAWS, BATCH = 1000, 32
 SAME = 0.999  # correlation of two neurons' activations from which they are called duplicates
@@ -273,57 +272,3 @@ def _duplicates(activations: np.ndarray) -> np.ndarray:
     unit = rest / np.maximum(np.linalg.norm(rest, axis=0), 1e-12)
     same = np.triu(unit.T @ unit >= SAME, 1)  # [k, n]: n comes after k
     return np.where(same.any(0), same.argmax(0), -1)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A part of a picture that excites a neuron: `image`, where it is from, and relu(z)."""
-
-    image: Image.Image
-    id: str
-    label: str
-    activation: float
-
-
-def top_crops(
-    states: States, dataset: CoupleFolder, neuron: int, n: int = 9, context: float = 2.0
-) -> list[Crop]:
-    """What excites a neuron most: up to `n` `Crop`s, at most one a group, the strongest first.
-
-    Args:
-        dataset: the `CoupleFolder` of these states (any transform).
-        context: side of a crop in steps from cell to cell. It is centred where the strongest cell
-            of the neuron's region map looks, but moved where it would leave the picture.
-
-    Pictures on which the neuron is off are left out: a dead neuron has no crops.
-    """
-    places = {name: index for index, name in enumerate(dataset.ids)}
-    found: list[Crop] = []
-    seen: set[str] = set()
-    for row in np.argsort(-states.z[:, neuron], kind="stable"):
-        if states.z[row, neuron] <= 0 or len(found) == n:
-            break
-        if states.groups[row] not in seen:
-            seen.add(states.groups[row])
-            picture = dataset.picture(places[states.ids[row]])
-            box = _crop_box(states.cells[row, neuron], states.size, picture.size, context)
-            label = CLASSES[int(states.labels[row])]
-            activation = float(states.z[row, neuron])
-            found.append(Crop(picture.crop(box), states.ids[row], label, activation))
-    return found
-
-
-def _crop_box(
-    cell: np.ndarray, size: int, shape: tuple[int, int], context: float
-) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 in pixels around the centre of a cell (row, column), inside the picture.
-
-    `size`: pixels a side of the network's input; `shape`: width and height of the picture.
-    """
-    ends = []
-    for place, pixels in zip(cell[::-1], shape, strict=True):
-        side = min(context * STRIDE / size, 1.0)
-        start = np.clip(place * STRIDE / size - side / 2, 0, 1 - side)
-        ends.append((round(start * pixels), round((start + side) * pixels)))
-    (x0, x1), (y0, y1) = ends
-    return x0, y0, x1, y1

@@ -21,17 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-
 from dclib.data import CLASSES
 from dclib.evaluation.intervals import NOTHING, difference_interval, draw_times, freedom, strata
 from dclib.evaluation.slices import holm
 from dclib.explain.neurons import States
+from dclib.extras import extra
 from dclib.metrics import DRAWS, compare, measure
 from dclib.predictions import LOGITS
+
+with extra("evaluate"):
+    import pandas as pd
 
 KINDS = ("unhappiness", "missing happiness")
 ALPHA = 0.05

@@ -10,14 +10,10 @@ import json
 import numpy as np
 from PIL import ImageDraw
 
-from dclib.extras import extra
-
-with extra("plots"):
-    import matplotlib.pyplot as plt
-
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
 from dclib.evidence import Evidence
+from dclib.extras import extra
 from dclib.pages.regions import (
     CSS,
     SIDE,
@@ -32,6 +28,9 @@ from dclib.photo import NOT_ASSESSABLE, Prediction, percent
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots.explain import overlay
 from dclib.plots.neurons import waterfall_steps
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
 
 ABOUT = (
     "Evidence splits the network's log-odds exactly among the cells of the picture. It says where "

@@ -17,15 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dclib.evidence import Evidence
+from dclib.explain.cells import cell_edges, spread
 from dclib.extras import extra
+from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots.explain import OPACITY, overlay
 
 with extra("plots"):
     from matplotlib.colors import to_rgb
-
-from dclib.evidence import Evidence
-from dclib.explain.cells import cell_edges, spread
-from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.explain import OPACITY, overlay
 
 SIDE = 336  # pixels of a picture on the page
 SHOWN = 8  # neurons of a cell

@@ -18,7 +18,8 @@ from PIL import Image
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, DRAWN, CoupleFolder
 from dclib.evidence import Evidence, fold_head
-from dclib.explain.neurons import States, top_crops
+from dclib.explain.crops import top_crops
+from dclib.explain.neurons import States
 from dclib.explain.own_right import KINDS, OwnRight
 from dclib.plots import COLOURS, HAPPY, UNHAPPY, finish
 from dclib.plots.explain import draw_scale, overlay

@@ -20,12 +20,6 @@ import numpy as np
 from PIL import Image
 from scipy.stats import norm
 
-from dclib.extras import extra
-
-with extra("evaluate"):
-    import pandas as pd
-    from sklearn.metrics import roc_auc_score
-
 from dclib.checkpoint import Checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, CoupleFolder, make_loader, splits_of
@@ -42,9 +36,14 @@ from dclib.evaluation.interventions import (
     with_boxes,
 )
 from dclib.evaluation.shortcuts import HIGH, fit_folds, interval, measure_pictures, probe
+from dclib.extras import extra
 from dclib.metrics import compare
 from dclib.predictions import answers, describe, make_table, predict_folder, probabilities
 from dclib.train import build_model, fit, load_splits
+
+with extra("evaluate"):
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
 
 DROP = 0.05  # accuracy lost from which on, if its interval agrees, we warn
 METADATA, SURROUNDINGS, HIDDEN = "metadata", "surroundings", "couple hidden"
