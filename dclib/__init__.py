@@ -2,7 +2,8 @@
 
 Where things are. A line imports from the lines above it, never from those below:
 
-    files pictures frames timeline colab         pictures and films in, as arrays
+    files extras colab                           small things that many need
+    pictures frames timeline                     pictures and films in, as arrays
     data drawn demo                              the folder of couples; drawn ones
     augment                                      from a picture to the network's input
     spp pmt config model checkpoint              the network, and the folder that keeps it
