@@ -34,22 +34,26 @@ def serve_lab(folder):
         "IdentityProvider.token": "test",
         "LabApp.news_url": "None",
     }
-    with _serve("jupyterlab", "ServerApp", folder, options, "api?token=test") as url:
+    with _serve("jupyterlab", "ServerApp", folder, options) as url:
         yield f"{url}/lab/tree/{{}}?token=test"
 
 
 @contextmanager
 def serve_app(notebook):
-    """Voila with one notebook, as `make app` starts it, but sooner to forget; yields its URL."""
+    """Voila with one notebook, as `make app` starts it, but sooner to forget; yields its URL.
+
+    A kernel counts as idle while it starts, which takes seconds on a busy machine: one that is
+    forgotten sooner never answers.
+    """
     options = {"Voila.tornado_settings": BIG}
     cull = "MappingKernelManager.cull_"
-    options |= {f"{cull}idle_timeout": 3, f"{cull}interval": 1}
-    with _serve("voila", "Voila", notebook.parent, options, "", str(notebook)) as url:
+    options |= {f"{cull}idle_timeout": 30, f"{cull}interval": 1}
+    with _serve("voila", "Voila", notebook.parent, options, str(notebook)) as url:
         yield url
 
 
 @contextmanager
-def _serve(module, name, folder, options, ready, *arguments):
+def _serve(module, name, folder, options, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,7 +66,7 @@ def _serve(module, name, folder, options, ready, *arguments):
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_up(f"{url}/{ready}", server, folder / "server.log")
+        _wait_until_up(f"{url}/api", server, folder / "server.log")
         yield url
     finally:
         server.terminate()
@@ -70,10 +74,13 @@ def _serve(module, name, folder, options, ready, *arguments):
 
 
 def _wait_until_up(url, server, log):
+    """Any answer will do, a refusal too."""
     for _ in range(240):
         assert server.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(url, timeout=120).close()
+        except urllib.error.HTTPError:
+            return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
         else:
