@@ -34,6 +34,7 @@ from dclib.evaluation.intervals import (
     mean_interval,
     strata,
 )
+from dclib.evaluation.ranking import Ranking, area_under_roc
 from dclib.extras import extra
 from dclib.predictions import answers, by_seed, check_predictions, margins, probabilities
 
@@ -134,9 +135,7 @@ class Scored:
         self.kinds = strata(self.groups, self.labels)  # (G,)
         having = [len(np.unique(self.groups[self.labels == label])) for label in (False, True)]
         self.fewest = min(n for n in having if n)  # groups that hold a class
-        self.order = np.argsort(self.margins, kind="stable")
-        steps = np.diff(self.margins[self.order], prepend=-np.inf)
-        self.starts = np.flatnonzero(steps > 0)  # of equal answers, in that order
+        self.ranking = Ranking(self.margins)
         edges = np.sort(self.probs)[np.arange(1, BINS) * self.n // BINS]  # least of each bin
         bins = np.searchsorted(np.unique(edges), self.probs, side="right")
         self.in_bin = np.eye(BINS)[bins]  # (N, BINS)
@@ -168,16 +167,13 @@ class Scored:
         return np.logaddexp(0, np.where(self.labels, -self.margins, self.margins))
 
     def _rankings(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Area under the ROC curve, ties half (Mann and Whitney 1947), and average precision."""
-        weights, labels = weights[:, self.order], self.labels[self.order]
-        unhappy = np.add.reduceat(weights * labels, self.starts, axis=1)  # by probability, rising
-        happy = np.add.reduceat(weights * ~labels, self.starts, axis=1)
-        pairs = unhappy.sum(1) * happy.sum(1)
-        area = (unhappy * (happy.cumsum(1) - happy / 2)).sum(1) / pairs
+        """Area under the ROC curve, and average precision."""
+        unhappy, happy = self.ranking.count(self.labels, weights)
+        area = area_under_roc(unhappy, happy)
         found = unhappy[:, ::-1].cumsum(1)[:, ::-1]  # at this probability and above
         precision = np.nan_to_num(found / (found + happy[:, ::-1].cumsum(1)[:, ::-1]))
         average = (unhappy * precision).sum(1) / unhappy.sum(1)
-        return {"AUROC": area, "average precision": np.where(pairs > 0, average, np.nan)}
+        return {"AUROC": area, "average precision": np.where(np.isnan(area), np.nan, average)}
 
     def gaps(self, weights: np.ndarray | None = None) -> np.ndarray:
         """Probability less share of unhappy pictures in each bin, times its share: (D, BINS).

@@ -16,7 +16,6 @@ from dclib.explain.cells import cell_edges
 from dclib.explain.crops import Crop, _crop_box, top_crops
 from dclib.explain.neurons import (
     activation_states,
-    auroc,
     face_cells,
     neuron_table,
 )
@@ -124,14 +123,6 @@ def test_evidence_on_faces_is_a_share_and_area_is_that_of_the_boxes(states):
     there = states.on_faces[states.z > 0]
     assert ((there >= 0) & (there <= 1)).all()
     assert 0.1 < states.face_area.mean() < 0.5
-
-
-def test_auroc_is_that_of_scikit_learn():
-    rng = np.random.default_rng(1)
-    scores, labels = rng.integers(0, 5, 60).astype(float), rng.random(60) < 0.4
-    weights = rng.integers(0, 4, (7, 60))
-    expected = [roc_auc_score(labels, scores, sample_weight=w) for w in weights]
-    np.testing.assert_allclose(auroc(scores, labels, weights), expected)
 
 
 def test_the_table_of_one_neuron_by_hand():

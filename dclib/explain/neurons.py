@@ -22,6 +22,7 @@ from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, CoupleFolder, make_loader, read_boxes
 from dclib.evaluation.intervals import draw_times, freedom, group_interval, logit_interval, strata
 from dclib.evaluation.interventions import keep
+from dclib.evaluation.ranking import auroc
 from dclib.evaluation.robustness import choose_pictures
 from dclib.evidence import FoldedHead, find_evidence, fold_head
 from dclib.explain.cells import cell_edges
@@ -244,19 +245,6 @@ def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFr
     )
     table["dead"], table["always_on"] = ~on.any(0), on.all(0)
     return table.assign(duplicate_of=_duplicates(states.activations)).rename_axis("neuron")
-
-
-def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve, ties half (Mann and Whitney 1947), of weighted copies: (D,).
-
-    `scores` (N,), `labels` (N,) bool, `weights` (D, N); every draw needs both classes.
-    """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # of equal scores
-    high, low = (
-        np.add.reduceat((weights * of)[:, order], starts, axis=1) for of in (labels, ~labels)
-    )
-    return (high * (low.cumsum(1) - low / 2)).sum(1) / (high.sum(1) * low.sum(1))
 
 
 def _level_shares(states: States) -> np.ndarray:

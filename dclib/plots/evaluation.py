@@ -104,9 +104,8 @@ def _curves(sets: Sequence[Scored], weights: np.ndarray) -> np.ndarray:
     curves = np.full((len(sets), 2, len(weights), len(GRID)), np.nan)
     for curve, scored in zip(curves, sets, strict=True):
         if 0 < scored.labels.sum() < scored.n:
-            order, ends = scored.order[::-1], scored.n - 1 - scored.starts[::-1]  # of ties, falling
-            drawn, labels = weights[:, order], scored.labels[order]
-            unhappy, happy = (np.cumsum(drawn * of, axis=1)[:, ends] for of in (labels, ~labels))
+            counts = scored.ranking.count(scored.labels, weights)
+            unhappy, happy = (count[:, ::-1].cumsum(1) for count in counts)  # of scores, falling
             precisions = unhappy / np.maximum(unhappy + happy, 1)
             rates = zip(unhappy / unhappy[:, -1:], happy / happy[:, -1:], precisions, strict=True)
             for draw, (recall, alarms, precision) in enumerate(rates):

@@ -273,9 +273,9 @@ def plot_own_right(result: OwnRight) -> Figure:
     for place, (name, row) in enumerate(result.kinds.iterrows()):
         for axis, column in ((share, "share"), (area, "auroc")):
             ends = [row[column + end] for end in ("", "_low", "_high")]
-            _draw_interval(axis, place, ends, colours[name])
-    _draw_interval(share, 2, (1, np.nan, np.nan), "0.2")
-    _draw_interval(area, 2, result.whole, "0.2")
+            _tell_interval(axis, place, ends, colours[name])
+    _tell_interval(share, 2, (1, np.nan, np.nan), "0.2")
+    _tell_interval(area, 2, result.whole, "0.2")
     share.set(yticks=range(3), yticklabels=["unhappiness", "missing\nhappiness", "all"])
     share.set_xlim(min(-0.05, result.kinds["share_low"].min()), 1.1)
     area.set_xlim(min(0.45, result.kinds["auroc_low"].min()), 1.03)
@@ -288,7 +288,7 @@ def plot_own_right(result: OwnRight) -> Figure:
     return finish(fig, f"{result.about}; lines: 95 % intervals\n{gained}")
 
 
-def _draw_interval(axis: Axes, place: float, ends: Sequence[float], colour: str) -> None:
+def _tell_interval(axis: Axes, place: float, ends: Sequence[float], colour: str) -> None:
     """A value, told beside it, with the low and high end of its interval."""
     value, low, high = ends
     axis.hlines(place, low, high, color=colour, lw=2)

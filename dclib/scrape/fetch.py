@@ -24,10 +24,10 @@ from dclib.scrape.connection import (
 from dclib.scrape.limits import Hosts, Postponed
 from dclib.scrape.optouts import AGENT, header_optout
 from dclib.scrape.robots import ROBOTS_BYTES, Robots
-from dclib.scrape.sources import Page
+from dclib.scrape.sources import PAGE_BYTES, Page
 from dclib.scrape.urls import host
 
-PAGE_BYTES, PICTURE_BYTES = 5_000_000, 20_000_000  # decoded
+PICTURE_BYTES = 20_000_000
 SECONDS = 40.0  # for one request, from the connection to the last byte
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 4, 1.0, 20.0
 LONGEST_RETRY_AFTER = 3600.0

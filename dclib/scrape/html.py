@@ -22,6 +22,7 @@ from dclib.scrape.markup import (
 )
 from dclib.scrape.optouts import AGENT, REFUSALS
 from dclib.scrape.sources import (
+    PAGE_BYTES,
     Candidate,
     Listing,
     Page,
@@ -31,8 +32,6 @@ from dclib.scrape.sources import (
     series_of,
 )
 from dclib.scrape.urls import host, identity, join
-
-MAX_PAGE = 5_000_000  # bytes
 
 
 class HtmlGallery:
@@ -159,8 +158,8 @@ def _open(page: Page) -> tuple[BeautifulSoup, str, Callable[[Tag], bool]]:
     kind = page.headers.get("content-type", "").lower()
     if kind and not re.match(r"\s*(text/html|application/xhtml|text/plain)", kind):
         raise SourceError(f"{page.url} is {kind.partition(';')[0]}, not a web page; leave it out.")
-    if len(page.content) > MAX_PAGE:
-        raise SourceError(f"{page.url} is larger than {MAX_PAGE // 10**6} MB; leave it out.")
+    if len(page.content) > PAGE_BYTES:
+        raise SourceError(f"{page.url} is larger than {PAGE_BYTES // 10**6} MB; leave it out.")
     charset = re.search(r"charset=[\"']?([\w.:-]+)", kind)
     soup = parse_html(page.content, charset and charset[1])
     tag = soup.find("base", href=True)

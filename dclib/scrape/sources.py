@@ -17,6 +17,7 @@ from bs4.dammit import EncodingDetector
 from dclib.scrape.urls import join
 
 MAX_TEXT = 300  # characters of a title or name
+PAGE_BYTES = 5_000_000  # of a page of results, decoded
 
 
 class Page(NamedTuple):
