@@ -118,6 +118,9 @@ def write_notebook(path, text):
 
 
 def open_browser(playwright, *options):
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)  # a busy machine answers late
     return playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *options])
 
 
@@ -126,8 +129,8 @@ def open_and_run(playwright, url, *options):
     browser = open_browser(playwright, *options)
     page = browser.new_page(viewport={"width": 1200, "height": 1400})
     page.goto(url)
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-    page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is up
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)
+    page.get_by_text("| Idle").wait_for(timeout=180_000)  # the kernel is up
     page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     return browser, page

@@ -215,15 +215,16 @@ def evaluated_apart(processes):
 def all_checks(processes, device):
     again, _ = join_processes("cpu")
     pairs, refusal = gathered(processes)
-    started = time.monotonic()
     if processes.first:
         time.sleep(0.5)
+    came = time.monotonic()  # one clock for all processes
     processes.wait()
-    waited = time.monotonic() - started
+    left = time.monotonic()
     return {
         "processes": (processes.rank, processes.world, again == processes, str(device)),
         "total": processes.total(1, 0.25 * processes.rank),
-        "waited": waited,
+        "came": came,
+        "left_wait": left,
         "gathered": pairs,
         "refusal": refusal,
         "batch_norm": largest_batch_norm_error(processes),
@@ -254,7 +255,7 @@ def die_in_step_two(processes, device):
 
 def hang(processes, device):
     if processes.rank == 1:
-        time.sleep(4)
+        time.sleep(10)
         return {}
     return lost(lambda: processes.total(0))
 
@@ -298,7 +299,9 @@ def test_totals_are_the_same_sums_everywhere(reports):
 
 
 def test_all_wait_for_the_last(reports):
-    assert all(report["waited"] > 0.4 for report in reports)
+    last = max(report["came"] for report in reports)
+    assert last - min(report["came"] for report in reports) > 0.1
+    assert all(report["left_wait"] > last for report in reports)
 
 
 def test_gather_undoes_share_for_uneven_and_empty_parts(reports):
@@ -365,7 +368,7 @@ def test_the_first_may_prepare_for_longer_than_the_others_wait(tmp_path):
     assert results(jobs, tmp_path) == [{"total": [2.0]}] * 2
 
 
-@pytest.mark.parametrize("work, world, patience", [(die_in_step_two, 3, 60), (hang, 2, 1)])
+@pytest.mark.parametrize("work, world, patience", [(die_in_step_two, 3, 60), (hang, 2, 3)])
 def test_a_lost_process_ends_the_others_with_one_sentence(tmp_path, work, world, patience):
     jobs, _store = start(world, work, tmp_path, patience)
     found = results(jobs, tmp_path)
@@ -373,7 +376,7 @@ def test_a_lost_process_ends_the_others_with_one_sentence(tmp_path, work, world,
     for report in found:
         assert report["said"].startswith("Another process of this run died or hangs (")
         assert report["said"].count("\n") == 0
-        assert report["after"] < 10
+        assert report["after"] < 9
 
 
 @pytest.mark.parametrize(

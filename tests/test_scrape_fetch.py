@@ -99,7 +99,7 @@ def test_one_busy_answer_makes_every_thread_wait():
         first = threading.Thread(target=fetcher.picture, args=(f"{site.url}/media/1.jpg",))
         first.start()
         told.wait(5)
-        time.sleep(0.1)
+        time.sleep(0.5)  # until the first thread has read it
         others = [
             threading.Thread(target=fetcher.picture, args=(f"{site.url}/media/{i}.jpg",))
             for i in (2, 3)

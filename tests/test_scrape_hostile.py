@@ -26,7 +26,7 @@ def outcome(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     with Trap() as trap, Hostile() as site:
         hosts = limits.Hosts(rate=1000, connections=8)
-        fetcher = Fetcher("ada@uni.test", opening=site.opening, seconds=1.5, hosts=hosts)
+        fetcher = Fetcher("ada@uni.test", opening=site.opening, seconds=3, hosts=hosts)
         catalogue = Catalogue(site, trap.port)
         start = time.monotonic()
         rows = collect(folder, [(catalogue, "happy", "all")], fetcher, progress=False)

@@ -478,7 +478,7 @@ def test_charset_of_the_header_and_of_the_page():
 def test_hostile_markup_takes_no_time(html):
     start = time.process_time()
     assert urls(html) == ["https://h.org/g/a.jpg"]
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 20  # not the square of its length
 
 
 def test_no_more_than_a_thousand_images_of_a_page():

@@ -114,7 +114,7 @@ def test_few_at_once_to_one_host():
             with lock:
                 inside += 1
                 most = max(most, inside)
-            go.wait(0.05)
+            go.wait(0.2)
             with lock:
                 inside -= 1
 

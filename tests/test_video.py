@@ -118,7 +118,7 @@ def killed(film, folder, state):
 
     def slow(self, *args, **settings):
         save(self, *args, **settings)
-        time.sleep(0.5)
+        time.sleep(60)  # killed meanwhile
 
     video.Progress.save = slow
     score_video(film, checkpoint, batch_size=4, progress=False, resume=state)
@@ -130,7 +130,6 @@ def test_a_film_that_was_killed_goes_on_with_the_same_result(film, drawn_checkpo
     child.start()
     while child.is_alive() and not (tmp_path / "state" / "done.npz").exists():
         time.sleep(0.1)
-    time.sleep(0.6)
     child.kill()
     child.join()
     assert child.exitcode == -signal.SIGKILL
