@@ -8,7 +8,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks figures test coverage check fix lab app colab lowest upgrade badges clean
+.PHONY: help setup notebooks figures test coverage check fix lab app wheel colab lowest upgrade badges clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,9 @@ lab: setup ## open the notebooks in JupyterLab, with uploads up to 100 MB
 
 app: setup ## show it your photos without code: notebook 07 as an app; what it knew goes with its page
 	$(BIN)/voila --Voila.tornado_settings='$(BIG)' $(FORGET) notebooks/07_your_couple_photo.ipynb
+
+wheel: $(UV) ## dclib as one file in build, to upload beside a notebook in Colab
+	$(UV) build --quiet --wheel --out-dir build .
 
 colab: setup ## the series with Colab's versions, from the built wheel; needs Python 3.13 and 3.12
 	$(BIN)/python tests/colab/run.py 3.13 3.12

@@ -100,7 +100,10 @@ class CoupleFolder(Dataset):
         return self.picture(index)
 
     def picture(self, index: int) -> Image.Image:
-        """The picture itself, an RGB Pillow image."""
+        """The picture itself, an RGB Pillow image. Raises IndexError if there is none."""
+        if not -len(self) <= index < len(self):
+            there = self.root / self.split
+            raise IndexError(f"There is no picture {index}: {there} has {len(self)}, from 0 on.")
         return read_picture(self.samples[index][0]).image
 
     @property

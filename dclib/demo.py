@@ -164,7 +164,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     counts = {split: len(list((root / split).glob("*/*.jpg"))) for split in splits_of(root)}
-    print(f"{root}: {', '.join(f'{name} {count}' for name, count in counts.items())} drawn couples")
+    print(f"{root}: {', '.join(f'{name} {count}' for name, count in counts.items())} drawings")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ maximum does not change its place when the map is scaled.
 
 What they do not say: gates and maxima are held as they are in this picture, so that a cell's number
 is not what would happen without it (`dclib.explain.occlusion.leave_one_out` is); a cell is where a
-feature fired, not why: it has seen up to 899 pixels around it.
+feature fired, not why: it has seen up to 899 pixels a side.
 """
 
 from collections.abc import Sequence

@@ -225,13 +225,13 @@ def calibrate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Calibra
 def load_or_train(
     folder: str | Path, config: TrainConfig, n: int = 3000, root: str | Path = "data/demo"
 ) -> Checkpoint:
-    """The checkpoint in `folder`, or one trained on `n` drawn couples now; prints which.
+    """The checkpoint in `folder`, or one trained on `n` drawings of couples now; prints which.
 
     A training that was cut off goes on. For one process only.
     """
     found = Path(folder).exists()
     if not found:
-        print(f"There is no checkpoint at {folder}: training one on {n} drawn couples.")
+        print(f"There is no checkpoint at {folder}: training one on {n} drawings of couples.")
         train_checkpoint(render_couples(root, n), folder, config, resume=True)
     checkpoint = load_checkpoint(folder, pick_device(config.device))
     print(f"{'Found' if found else 'Trained'} the checkpoint {checkpoint}")

@@ -36,6 +36,8 @@ def test_reads_the_folder_contract(couples):
     assert train.labels.tolist() == [0] * 12 + [1] * 12
     assert len(set(train.column("group"))) == 12
     assert splits_of(couples) == ["train", "val", "test"]
+    with pytest.raises(IndexError, match=r"There is no picture 24: .*train has 24, from 0 on"):
+        train.picture(24)
 
 
 def test_same_pictures_and_labels_as_torchvision(couples):

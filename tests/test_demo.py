@@ -280,7 +280,7 @@ def test_the_command_counts_splits_only(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["demo", str(tmp_path)])
     (tmp_path / "train").mkdir()
     demo.main()
-    assert capsys.readouterr().out == f"{tmp_path}: train 0 drawn couples\n"
+    assert capsys.readouterr().out == f"{tmp_path}: train 0 drawings\n"
 
 
 def test_killed_while_drawing_leaves_no_half_set(tmp_path):

@@ -101,6 +101,17 @@ def test_config_is_plain_variables_that_tests_can_shrink(notebook):
     assert "# @param" in config.source
 
 
+def test_pictures_of_people_stay_out_of_the_repository(notebook):
+    """Where `DATA` or `PHOTO` may be somebody's own, figures go to build/ or are not saved."""
+    config = next(cell for cell in notebook.cells if cell.id == "config").source
+    if not re.search(r'^(DATA|PHOTO) = ""', config, re.M):
+        return
+    for cell in code_cells(notebook):
+        assert "{FIGURES}" not in cell.source or "if not PHOTO:" in cell.source
+        if "{figures}" in cell.source:
+            assert re.search(r'figures = "build/figures" if (DATA|PHOTO) ', str(notebook.cells))
+
+
 def test_calm(notebook):
     code = code_cells(notebook)
     lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in code]

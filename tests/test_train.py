@@ -351,7 +351,7 @@ def test_load_or_train_goes_on_where_it_was_cut_off(tmp_path, tiny_config, coupl
 def test_load_or_train_says_which(tmp_path, tiny_config, capsys):
     folder = tmp_path / "checkpoint"
     load_or_train(folder, tiny_config, n=24, root=tmp_path / "data")
-    assert "training one on 24 drawn couples" in capsys.readouterr().out
+    assert "training one on 24 drawings of couples" in capsys.readouterr().out
     load_or_train(folder, tiny_config, n=24, root=tmp_path / "data")
     assert "Found the checkpoint" in capsys.readouterr().out
 

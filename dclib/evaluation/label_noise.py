@@ -71,7 +71,7 @@ def estimate_noise(table: "pd.DataFrame", unseen: bool = False, seed: int = 0) -
     """The share of wrong labels from the calibrated confident joint, as a `NoiseRate`.
 
     The interval draws groups with replacement, the predictions as they are. Confident errors of the
-    network count as wrong labels: 1 % of 1,000 drawn couples, none of them wrong, by a network that
+    network count as wrong labels: 1 % of 1,000 drawings, none of them wrong, by a network that
     erred on 6 %. Table, `unseen` and errors are those of `find_suspects`.
     """
     first, probs, _ = _average(table, unseen)
