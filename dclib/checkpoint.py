@@ -96,7 +96,7 @@ def save_checkpoint(
         train_config: of the run; picture size, mean, std and start weights are kept.
         training_data: from `dclib.data.fingerprint`.
         metrics: `dclib.evaluate.Accuracy` by split.
-        threshold: probability of the second class from which the verdict is that class.
+        threshold: probability of unhappy from which that is the verdict.
         temperature: divides the logits before the softmax; fitted on val, or 1.
         abstain: confidence below which no answer is given (see `dclib.evaluation.calibration`), or
             None.

@@ -1,11 +1,12 @@
 """What is special about Google Colab, and what any notebook should say about its machine."""
 
+import contextlib
 import importlib.util
 import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 import torch
 import torchvision
@@ -51,13 +52,11 @@ def upload_photos() -> dict[str, bytes]:
     """Ask for files with Colab's own dialog: {name: bytes}. Outside Colab an empty dict.
 
     Colab's dialog takes files of any size, where the upload widget there may lose them from 1 MB.
-    It also writes them beside the notebook; those copies are removed.
+    It also writes copies into the current folder: an empty one, which is removed.
     """
     if not in_colab():
         return {}
     from google.colab import files
 
-    uploads = files.upload()
-    for name in uploads:
-        Path(name).unlink(missing_ok=True)
-    return uploads
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return files.upload()

@@ -182,7 +182,7 @@ def _describe_fold(table: pd.DataFrame, answered: dict[str, Any]) -> str:
     right = (answers(table) == (table["label"] == CLASSES[1])).sum()
     return (
         f"seed {first.seed}, fold {first.fold}: {right} of {len(table)} right "
-        f"(epoch {answered['epoch']}, {chosen})"
+        f"(epoch {answered['epoch'] + 1}, {chosen})"
     )
 
 

@@ -8,6 +8,7 @@ A `group` (one couple, one photo series, one photographer) must not be in two sp
 
 import csv
 import hashlib
+import os
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -192,7 +193,7 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
             row = rows.get(path.relative_to(root / split).as_posix(), {})
             drawn += row.get("source", "").startswith(DRAWN)
     kind = {0: "photographs", sum(n.values()): DRAWN}.get(drawn, "photographs and drawings")
-    return {"kind": kind, "name": root.name, "n": n, "sha256": digest.hexdigest()}
+    return {"kind": kind, "name": Path(os.path.abspath(root)).name, "n": n, "sha256": digest.hexdigest()}
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -279,31 +280,34 @@ def list_pictures(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]
         if not (folder / name).is_dir():
             there = sorted(path.name for path in folder.iterdir() if path.is_dir())
             raise FileNotFoundError(f"{folder} has no folder {name!r} (it has {there or 'none'}).")
-        paths = [p for p in sorted((folder / name).rglob("*")) if _is_picture(p)]
+        paths = [p for p in sorted((folder / name).rglob("*")) if _is_picture(p, folder)]
         if not paths:
             raise ValueError(f"{folder / name} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
         found += [(path, label) for path in paths]
     return found
 
 
-def _is_picture(path: Path) -> bool:
-    """By its name; what macOS and Jupyter hide beside pictures begins with a dot."""
-    hidden = any(part.startswith(".") for part in path.parts[-2:])
+def _is_picture(path: Path, folder: Path) -> bool:
+    """By its name; what macOS, Jupyter and others hide beside pictures begins with a dot."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     """Rows of metadata.csv by file name, "" for what they leave out; empty if there is none.
 
-    Raises ValueError if it has no column file_name.
+    Raises ValueError if it is no CSV in UTF-8 with a column file_name.
     """
     path = folder / "metadata.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
-        rows = list(csv.DictReader(file, restval=""))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
+            rows = list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read; save it as CSV in UTF-8, with commas.") from error
     if rows and "file_name" not in rows[0]:
-        raise ValueError(f"{path} has no column file_name.")
+        raise ValueError(f"{path} has no column file_name; is it a CSV with commas?")
     return {row["file_name"]: row for row in rows}
 
 

@@ -192,6 +192,9 @@ def _open(source: VideoSource, name: str) -> tuple[InputContainer, VideoStream]:
         container.close()
         raise VideoError(f"{name} has no video track.")
     stream = streams[0]
+    if stream.codec_context is None:
+        container.close()
+        raise VideoError(f"{name} has a format that cannot be decoded here; MP4 with H.264 works.")
     if stream.width * stream.height > MAX_PIXELS:
         container.close()
         raise VideoError(f"{name} has frames of more than {MAX_PIXELS // 10**6} million pixels.")

@@ -45,6 +45,8 @@ class Cams:
 
     def __getitem__(self, target: str) -> Tensor:
         """The maps (B, h, w) of one target, by name; ValueError if it is none of `targets`."""
+        if target not in self.targets:
+            raise ValueError(f"There is no map of {target!r}, only of {', '.join(self.targets)}.")
         return self.maps[:, self.targets.index(target)]
 
 

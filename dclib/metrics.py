@@ -92,13 +92,13 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, draws: int = DRAWS, seed: int = 0)
         )
     values = values_by_seed(sets_a).mean(skipna=False) - values_by_seed(sets_b).mean(skipna=False)
     drawn_a, drawn_b = (bootstrap(sets, draws, seed) for sets in (sets_a, sets_b))
-    rows = {}
+    rows, free = {}, freedom(first.kinds)
     for name in METRICS[:-1]:  # all but the ECE
         value, (low, high) = values[name], NOTHING
         drawn = drawn_a[name] - drawn_b[name]
         drawn = drawn[np.isfinite(drawn)]
-        if first.fewest > 1 and np.isfinite(value) and len(drawn) > 1:
-            low, high = difference_interval(value, drawn, first.n_groups, freedom(first.kinds))
+        if first.fewest > 1 and free >= 1 and np.isfinite(value) and len(drawn) > 1:
+            low, high = difference_interval(value, drawn, first.n_groups, free)
         rows[name] = {"value": value, "low": low, "high": high, "n": first.n}
     result = pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
     if len(sets_a) == len(sets_b) == 1:
@@ -248,7 +248,7 @@ def _interval(
 ) -> tuple[float, float]:
     """(low, high) of a metric that is no proportion."""
     first, free = sets[0], freedom(sets[0].kinds)
-    if first.fewest < 2 or not np.isfinite(value):
+    if first.fewest < 2 or free < 1 or not np.isfinite(value):
         return NOTHING
     if name == "log-loss":
         surprises = np.mean([s.surprises() for s in sets], axis=0)

@@ -60,6 +60,8 @@ def read_picture(source: Source) -> Picture:
         raise PictureError(
             f"A picture is a path, bytes, an array or a Pillow image, not {source!r}."
         )
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(_too_large(name))
     if image.mode == "F":
         raise PictureError(f"{name} has floating-point pixels; save it as PNG or JPEG first.")
     notes = []
@@ -90,8 +92,6 @@ def _open(data: bytes, name: str) -> Image.Image:
             raise PictureError(f"{name} is a HEIC photo; export it as JPEG first.") from error
         kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise PictureError(f"{name} is not a picture that can be read; use {kinds}.") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise PictureError(_too_large(name))
     return image
 
 

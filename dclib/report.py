@@ -48,7 +48,7 @@ def report(
     Raises OSError or ValueError, each one sentence.
     """
     out = Path(out or Path("results") / f"{Path(folder).resolve().name}-{split}")
-    root = Path(root) if Path(root).name else Path(root).resolve()  # "." has no name
+    root = Path(root)
     check_places(root, split, out)
     data, device = fingerprint(root), pick_device()
     checkpoint, table = _answer(folder, root, split, device)

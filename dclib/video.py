@@ -1,10 +1,11 @@
 """A film in, a line over time out: how the network reads the couple, second by second."""
 
+import contextlib
 import hashlib
 import json
 import queue
-import shutil
 import threading
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from dclib import assess, timeline
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
 from dclib.extras import extra
-from dclib.files import file_hash, save_json
+from dclib.files import file_hash, save_json, write_whole
 from dclib.frames import Clip, VideoSource, read_frames
 from dclib.gradcam import extract_features
 from dclib.photo import DRAWINGS_ONLY, sigmoid
@@ -256,8 +257,16 @@ class Progress:
             )
         if not (self.folder / "done.npz").exists():
             return [], []
-        with np.load(self.folder / "done.npz", allow_pickle=False) as done:
-            table, reasons, maps = done["table"], done["reasons"].tolist(), [done["maps"]]
+        try:
+            with (
+                (self.folder / "done.npz").open("rb") as file,
+                np.load(file, allow_pickle=False) as done,
+            ):
+                table, reasons, maps = done["table"], done["reasons"].tolist(), [done["maps"]]
+        except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+            raise ValueError(
+                f"{self.folder / 'done.npz'} cannot be read; delete {self.folder} to begin again."
+            ) from error
         rows = [dict(zip(COLUMNS, values)) for values in table.tolist()]
         return [row | {"reason": reason} for row, reason in zip(rows, reasons)], maps
 
@@ -266,16 +275,20 @@ class Progress:
         if self.folder is None or not whole:
             return
         save_json(self.folder / "about.json", self.about)
-        unfinished = self.folder / "unfinished.npz"
         table = np.array([[row[name] for name in COLUMNS] for row in rows])
         reasons = np.array([row["reason"] for row in rows])
-        np.savez(unfinished, table=table, reasons=reasons, maps=np.concatenate(maps))
-        unfinished.replace(self.folder / "done.npz")
+        with write_whole(self.folder / "done.npz") as unfinished, unfinished.open("wb") as file:
+            np.savez(file, table=table, reasons=reasons, maps=np.concatenate(maps))
 
     def forget(self) -> None:
-        """Remove the folder."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the files, and the folder if nothing else is in it."""
+        if self.folder is None or not self.folder.exists():
+            return
+        for name in ("about.json", "done.npz"):
+            for path in (self.folder / name, self.folder / f"{name}.unfinished"):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            self.folder.rmdir()
 
 
 def fingerprint(source: VideoSource) -> str:

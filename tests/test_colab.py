@@ -1,10 +1,27 @@
 import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
 
 from dclib import colab
+
+
+def test_uploads_leave_the_folder_as_it_was(monkeypatch, tmp_path):
+    """Colab's dialog writes beside what is there, under a name of its own if need be."""
+
+    def upload():
+        Path("us (1).jpg" if Path("us.jpg").exists() else "us.jpg").write_bytes(b"new")
+        return {"us.jpg": b"new"}
+
+    files = types.SimpleNamespace(upload=upload)
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
+    monkeypatch.chdir(tmp_path)
+    Path("us.jpg").write_bytes(b"old")
+    assert colab.upload_photos() == {"us.jpg": b"new"}
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
 @pytest.fixture

@@ -134,6 +134,9 @@ def test_metadata_of_something_else(folder):
     (folder / "train" / "metadata.csv").write_text("name,age\nA,3\n")
     with pytest.raises(ValueError, match="no column file_name"):
         CoupleFolder(folder)
+    (folder / "train" / "metadata.csv").write_bytes("file_name,author\na,Müller\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"metadata\.csv cannot be read; save it as CSV in UTF-8"):
+        CoupleFolder(folder)
 
 
 def test_names_that_people_and_their_machines_give(folder):
@@ -141,6 +144,8 @@ def test_names_that_people_and_their_machines_give(folder):
     (happy / "._00000.jpg").write_bytes(b"macOS")
     (happy / ".ipynb_checkpoints").mkdir()
     shutil.copy(happy / "00000.jpg", happy / ".ipynb_checkpoints" / "00000-checkpoint.jpg")
+    (happy / ".stversions" / "anna").mkdir(parents=True)
+    shutil.copy(happy / "00000.jpg", happy / ".stversions" / "anna" / "old.jpg")
     (happy / "Süden 2019").mkdir()
     shutil.copy(happy / "00000.jpg", happy / "Süden 2019" / "IMG 1 (2).JPEG")
     metadata = folder / "train" / "metadata.csv"
@@ -151,8 +156,10 @@ def test_names_that_people_and_their_machines_give(folder):
     assert "" not in train.column("group")[:12]
 
 
-def test_fingerprint_tells_drawings_and_changes(folder):
+def test_fingerprint_tells_drawings_and_changes(folder, monkeypatch):
     drawn = fingerprint(folder)
+    monkeypatch.chdir(folder)
+    assert fingerprint(".") == drawn
     assert (drawn["kind"], drawn["n"]) == ("demo drawings", {"train": 24, "val": 6, "test": 6})
     assert fingerprint(folder) == drawn
     Image.new("RGB", (9, 9)).save(folder / "train" / "happy" / "mine.png")

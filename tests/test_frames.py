@@ -165,6 +165,13 @@ def test_sound_alone_and_no_file_get_a_sentence(tmp_path):
         read_frames(tmp_path / "none.mp4", rate=0)
 
 
+def test_a_format_without_a_decoder_gets_a_sentence(tmp_path):
+    path = write_mp4(tmp_path / "a.mp4", [shade(80)], 4)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    with pytest.raises(VideoError, match="has a format that cannot be decoded here"):
+        read_frames(path)
+
+
 def test_no_frame_and_frames_that_are_too_large(tmp_path, monkeypatch):
     path = write_mp4(tmp_path / "a.mp4", [shade(80)], 4)
     monkeypatch.setattr(frames, "MAX_PIXELS", 1000)

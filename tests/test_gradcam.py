@@ -185,6 +185,8 @@ def test_misuse_is_told(network):
     feature_map = torch.rand(1, 512, 2, 2)
     with pytest.raises(ValueError, match=r"targets must be .*'margin'.*not \('sad',\)"):
         grad_cam(network, feature_map, ("sad",))
+    with pytest.raises(ValueError, match="There is no map of 'sad', only of happy, unhappy"):
+        grad_cam(network, feature_map)["sad"]
     with pytest.raises(ValueError, match="targets must be"):
         grad_cam(network, feature_map, ())
     with pytest.raises(ValueError, match="method must be"):

@@ -220,6 +220,14 @@ def test_too_little_gets_nan_or_a_wide_interval(name):
     format_metrics(found)
 
 
+def test_without_degrees_of_freedom_there_is_no_interval():
+    """Three groups, each of another kind: nothing varies within any."""
+    table = make_table([-1.0, 2, 1, -2, 1, 0.5], [0, 0, 1, 1, 0, 1], [0, 0, 1, 1, 2, 2])
+    found = measure(table, 100)
+    assert found.loc[["AUROC", "MCC", "log-loss"], ["low", "high"]].isna().all(axis=None)
+    assert compare(table, table, 100)[["low", "high"]].isna().all(axis=None)
+
+
 def test_perfect_answers_are_not_certain():
     unhappy = np.arange(40) % 2 == 1
     found = measure(make_table(np.where(unhappy, 9, -9), unhappy), 100)

@@ -125,6 +125,11 @@ def test_evidence_on_faces_is_a_share_and_area_is_that_of_the_boxes(states):
     assert 0.1 < states.face_area.mean() < 0.5
 
 
+def test_a_table_needs_both_classes():
+    with pytest.raises(ValueError, match="All pictures are of one class"):
+        neuron_table(make_states(np.ones((3, 1)), np.ones(3), [0.5]))
+
+
 def test_the_table_of_one_neuron_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     activations = np.array([[1, -1, -2, 3, 4, 5, -1, 2]], float).T

@@ -164,6 +164,8 @@ def test_huge_pictures_are_refused_before_decoding(side):
     image = Image.new("1", (side, side))
     with pytest.raises(PictureError, match="more than 80 million pixels"):
         read_picture(encode(image, "PNG"))
+    with pytest.raises(PictureError, match="more than 80 million pixels"):
+        read_picture(image)
 
 
 @settings(max_examples=200)

@@ -28,6 +28,11 @@ def test_colours_tell_the_sign():
     np.testing.assert_allclose(shown[:, 18:54], GREY[:, :36])
 
 
+def test_a_frame_that_is_nearly_black_stays_black():
+    dark = np.random.default_rng(0).integers(0, 2, (60, 90, 3), np.uint8)
+    assert overlay(dark, np.zeros((3, 3)), 1.0, SIZE).max() <= 1 / 255
+
+
 def test_one_scale_makes_maps_comparable():
     """A map with half the evidence has half the colour, whatever its own maximum is."""
     weak, strong = (overlay(PICTURE, np.array([[v]]), 2.0, SIZE) for v in (0.5, 1.0))

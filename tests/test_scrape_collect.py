@@ -518,6 +518,9 @@ def test_forget_before_there_is_a_data_set(collected, tmp_path):
 def test_forget_what_is_not_there(collected):
     with pytest.raises(ValueError, match="No picture here has"):
         forget(collected[1], "http://nowhere.test/a.jpg")
+    for nothing in ("", " "):
+        with pytest.raises(ValueError, match="Say which picture"):
+            forget(collected[1], nothing)
 
 
 # ------------------------------------------------------------------ the command

@@ -164,6 +164,29 @@ def test_a_deadline_cuts_new_and_kept_connections(kept_alive):
     assert time.monotonic() - start < 5
 
 
+def test_a_deadline_that_passes_while_it_connects_cuts_at_once(monkeypatch):
+    class Waits(Gallery):
+        def answer(self, handler, path, query):
+            self.released.wait(20)
+            super().answer(handler, path, query)
+
+    real = socket.getaddrinfo
+
+    def look_up(*args, **kwargs):
+        time.sleep(0.6)
+        return real(*args, **kwargs)
+
+    with Waits(n=2) as site:
+        site.released = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        start = time.monotonic()
+        with Deadline(0.3) as deadline, pytest.raises(requests.ConnectionError):
+            guarded_session(site.opening).get(f"{site.url}/robots.txt", timeout=15)
+        site.released.set()
+    assert deadline.passed
+    assert time.monotonic() - start < 10
+
+
 def test_a_deadline_that_was_kept_leaves_the_connection_alone():
     with Gallery(n=2) as site:
         session = guarded_session(site.opening)

@@ -162,6 +162,11 @@ def test_patterns_match_as_file_names_do(path, pattern, ends):
     assert matches(pattern + "$" * ends, path) == fnmatchcase(path, pattern + "*" * (not ends))
 
 
+def test_no_pattern_takes_for_ever():
+    assert not matches("/" + "*a" * 20 + "b", "/" + "a" * 2000)
+    assert matches("/" + "*a" * 20 + "$", "/" + "a" * 2000)
+
+
 class Ill(Gallery):
     """A site whose robots.txt is what `self.robots` says: a status, or a function."""
 

@@ -156,6 +156,24 @@ def test_a_film_that_was_killed_goes_on_with_the_same_result(film, drawn_checkpo
     assert not (tmp_path / "state").exists()
 
 
+def test_of_a_folder_only_the_state_is_removed(film, checkpoint, tmp_path):
+    own = tmp_path / "data" / "wedding.jpg"
+    own.parent.mkdir()
+    own.write_text("mine")
+    score_video(film, checkpoint, batch_size=4, progress=False, resume=own.parent)
+    assert [path.name for path in own.parent.iterdir()] == ["wedding.jpg"]
+
+
+def test_a_broken_state_is_explained(film, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(video.Progress, "forget", lambda self: None)
+    settings = {"batch_size": 4, "progress": False, "resume": tmp_path}
+    score_video(film, checkpoint, **settings)
+    done = tmp_path / "done.npz"
+    done.write_bytes(done.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"done\.npz cannot be read; delete"):
+        score_video(film, checkpoint, **settings)
+
+
 def test_errors_of_the_thread_that_decodes_arrive(tmp_path, checkpoint, monkeypatch):
     (tmp_path / "list.mp4").write_text("milk")
     with pytest.raises(VideoError, match=r"list\.mp4 is not a video"):

@@ -1,17 +1,20 @@
 """What is taken away from a film, and how it is drawn and counted."""
 
 import re
+from dataclasses import replace
 
 import av
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from dclib.evaluation.films import evaluate_videos, score_timeline
 from dclib.frames import read_frames, write_mp4
-from dclib.pages.films import save_csv, save_mp4, save_vtt, stamp
+from dclib.pages.films import describe, save_csv, save_mp4, save_vtt, stamp
+from dclib.plots import HAPPY
 from dclib.plots.video import map_at, map_scale, plot_film_maps, plot_moments, plot_timeline, strip
 from dclib.video import VideoResult
 
@@ -119,6 +122,14 @@ def test_the_strip_is_up_for_unhappy_down_for_happy_hatched_for_none(result):
     assert colour[:, 90].any() and not colour[1, 90]
 
 
+def test_label_and_colour_follow_the_threshold():
+    """P(unhappy) is 0.55 all the time, and the verdict is unhappy from 0.6 on."""
+    unsure = replace(make_result([0.2] * 8), threshold=0.6)
+    line = strip(unsure, 100)
+    assert np.abs(line[21, 10] - to_rgb(HAPPY)).max() < 1e-9
+    assert describe(unsure, unsure.spans[0]) == "network: happy (mean 45.0 %)"
+
+
 def test_a_timeline_is_counted_by_hand(result):
     score = score_timeline(result, TRUTH)
     assert score.accuracy.accuracy == pytest.approx(7 / 8)  # second 4 is still called happy
@@ -144,7 +155,7 @@ def test_films_are_the_unit():
     assert (same.frames, same.high) == (1, 1)
     assert same.low == pytest.approx(same.videos.low) == pytest.approx(0.610, abs=1e-3)
     for results, labels, message in (
-        ([right], [], "1 films and 0"),
+        ([right], [], "not 0 for 1"),
         ([none], ["happy"], "No film"),
     ):
         with pytest.raises(ValueError, match=message):

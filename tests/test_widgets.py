@@ -80,6 +80,18 @@ def test_a_network_that_fails_gets_a_sentence(panel, photo, monkeypatch):
     assert "could not look at it (out of memory)" in panel.answers.children[0].value
 
 
+def test_a_button_that_fails_gets_a_sentence(panel, photo, monkeypatch):
+    def fail(*_):
+        raise ValueError("A side of 768 pixels is too large.")
+
+    upload(panel, ("us.jpg", photo))
+    _, buttons, more = panel.answers.children[0].children
+    monkeypatch.setattr(photo_widget, "Look", fail)
+    buttons.children[0].click()
+    assert "A side of 768 pixels is too large." in more.children[0].value
+    assert "Done." in panel.status.value
+
+
 def test_examples_reports_and_clearing(panel):
     buttons(panel)["Another one"].click()
     assert "Another one of the demo set" in panel.answers.children[0].children[0].value

@@ -157,7 +157,7 @@ def evaluate_videos(
     Raises ValueError if nothing can be judged, and for fewer or more labels than films.
     """
     if len(results) != len(labels) or not len(results):
-        raise ValueError(f"There are {len(results)} films and {len(labels)} labels.")
+        raise ValueError(f"Give one label for each film, not {len(labels)} for {len(results)}.")
     answers = [result.label(result.frames["smooth"].mean()) for result in results]
     judged = [a == label for a, label in zip(answers, labels) if a != NOT_ASSESSABLE]
     if not judged:

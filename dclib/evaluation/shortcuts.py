@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
+from dclib.evaluation.ranking import Ranking, area_under_roc
 from dclib.extras import extra
 from dclib.pictures import PictureError, read_picture
 
@@ -172,14 +173,13 @@ def interval(
     `labels` (N,) are 0 and 1, both of them there; `groups` (N,) are numbers from 0.
     """
     rng, n = np.random.default_rng(seed), groups.max() + 1
-    places = np.unique(scores, return_inverse=True)[1]
+    ranking = Ranking(scores)
     areas: list[float] = []
     while len(areas) < DRAWS:
         times = np.bincount(rng.integers(n, size=n), minlength=n)[groups]  # each row was drawn
-        negative, positive = (np.bincount(places, times * (labels == label)) for label in (0, 1))
-        pairs = negative.sum() * positive.sum()
-        if pairs:  # the share of pairs in the right order, ties half (Mann and Whitney 1947)
-            areas.append((positive * (negative.cumsum() - negative / 2)).sum() / pairs)
+        unhappy, happy = ranking.count(labels == 1, times[None])
+        if unhappy.any() and happy.any():
+            areas.append(area_under_roc(unhappy, happy).item())
     low, high = np.quantile(areas, (0.025, 0.975)).tolist()
     return low, high
 

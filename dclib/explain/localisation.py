@@ -95,7 +95,8 @@ def find_cases(
     maps = draw_maps(checkpoint.model, features) | draw_priors(regions["faces"][1], groups)
     maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]
     named = [*maps.items(), *_draw_untrained(checkpoint, dataset, chosen, size, seed)]
-    told = {"id": [dataset.ids[index] for index in chosen], "group": groups}
+    ids = dataset.ids
+    told = {"id": [ids[index] for index in chosen], "group": groups}
     rows = [
         pd.DataFrame(told | {"map": name} | row)
         for name, values in named

@@ -217,9 +217,12 @@ def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFr
     on_faces, face_area: means over pictures with boxes on which it is on.
     dead, always_on; duplicate_of: the first neuron that says the same (correlation `SAME`), or -1.
 
-    Columns that end in _low and _high are 95 % intervals for other groups of pictures.
+    Columns that end in _low and _high are 95 % intervals for other groups of pictures. Raises
+    ValueError if all are of one class.
     """
     labels, groups, on = states.labels, states.group_numbers, states.z > 0
+    if labels.all() or not labels.any():
+        raise ValueError("All pictures are of one class; take more of them (n), or other ones.")
     table = pd.DataFrame(states.weights.T, columns=["w_happy", "w_unhappy"])
     table["pull"] = states.pull
     kinds = strata(groups, labels)

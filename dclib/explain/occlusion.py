@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dclib.evaluation.interventions import paint
 from dclib.gradcam import head_logits, target_weights
 from dclib.model import DeepConnection
 
@@ -53,12 +54,8 @@ def leave_one_out(model: DeepConnection, feature_map: Tensor, target: str = "mar
 
 
 def cover_pixels(image: Image.Image, boxes: np.ndarray | Sequence[Sequence[float]]) -> Image.Image:
-    """A picture with boxes of it in its own mean colour, which says nothing by itself.
+    """A picture with boxes of it in the mean colour of its rest, which says nothing of them.
 
     `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides, 0 to 1.
     """
-    pixels = np.array(image.convert("RGB"))
-    mean = pixels.mean((0, 1)).round()
-    for left, top, right, bottom in np.reshape(boxes, (-1, 4)) * np.tile(image.size, 2):
-        pixels[round(top) : round(bottom), round(left) : round(right)] = mean
-    return Image.fromarray(pixels)
+    return Image.fromarray(paint(np.asarray(image.convert("RGB")), np.reshape(boxes, (-1, 4))))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dclib.data import CLASSES
 from dclib.files import write_whole
 from dclib.frames import VideoSource, read_frames, write_mp4
 from dclib.pages.regions import to_image
@@ -53,8 +54,8 @@ def describe(result: "VideoResult", span: dict[str, Any]) -> str:
         return f"{NOT_ASSESSABLE}: {span['reason']}"
     table = result.seconds
     margin = table["margin"][int(span["start"]) : int(span["end"])].mean()
-    sure = sigmoid(abs(margin))
-    return f"network: {span['label']} (mean {percent(sure)})"
+    share = sigmoid(margin if span["label"] == CLASSES[1] else -margin)
+    return f"network: {span['label']} (mean {percent(share)})"
 
 
 def stamp(seconds: float) -> str:

@@ -34,7 +34,7 @@ def overlay(
     """A map over its picture: an array (H, W, 3), 0 to 1.
 
     Args:
-        image: Pillow image, or array (H, W, 3) of 0 to 255 or 0 to 1.
+        image: Pillow image, or array (H, W, 3) of uint8, or of floats from 0 to 1.
         values: (h, w), one a cell; `dclib.explain.cells` says where cells are.
         scale: value of full colour, for all maps that are compared; larger ones look the same.
         size: pixels a side of the network's input.
@@ -44,8 +44,8 @@ def overlay(
     """
     if not scale > 0:
         raise ValueError(f"scale must be above 0, not {scale}.")
-    picture = np.asarray(image, float)
-    picture = picture / 255 if picture.max() > 1 else picture  # (H, W, 3)
+    pixels = np.asarray(image)
+    picture = pixels / 255 if pixels.dtype == np.uint8 else pixels  # (H, W, 3)
     grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
     cells = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
     height, width, _ = picture.shape

@@ -11,8 +11,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from dclib.data import CLASSES
 from dclib.frames import VideoSource, frames_at
-from dclib.plots import COLOURS, HAPPY, UNHAPPY, finish
+from dclib.plots import COLOURS, finish
 from dclib.plots.explain import draw_scale, overlay
 from dclib.timeline import NOT_ASSESSABLE
 
@@ -120,8 +121,8 @@ def strip(result: "VideoResult", width: int, height: int = 40) -> np.ndarray:
         if row.label == NOT_ASSESSABLE:
             line[:, ends[0] : ends[1]][::4] = 0.6
             continue
-        colour = np.array(to_rgb(UNHAPPY if row.margin > 0 else HAPPY))
+        colour = np.array(to_rgb(COLOURS[row.label]))
         tall = max(2, round(height / 2 * min(1, abs(row.margin) / 4)))
-        top = middle - tall if row.margin > 0 else middle
+        top = middle - tall if row.label == CLASSES[1] else middle
         line[top : top + tall, ends[0] : ends[1]] = colour
     return line

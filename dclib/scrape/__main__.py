@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--forget", metavar="WHAT", help="remove a URL or sha256 for good")
     args = parser.parse_args()
     try:
-        if args.forget:
+        if args.forget is not None:
             n = forget(args.collection, args.forget, args.dataset)
             print(f"Removed {n}, copies included; they will not be fetched again.")
             return

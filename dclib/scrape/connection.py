@@ -164,6 +164,8 @@ class _Guarded(HTTPConnection):
         deadline = getattr(_running, "deadline", None)
         if deadline and self.sock is not None:
             deadline.sock = self.sock
+            if deadline.passed:  # while it connected, when there was nothing to cut
+                deadline._cut()
 
 
 def _guard(

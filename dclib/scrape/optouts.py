@@ -76,6 +76,16 @@ def reserved_locations(content: bytes) -> list[str]:
 
 def matches(pattern: str, path: str) -> bool:
     """Whether a pattern of robots.txt (`*` any text, `$` the end) fits the beginning of a path."""
-    end = "$" if pattern.endswith("$") else ""
-    parts = pattern.removesuffix("$").split("*")
-    return re.match(".*".join(map(re.escape, parts)) + end, path) is not None
+    first, *rest = pattern.removesuffix("$").split("*")
+    if not path.startswith(first):
+        return False
+    last = rest.pop() if rest and pattern.endswith("$") else None
+    place = len(first)
+    for part in rest:  # each at its first place: a regular expression would try them all
+        place = path.find(part, place)
+        if place < 0:
+            return False
+        place += len(part)
+    if last is not None:
+        return path.endswith(last) and len(path) - len(last) >= place
+    return place == len(path) or not pattern.endswith("$")

@@ -132,9 +132,11 @@ def forget(folder: str | Path, what: str, destination: str | Path | None = None)
     """Remove a picture (its URL, the URL of its page, or its sha256) and keep it from coming back.
 
     Its copies go too, and from the data set `destination` if there is one; whatever else is there
-    stays as it is. Returns how many were removed. Raises ValueError if it is not known, and what
-    `Manifest` and `write_dataset` raise.
+    stays as it is. Returns how many were removed. Raises ValueError if it is empty or unknown,
+    and what `Manifest` and `write_dataset` raise.
     """
+    if not what.strip():
+        raise ValueError("Say which picture: its URL, the URL of its page, or its sha256.")
     with Manifest(folder) as manifest:
         known = "sha256 = ? OR url = ? OR page = ? OR identity = ?"
         asked = manifest.rows(known, (what.lower(), what, what, identity(what) or what))

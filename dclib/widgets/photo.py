@@ -1,11 +1,8 @@
 """The photo panel: show it a picture, read the answer, hide a region, take a report away."""
 
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-from PIL import Image
 
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.demo import sample_scene
@@ -119,7 +116,10 @@ class PhotoPanel(ipywidgets.VBox):
     def show_more(self, more: ipywidgets.VBox, make: Callable[[], ipywidgets.Widget]) -> None:
         """Put what is made into `more`, and say when that is done."""
         self.say("Working …")
-        more.children = [make()]
+        try:
+            more.children = [make()]
+        except (ValueError, RuntimeError, MemoryError) as error:  # a size, or too little memory
+            more.children = [_refusal(str(error))]
         self.say("Done.")
 
     def hide_panel(self, prediction: Prediction) -> HidePanel:
@@ -139,9 +139,3 @@ class PhotoPanel(ipywidgets.VBox):
 
 def _refusal(sentence: str) -> ipywidgets.HTML:
     return ipywidgets.HTML(f'<p class="dc-error">{html.escape(sentence)}</p>')
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
