@@ -8,8 +8,8 @@ A `group` (one couple, one photo series, one photographer) must not be in two sp
 
 import csv
 import hashlib
-import os
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -193,7 +193,8 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
             row = rows.get(path.relative_to(root / split).as_posix(), {})
             drawn += row.get("source", "").startswith(DRAWN)
     kind = {0: "photographs", sum(n.values()): DRAWN}.get(drawn, "photographs and drawings")
-    return {"kind": kind, "name": Path(os.path.abspath(root)).name, "n": n, "sha256": digest.hexdigest()}
+    name = Path(os.path.abspath(root)).name  # "." has none
+    return {"kind": kind, "name": name, "n": n, "sha256": digest.hexdigest()}
 
 
 class EpochBatches(Sampler[list[Key]]):

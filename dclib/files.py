@@ -25,9 +25,9 @@ def write_whole(path: str | Path) -> Iterator[Path]:
 
 
 def save_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file, readable, whole or not at all; ValueError for a number that is none."""
     with write_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content))
+        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def file_hash(path: str | Path) -> str:

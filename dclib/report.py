@@ -23,7 +23,7 @@ from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import fingerprint, splits_of
 from dclib.evaluation.model_card import too_good, write_card
 from dclib.extras import extra
-from dclib.files import write_whole
+from dclib.files import save_json
 from dclib.metrics import compare, format_metrics, judge_difference, measure
 from dclib.predictions import describe, kind_of, predict_folder, save_predictions
 from dclib.training.distributed import pick_device
@@ -68,7 +68,7 @@ def report(
         told |= {"mcnemar": paired.attrs}
         others = {} if unfair else {second.folder.resolve().name: answers}
     save_predictions(table, out / "predictions.csv")
-    write_json(told | {"versions": versions(), "device": str(device)}, out / "metrics.json")
+    save_json(out / "metrics.json", told | {"versions": versions(), "device": str(device)})
     print(f"\nWrote predictions.csv and metrics.json into {out}.")
     if warning:
         print("No model card was written: it is for pictures that decided nothing in training.")
@@ -121,12 +121,6 @@ def conclude(paired: pd.DataFrame, table: pd.DataFrame) -> str:
 def as_json(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Rows of a DataFrame as {name: {column: value}}, with None for what is not possible."""
     return json.loads(frame.to_json(orient="index", double_precision=15))
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write it, readable, whole or not at all; ValueError for a number that is none."""
-    with write_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def versions() -> dict[str, str]:

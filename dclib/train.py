@@ -118,14 +118,12 @@ def _where_to_go_on(folder: str | Path | None) -> str:
     return f"Start again with --resume to go on from the state in {folder}."
 
 
-def measure(
-    model: DeepConnection, splits: Mapping[str, CoupleFolder], batch_size: int = 32
-) -> dict[str, Accuracy]:
+def measure(model: DeepConnection, splits: Mapping[str, CoupleFolder]) -> dict[str, Accuracy]:
     """`Accuracy` of the model on every split but train, by name."""
     results = {}
     for name, dataset in splits.items():
         if name != "train":
-            results[name] = accuracy(*predict_logits(model, make_loader(dataset, batch_size)))
+            results[name] = accuracy(*predict_logits(model, make_loader(dataset, 32)))
     return results
 
 

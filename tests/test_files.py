@@ -14,6 +14,8 @@ def test_a_json_file_is_whole_or_the_one_before(tmp_path):
     save_json(path, {"n": 1})
     with pytest.raises(TypeError):
         save_json(path, {"n": 2, "odd": {1, 2}})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_json(path, {"n": float("nan")})
     assert json.loads(path.read_text()) == {"n": 1}
 
 

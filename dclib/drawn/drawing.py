@@ -45,9 +45,9 @@ class Person:
     glasses: bool
     cover: str  # "none", "sunglasses", "scarf" or "cap"
 
-    def outline(self, n: int = 48) -> np.ndarray:
-        """Corner points of the head, (n, 2): an ellipse whose lower half narrows to the chin."""
-        t = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    def outline(self) -> np.ndarray:
+        """Corner points of the head, (48, 2): an ellipse whose lower half narrows to the chin."""
+        t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         jaw = 0.10 if self.presentation == "m" else 0.18
         width = np.cos(t) * (1 - jaw * np.clip(np.sin(t), 0, 1) ** 2)
         return self.place(width, HEAD_HEIGHT * np.sin(t))

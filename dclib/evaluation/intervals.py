@@ -157,7 +157,7 @@ def mean_interval(scores: np.ndarray, groups: np.ndarray, kinds: np.ndarray) -> 
     return float(max(low, 0.0)), float(high)
 
 
-def ece_interval(gaps: np.ndarray, noise: np.ndarray, steps: int = 81) -> tuple[float, float]:
+def ece_interval(gaps: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
     """Of the sum of |gaps| (K,), which noise makes too high in any sample, by inverting a test.
 
     The interval holds the sums t for which the sum that was found is among the middle 95 % of those
@@ -169,9 +169,9 @@ def ece_interval(gaps: np.ndarray, noise: np.ndarray, steps: int = 81) -> tuple[
     along = np.copysign(np.sqrt(np.square(gaps) + noise.var(0)), gaps)
     along /= np.abs(along).sum()
     little, reach = np.quantile(pure, (0.25, TAILS[1]))  # no sum is further than `reach` from t
-    sums = np.linspace(max(0.0, found - reach), max(found, little) + reach, steps)
+    sums = np.linspace(max(0.0, found - reach), max(found, little) + reach, 81)
     tails = (TAILS[0], CONFIDENCE, TAILS[1])
-    drawn = [np.abs(t * along + noise).sum(1) for t in sums]  # (steps, D)
+    drawn = [np.abs(t * along + noise).sum(1) for t in sums]  # (81, D)
     low, most, high = np.quantile(drawn, tails, axis=1)
     held = np.where(low < little, found <= most, (low <= found) & (found <= high))
     return float(sums[held].min()), float(sums[held].max())

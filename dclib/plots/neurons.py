@@ -182,14 +182,13 @@ def plot_cards(
     dataset: CoupleFolder,
     neurons: Sequence[int],
     n: int = 5,
-    context: float = 2.0,
 ) -> Figure:
     """A row a neuron: what excites it most, its activations by class, where its evidence lies.
 
     Args:
         states, table, dataset: from `activation_states`, `neuron_table`, and their pictures.
         neurons: their numbers, a row each.
-        n, context: crops a neuron, and their side in cells; see `top_crops`.
+        n: crops a neuron.
 
     The map is the mean over the pictures on which the neuron is on, in log-odds, on one scale.
     """
@@ -202,7 +201,7 @@ def plot_cards(
         axes = part.subplots(1, n + 2, width_ratios=[1] * n + [1.7, 1])
         for axis in (*axes[:n], axes[-1]):
             axis.set_axis_off()
-        crops = top_crops(states, dataset, k, n, context)
+        crops = top_crops(states, dataset, k, n)
         for axis, crop in zip(axes, crops, strict=False):
             axis.imshow(crop.image)
             axis.set_title(crop.label, fontsize=8, color=COLOURS[crop.label], pad=2)

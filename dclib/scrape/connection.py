@@ -63,9 +63,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def guarded_session(
-    opening: tuple[str, int] | None = None, connections: int = 16
-) -> requests.Session:
+def guarded_session(opening: tuple[str, int] | None = None) -> requests.Session:
     """A `requests.Session` that connects to public addresses only (and to `opening`).
 
     It keeps no cookies, reads no proxy or certificate setting from the environment, follows no
@@ -74,7 +72,7 @@ def guarded_session(
     session = _Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = _GuardedAdapter(opening, connections)
+    adapter = _GuardedAdapter(opening)
     for scheme in PORTS:
         session.mount(f"{scheme}://", adapter)
     return session
@@ -176,9 +174,9 @@ def _guard(
 
 
 class _GuardedAdapter(HTTPAdapter):
-    def __init__(self, opening: tuple[str, int] | None, connections: int) -> None:
+    def __init__(self, opening: tuple[str, int] | None) -> None:
         self.opening = opening
-        super().__init__(pool_connections=64, pool_maxsize=connections, max_retries=0)
+        super().__init__(pool_connections=64, pool_maxsize=16, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

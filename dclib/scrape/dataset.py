@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from dclib.data import CLASSES, SUFFIXES, list_pictures, read_metadata
 from dclib.pictures import PictureError, read_picture
 from dclib.scrape.duplicates import duplicate_groups, fingerprints, is_flat
-from dclib.scrape.split import SHARES, LeakReport, assign, leak_report
+from dclib.scrape.split import LeakReport, assign, leak_report
 
 COLUMNS: tuple[str, ...] = ("file_name", "label", "group", "source", "licence", "author")
 COLUMNS += ("title", "url", "page")
@@ -128,9 +128,7 @@ def _replace(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def split_folder(
-    source: str | Path, destination: str | Path, shares: Mapping[str, float] = SHARES, seed: int = 0
-) -> LeakReport:
+def split_folder(source: str | Path, destination: str | Path, seed: int = 0) -> LeakReport:
     """Divide a folder of one's own, source/{happy,unhappy}/*, into a data set.
 
     Pictures that look alike stay on one side; one that lies in both classes is left out, and so is
@@ -142,7 +140,7 @@ def split_folder(
     before = read_places(destination)
     rows = _without_contradictions(read_folder(source))
     rows = [row | {"split": before.get(row["file"], "")} for row in rows]
-    rows = [row | place for row, place in zip(rows, assign(rows, shares, seed), strict=True)]
+    rows = [row | place for row, place in zip(rows, assign(rows, seed=seed), strict=True)]
     placed = [row for row in rows if row["split"]]
     write_dataset(placed, destination)
     return leak_report(placed, left_out=len(rows) - len(placed))

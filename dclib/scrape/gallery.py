@@ -75,8 +75,6 @@ class Gallery:
 
     Args:
         n: drawings without a fault, half of them happy; about a quarter as many have one.
-        seed: of the drawings and of what is wrong with which.
-        shortcut: a fault of the whole set for audits to find, see `dclib.demo.sample_scene`.
         port: where to listen; 0 takes any that is free. Addresses are only the same again, and a
             collection can only go on later, with the same port.
 
@@ -84,11 +82,9 @@ class Gallery:
     needs, `asked` a Counter of the paths that were requested.
     """
 
-    def __init__(
-        self, n: int = 120, seed: int = 0, shortcut: str | None = None, port: int = 0
-    ) -> None:
-        self.seed, self.shortcut, self.port = seed, shortcut, port
-        self.drawings = make_catalogue(n, seed)
+    def __init__(self, n: int = 120, port: int = 0) -> None:
+        self.port = port
+        self.drawings = make_catalogue(n)
         self.asked: Counter[str] = Counter()
         self._files: dict[int, bytes] = {}
 
@@ -187,7 +183,7 @@ class Gallery:
         """The file of a drawing, made when it is first asked for."""
         if drawing.number not in self._files:
             side = 120 if drawing.trap == "small" else SIDE
-            image = draw_scene(sample_scene(self.seed, drawing.scene, self.shortcut)[0], side)
+            image = draw_scene(sample_scene(0, drawing.scene)[0], side)
             image = ImageOps.mirror(image) if drawing.trap == "mirrored" else image
             data = _encode(image, 60 if drawing.trap in ("re-encoded", "other label") else 90)
             self._files[drawing.number] = (
@@ -196,13 +192,13 @@ class Gallery:
         return self._files[drawing.number]
 
     def _thumbnail(self, drawing: Drawing) -> bytes:
-        scene = sample_scene(self.seed, drawing.scene, self.shortcut)[0]
+        scene = sample_scene(0, drawing.scene)[0]
         return _encode(draw_scene(scene, THUMB_SIDE), 70)
 
 
-def make_catalogue(n: int, seed: int) -> list[Drawing]:
+def make_catalogue(n: int) -> list[Drawing]:
     """`n` drawings without a fault and some with one, mixed, numbered from 1."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     fine = ["CC BY 4.0", "CC BY-SA 4.0", "CC0"]
     entries = [
         Drawing(0, scene, CLASSES[scene % 2], AUTHORS[scene // 2 % len(AUTHORS)], rng.choice(fine))

@@ -5,7 +5,7 @@ that neither the order in which servers answered nor a kill on the way changes t
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dclib.files import write_whole
@@ -13,7 +13,7 @@ from dclib.scrape.dataset import write_dataset
 from dclib.scrape.duplicates import NEAR, distances, duplicate_groups
 from dclib.scrape.licences import attribution
 from dclib.scrape.manifest import STAGES, Manifest
-from dclib.scrape.split import BRIDGE, NOBODY, SHARES, LeakReport, assign, leak_report
+from dclib.scrape.split import BRIDGE, NOBODY, LeakReport, assign, leak_report
 from dclib.scrape.urls import identity
 
 # What to do about a reason; the beginnings of reasons.
@@ -96,17 +96,16 @@ def _labels_by_identity(rows: list[dict]) -> dict[str, set[str]]:
     return labels
 
 
-def make_dataset(
-    folder: str | Path, destination: str | Path, shares: Mapping[str, float] = SHARES, seed: int = 0
-) -> LeakReport:
-    """Divide what a collection kept into splits and write the data set and ATTRIBUTION.md.
+def make_dataset(folder: str | Path, destination: str | Path) -> LeakReport:
+    """Divide what a collection kept into splits (`dclib.scrape.split.SHARES`), and write them.
 
+    The data set and its ATTRIBUTION.md go to `destination`.
     Pictures that were in a split before stay there. Raises what `Manifest`, `assign` and
     `write_dataset` do.
     """
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
-        places = assign(kept, shares, seed)
+        places = assign(kept)
         changes = {}
         for row, place in zip(kept, places, strict=True):
             outcome = ("split", place["reason"]) if place["reason"] else ("kept", "")

@@ -70,20 +70,14 @@ class PictureCache:
         return self.pixels
 
 
-def build_cache(
-    dataset: CoupleFolder,
-    sizes: Sequence[int],
-    folder: str | Path | None = None,
-    progress: bool = True,
-) -> None:
+def build_cache(dataset: CoupleFolder, sizes: Sequence[int], progress: bool = True) -> None:
     """Give a CoupleFolder its `caches`, {size: PictureCache}; those not there yet are built.
 
-    `sizes`: pixels a side, those that the transform will ask for. `folder`: where caches lie, one
-    folder for each data set; default root/.cache. Caches of the same split and size that no longer
-    fit are removed. Where one cannot be kept, a printed sentence says why, and the data set decodes
-    those pictures every time.
+    `sizes`: pixels a side, those that the transform will ask for. Caches lie in root/.cache; those
+    of the same split and size that no longer fit are removed. Where one cannot be kept, a printed
+    sentence says why, and the data set decodes those pictures every time.
     """
-    folder = dataset.root / ".cache" if folder is None else Path(folder)
+    folder = dataset.root / ".cache"
     paths, dataset.caches = [path for path, _ in dataset.samples], {}
     try:
         with ThreadPoolExecutor() as pool:
