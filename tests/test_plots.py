@@ -1,8 +1,12 @@
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
+from dclib.demo import sample_scene
+from dclib.drawn.drawing import draw_scene
 from dclib.evaluation.shortcuts import Probe
-from dclib.plots import HAPPY, UNHAPPY, save_figure
+from dclib.photo import predict_photo
+from dclib.plots import HAPPY, UNHAPPY, plot_prediction, save_figure, show_pictures
 from dclib.plots.scraping import plot_funnel, plot_probe
 
 COLUMNS = {"width": 0.5, "brightness": 0.2, "source commons": 0.6}
@@ -16,6 +20,27 @@ def close_figures():
 
 def names(axis):
     return [tick.get_text() for tick in axis.get_yticklabels()]
+
+
+def test_pictures_stand_in_rows_and_classes_have_their_colour():
+    pictures = [np.full((4, 5, 3), level, np.uint8) for level in range(7)]
+    axes = show_pictures(pictures, ["happy 0.9", "unhappy", "maybe"], columns=3).axes
+    assert len(axes) == 9  # three rows
+    assert [axis.images[0].get_array().max() for axis in axes[:7]] == list(range(7))
+    assert not any(axis.images for axis in axes[7:])
+    colours = [axis.title.get_color() for axis in axes[:3]]
+    assert colours == [HAPPY, UNHAPPY, "black"]
+
+
+def test_a_prediction_shows_both_probabilities(drawn_checkpoint):
+    image = draw_scene(sample_scene(0, 0)[0], 64)
+    prediction = predict_photo(image, drawn_checkpoint)
+    _, axis = plot_prediction(image, prediction).axes
+    assert [bar.get_width() for bar in axis.patches] == list(prediction.probs.values())
+    assert names(axis) == list(prediction.probs)
+    assert [text.get_text() for text in axis.texts] == [
+        f"{prob:.1%}" for prob in prediction.probs.values()
+    ]
 
 
 def test_the_probe_shows_every_column_around_a_half_and_the_whole_with_its_interval():

@@ -1,7 +1,16 @@
 import matplotlib
+import numpy as np
 import pytest
+import torch.nn.functional as F
 
-from dclib.plots.training import LivePlot, plot_pace, plot_progress
+from dclib.data import CoupleFolder
+from dclib.plots.training import (
+    LivePlot,
+    plot_history,
+    plot_pace,
+    plot_progress,
+    show_answers,
+)
 from dclib.training.history import History
 
 matplotlib.use("Agg")
@@ -26,6 +35,30 @@ def test_progress_shows_every_step_and_epoch(history):
 
 def test_progress_before_the_first_epoch():
     assert len(plot_progress(History()).axes) == 2
+
+
+def test_the_history_marks_the_epoch_that_was_kept(history):
+    for row in history.epochs:
+        row |= {"train_loss": 0.6}
+    history.best_epoch = 1
+    loss, accuracy = plot_history(history).axes
+    train, val, kept = loss.lines
+    assert (train.get_ydata().tolist(), val.get_ydata().tolist()) == ([0.6, 0.6], [0.5, 0.4])
+    assert train.get_xdata().tolist() == [1, 2]  # people count from 1
+    assert kept.get_xdata()[0] == accuracy.lines[2].get_xdata()[0] == 2
+
+
+def test_answers_are_those_of_the_logits_and_wrong_ones_are_marked(couples):
+    val = CoupleFolder(couples, "val")
+    logits = F.one_hot(val.labels, 2) * 2.0
+    logits[0] = -logits[0]
+    axes = show_answers(val, logits).axes
+    titles = [axis.get_title() for axis in axes]
+    right = [val.classes[label] for label in val.labels]
+    other = val.classes[1 - val.labels[0]]
+    assert titles == [f"{other} (wrong)", *right[1:]]
+    shown = [axis.images[0].get_array() for axis in axes]
+    np.testing.assert_array_equal(shown[3], np.asarray(val.picture(3)))
 
 
 def test_pace_divides_the_seconds(history):
