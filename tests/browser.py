@@ -20,6 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync", "--disable-quic"]
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+PATIENCE = 180_000  # milliseconds: a busy machine answers late
 BIG = '{"websocket_max_message_size": 104857600}'
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -47,7 +48,7 @@ def serve_app(notebook):
     """
     options = {"Voila.tornado_settings": BIG}
     cull = "MappingKernelManager.cull_"
-    options |= {f"{cull}idle_timeout": 30, f"{cull}interval": 1}
+    options |= {f"{cull}idle_timeout": 60, f"{cull}interval": 1}
     with _serve("voila", "Voila", notebook.parent, options, str(notebook)) as url:
         yield url
 
@@ -58,10 +59,13 @@ def _serve(module, name, folder, options, *arguments):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = {f"{name}.ip": "127.0.0.1", f"{name}.port": port} | options
+    options[f"{name}.port_retries"] = 0  # rather fail than talk to another server
     command = [sys.executable, "-m", module, *arguments, "--no-browser"]
     command += ["--allow-root"] if module == "jupyterlab" else []
     command += [f"--{option}={value}" for option, value in options.items()]
-    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config")}
+    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    environment = os.environ | {place: str(folder / "jupyter" / place) for place in places}
+    (folder / "jupyter" / "IPYTHONDIR").mkdir(parents=True)
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     url = f"http://127.0.0.1:{port}"
@@ -70,7 +74,10 @@ def _serve(module, name, folder, options, *arguments):
         yield url
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(120)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def _wait_until_up(url, server, log):
@@ -102,7 +109,7 @@ def _command(process):
 
 
 def wait_until_no_kernel():
-    for _ in range(120):
+    for _ in range(600):
         if not kernels():
             return
         time.sleep(0.5)
@@ -120,17 +127,34 @@ def write_notebook(path, text):
 def open_browser(playwright, *options):
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=60_000)  # a busy machine answers late
+    expect.set_options(timeout=PATIENCE)
     return playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *options])
+
+
+def new_page(browser, **options):
+    page = browser.new_page(**options)
+    page.set_default_timeout(PATIENCE)
+    return page
+
+
+def wait_until_it_listens(page, panels):
+    """Until browser.js has found so many panels: a click before is lost."""
+    page.wait_for_function(
+        """n => {
+            const panels = [...document.querySelectorAll(".dc-browser")];
+            return panels.length >= n && panels.every((panel) => panel.dcInput);
+        }""",
+        arg=panels,
+    )
 
 
 def open_and_run(playwright, url, *options):
     """A browser and its page, on which all cells of a notebook have been started."""
     browser = open_browser(playwright, *options)
-    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page = new_page(browser, viewport={"width": 1200, "height": 1400})
     page.goto(url)
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)
-    page.get_by_text("| Idle").wait_for(timeout=180_000)  # the kernel is up
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.get_by_text("| Idle").wait_for()  # the kernel is up
     page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     return browser, page

@@ -93,7 +93,7 @@ def start_child():
         begun = FORKSERVER.Event()
         child = FORKSERVER.Process(target=begin, args=(begun, function, args))
         child.start()
-        assert begun.wait(120)
+        assert begun.wait(600)
         return child
 
     return start

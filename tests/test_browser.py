@@ -8,11 +8,13 @@ import pytest
 from browser import (
     kernels,
     needs_chromium,
+    new_page,
     open_and_run,
     open_browser,
     serve_app,
     serve_lab,
     show_state,
+    wait_until_it_listens,
     wait_until_no_kernel,
     write_notebook,
 )
@@ -40,6 +42,10 @@ hide_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
 ---
 neuron_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
 """
+
+
+BOXES = """() => [".dc-grid", ".dc-stage img"].map(
+    (part) => JSON.stringify(document.querySelector(part).getBoundingClientRect()))"""
 
 
 @pytest.fixture
@@ -72,11 +78,12 @@ def use_panel(page, expect, folder):
     make_files(folder)
     panel = page.locator(".dc-browser")
     button = panel.locator(".widget-upload")
-    button.wait_for(timeout=180_000)
+    button.wait_for()
+    wait_until_it_listens(panel.page, 1)
     for file in ("us.jpg", "list.jpg", "holiday photo.png"):
         choose(page, button, folder / file)
         shown = panel.locator(".dc-error" if file == "list.jpg" else ".dc-verdict")
-        expect(shown.filter(has_text=file)).to_be_visible(timeout=90_000)
+        expect(shown.filter(has_text=file)).to_be_visible()
         if file == "list.jpg":
             expect(shown).to_contain_text("not a picture that can be read")
         else:
@@ -89,7 +96,7 @@ def use_panel(page, expect, folder):
     expect(panel.locator(".dc-verdict")).to_contain_text("A drawn couple of the demo set")
     panel.get_by_role("button", name="Make a report").click()
     with page.expect_download() as download:
-        panel.locator(".dc-save").first.click(timeout=60_000)
+        panel.locator(".dc-save").first.click()
     download.value.save_as(folder / "report.png")
     with Image.open(folder / "report.png") as report:
         assert report.width == 1200
@@ -129,11 +136,11 @@ def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
     (tmp_path / "mine").mkdir()
     with serve_app(tmp_path / NOTEBOOK.name) as url, sync_playwright() as playwright:
         browser = open_browser(playwright)
-        page = browser.new_page(viewport={"width": 1000, "height": 1400})
-        page.goto(url, timeout=180_000)
+        page = new_page(browser, viewport={"width": 1000, "height": 1400})
+        page.goto(url)
         use_panel(page, expect, tmp_path / "mine")
         drop(page, (tmp_path / "mine" / "us.jpg").read_bytes())
-        expect(page.locator(".dc-verdict").last).to_contain_text("dropped.jpg", timeout=60_000)
+        expect(page.locator(".dc-verdict").last).to_contain_text("dropped.jpg")
         show_state(page, "07_app.png")
         page.set_viewport_size({"width": 390, "height": 800})
         page.locator(".dc-verdict").last.scroll_into_view_if_needed()
@@ -143,9 +150,9 @@ def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
         assert len(kernels()) == 1
         page.close(run_before_unload=True)
         wait_until_no_kernel()
-        page = browser.new_page()  # and where the browser dies and says nothing
-        page.goto(url, timeout=180_000)
-        page.locator(".dc-browser .widget-upload").wait_for(timeout=180_000)
+        page = new_page(browser)  # and where the browser dies and says nothing
+        page.goto(url)
+        page.locator(".dc-browser .widget-upload").wait_for()
         assert len(kernels()) == 1
         browser.close()
         wait_until_no_kernel()
@@ -174,12 +181,13 @@ def test_an_upload_that_gets_lost_is_said(lab, tmp_path):
     with sync_playwright() as playwright:
         browser, page = open_and_run(playwright, lab.format(NOTEBOOK.name))
         panel = page.locator(".dc-browser")
-        panel.locator(".widget-upload").wait_for(timeout=180_000)
+        panel.locator(".widget-upload").wait_for()
+        wait_until_it_listens(page, 1)
         page.evaluate("window.WebSocket.prototype.send = () => {}")  # as if it were too large
         draw_scene(sample_scene(1, 0)[0], 64).save(tmp_path / "lost.jpg")
         choose(page, panel.locator(".widget-upload"), tmp_path / "lost.jpg")
         expect(panel.locator(".dc-status")).to_contain_text("Sending lost.jpg")
-        expect(panel.locator(".dc-status")).to_contain_text("has not arrived", timeout=30_000)
+        expect(panel.locator(".dc-status")).to_contain_text("has not arrived")
         browser.close()
 
 
@@ -190,7 +198,7 @@ def test_the_slider_of_strength_changes_the_pictures(lab):
     with sync_playwright() as playwright:
         browser, page = open_and_run(playwright, lab.format("slider.ipynb"))
         strip, handle = page.locator("img.widget-image, .jupyter-widgets img"), ".noUi-handle"
-        strip.wait_for(timeout=120_000)
+        strip.wait_for()
         seen = [strip.screenshot()]
         for key in ("Home", "End"):  # strength 0, then 1 again
             before = strip.get_attribute("src")
@@ -200,7 +208,6 @@ def test_the_slider_of_strength_changes_the_pictures(lab):
                 "before => document.querySelector('img.widget-image, .jupyter-widgets img').src"
                 " != before",
                 arg=before,
-                timeout=30_000,
             )
             page.wait_for_timeout(500)
             seen.append(strip.screenshot())
@@ -218,11 +225,12 @@ def test_hide_a_region_and_choose_a_neuron(lab):
     with sync_playwright() as playwright:
         browser, page = open_and_run(playwright, lab.format("panels.ipynb"))
         picture, answer = page.locator(".dc-stage img"), page.locator(".dc-controls table").first
-        page.locator(".dc-neurons").wait_for(timeout=120_000)
-        assert page.get_by_text("without this cell").locator("visible=true").count() == 0
+        page.locator(".dc-neurons").wait_for()
         cells = page.locator(".dc-grid button")
-        assert cells.count() == 16  # 128 px
-        assert page.locator(".dc-grid").bounding_box() == picture.bounding_box()
+        expect(cells).to_have_count(16)  # 128 px
+        expect(page.get_by_text("without this cell").locator("visible=true")).to_have_count(0)
+        grid, stage = page.evaluate(BOXES)
+        assert grid == stage
         whole, seen = answer.inner_text(), picture.get_attribute("src")
         cells.nth(5).click()
         expect(answer).to_contain_text("without 1 cell")

@@ -5,7 +5,7 @@ import threading
 from functools import partial
 
 import pytest
-from browser import needs_chromium, open_browser, show_state
+from browser import needs_chromium, new_page, open_browser, show_state
 
 from dclib.checkpoint import load_checkpoint
 from dclib.demo import render_clip
@@ -59,9 +59,9 @@ def test_the_film_plays_to_its_end_with_its_labels(site):
 
     with sync_playwright() as playwright:
         browser = open_browser(playwright)
-        page = browser.new_page()
+        page = new_page(browser)
         page.goto(site)
-        page.wait_for_function("document.getElementById('film').readyState >= 2", timeout=30_000)
+        page.wait_for_function("document.getElementById('film').readyState >= 2")
         told = page.evaluate(PLAY)
         show_state(page, "08_film.png")
         browser.close()

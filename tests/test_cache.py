@@ -428,7 +428,7 @@ def test_killed_while_it_builds(folder):
 
 def build_beside(train, barrier):
     """Build; the file gets its name when the other process has come as far."""
-    os.fsync = lambda _: barrier.wait(30)
+    os.fsync = lambda _: barrier.wait(300)
     build_cache(train, [32], progress=False)
     os._exit(0 if same(train) and train.caches else 1)
 

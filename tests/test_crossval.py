@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from dclib.evaluation.shortcuts import measure_pictures, probe
 from dclib.predictions import LOGITS, check_predictions, predict_folder, read_predictions
 from dclib.studies.folds import INNER, divide, load_pool
 from dclib.train import make_transforms
+from dclib.training import loop
 
 CONFIG = TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0, device="cpu")
 GROUPINGS = st.lists(
@@ -337,13 +339,26 @@ def run(root, folder):
     table.to_pickle(folder / "whole.pkl")
 
 
+def run_until(root, folder, fold):
+    """`run` that stands still once it has saved a state of this fold."""
+    save = loop.save_state
+
+    def save_and_wait(where, *args, **kwargs):
+        save(where, *args, **kwargs)
+        if Path(where).name == fold:
+            time.sleep(600)
+
+    loop.save_state = save_and_wait
+    run(root, folder)
+
+
 def test_a_killed_run_ends_with_the_same_answers(couples, start_child, tmp_path):
     """Killed within the first training, and within the first one of another seed."""
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
     start_child(run, couples, tmp_path / "undisturbed").join()
     for fold in ("seed-0-fold-0", "seed-1-fold-0"):
-        process = start_child(run, couples, tmp_path / "killed")
+        process = start_child(run_until, couples, tmp_path / "killed", f"{fold}.run")
         state = tmp_path / "killed" / f"{fold}.run" / "state.pt"
         while process.is_alive() and not state.exists():
             time.sleep(0.005)
@@ -373,7 +388,7 @@ def test_of_several_processes_the_first_writes(couples, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 of 2: seed 0, fold 1") == 1

@@ -33,26 +33,27 @@ ALONE = Processes(), torch.device("cpu")
 def start(world, work, folder, patience=60):
     """`world` processes that call work(processes, device) and leave what it returns in files.
 
-    Returns the processes and the store where they meet, which must live as long as they do.
+    Returns the processes and where they meet, which must live as long as they do.
     """
     # the store that torchrun hosts; its port is free because nobody else chose it
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     places |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": str(world)}
-    jobs = []
+    jobs, meet = [], FORKSERVER.Barrier(world)
     for rank in range(world):
         place = places | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        args = place, work, folder / f"{rank}.pt", patience
+        args = place, work, folder / f"{rank}.pt", patience, meet
         jobs.append(FORKSERVER.Process(target=child, args=args))
         jobs[-1].start()
-    return jobs, store
+    return jobs, (store, meet)
 
 
-def child(place, work, path, patience):
+def child(place, work, path, patience, meet):
     os.environ.update(place)
     distributed.PATIENCE = timedelta(seconds=patience)
     torch.set_num_threads(1)
     warnings.simplefilter("error")
+    meet.wait(300)  # the patience is for what comes now, not for imports
     try:
         result = work(*join_processes("cpu"))
     except Exception:
@@ -61,7 +62,7 @@ def child(place, work, path, patience):
     leave_processes()
 
 
-def results(jobs, folder, seconds=240):
+def results(jobs, folder, seconds=600):
     """What each process returned, None for one that was killed."""
     for job in jobs:
         job.join(seconds)
@@ -272,7 +273,7 @@ def lost(act):
 def reports(request, tmp_path_factory):
     """What 2 and 3 processes found, one dict a process."""
     folder = tmp_path_factory.mktemp("reports")
-    jobs, _store = start(request.param, all_checks, folder)
+    jobs, _place = start(request.param, all_checks, folder)
     found = results(jobs, folder)
     for report in found:
         assert report, "a process was killed or needed too long"
@@ -364,13 +365,13 @@ def test_in_float32_the_curves_agree_as_far_as_rounding_lets_them(reports, one):
 
 
 def test_the_first_may_prepare_for_longer_than_the_others_wait(tmp_path):
-    jobs, _store = start(2, prepare_longer_than_patience, tmp_path, patience=2)
+    jobs, _place = start(2, prepare_longer_than_patience, tmp_path, patience=2)
     assert results(jobs, tmp_path) == [{"total": [2.0]}] * 2
 
 
 @pytest.mark.parametrize("work, world, patience", [(die_in_step_two, 3, 60), (hang, 2, 3)])
 def test_a_lost_process_ends_the_others_with_one_sentence(tmp_path, work, world, patience):
-    jobs, _store = start(world, work, tmp_path, patience)
+    jobs, _place = start(world, work, tmp_path, patience)
     found = results(jobs, tmp_path)
     assert (found.pop(1) is None) == (work is die_in_step_two)
     for report in found:

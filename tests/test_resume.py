@@ -1,3 +1,4 @@
+import itertools
 import os
 import pickle
 import random
@@ -184,8 +185,10 @@ def test_kills(couples, start_child, tmp_path):
     process.join()
     seconds, kills, rng = time.monotonic() - begun, 0, random.Random(0)
     expected, told = outcome(reference / "out.safetensors")
-    while kills < KILLS:
-        run = tmp_path / f"killed-{kills}"
+    for number in itertools.count():
+        if kills >= KILLS:
+            break
+        run, before = tmp_path / f"killed-{number}", kills
         while not (run / "out.safetensors.txt").exists():
             process = start(run)
             process.join(rng.uniform(0.05, 0.6) * seconds if kills < KILLS else None)
@@ -198,3 +201,5 @@ def test_kills(couples, start_child, tmp_path):
         found, told_again = outcome(run / "out.safetensors")
         assert all(torch.equal(found[name], value) for name, value in expected.items())
         assert told_again == told
+        if kills == before:
+            seconds /= 2  # it was faster than the one that was timed

@@ -227,8 +227,10 @@ def test_stopped_by_hand_nothing_is_lost(large_site, start_child, tmp_path, monk
 
     monkeypatch.setattr(large_site, "answer", answer_some)
     child = start_child(run_in_child, Address(large_site), tmp_path)
-    while sum((large_site.asked - before).values()) < 121:
+    while sum((large_site.asked - before).values()) < 122:  # both of its connections hang
+        assert child.is_alive()
         time.sleep(0.02)
+    time.sleep(0.5)
     os.kill(child.pid, signal.SIGINT)
     stopped.set()
     child.join()
@@ -260,13 +262,14 @@ def test_a_manifest_that_cannot_be_opened(tmp_path):
 def test_a_full_disk_stops_the_run_and_loses_nothing(site, tmp_path, monkeypatch):
     from dclib.scrape import collect as module
 
-    real, written = module._write, []
+    real, written, lock = module._write, [], threading.Lock()
 
     def write(path, content):
         if path.suffix == ".jpg":
-            if len(written) == 10:
-                raise OSError(28, "No space left on device")
-            written.append(path)
+            with lock:
+                if len(written) == 10:
+                    raise OSError(28, "No space left on device")
+                written.append(path)
         real(path, content)
 
     monkeypatch.setattr(module, "_write", write)

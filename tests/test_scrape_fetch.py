@@ -96,10 +96,11 @@ def test_one_busy_answer_makes_every_thread_wait():
         fetcher = make_fetcher(site)
         fetcher.robots.rules(site.url)
         site.times.clear()
+        postpone, heard = fetcher.hosts.postpone, threading.Event()
+        fetcher.hosts.postpone = lambda *args: (postpone(*args), heard.set())
         first = threading.Thread(target=fetcher.picture, args=(f"{site.url}/media/1.jpg",))
         first.start()
-        told.wait(5)
-        time.sleep(0.5)  # until the first thread has read it
+        assert heard.wait(60)
         others = [
             threading.Thread(target=fetcher.picture, args=(f"{site.url}/media/{i}.jpg",))
             for i in (2, 3)
