@@ -12,7 +12,7 @@ Where things are. A line imports from the lines above it, never from those below
     precision training train                     learning
     crossval report studies                      what needs several networks
     gradcam evidence explain                     looking inside
-    assess photo video                           one photo or film, one answer
+    assess photo film_state video                one photo or film, one answer
     plots                                        figures of all that
     pages widgets                                what is read in a browser, or clicked
 """

@@ -52,7 +52,7 @@ def upload_photos() -> dict[str, bytes]:
     """Ask for files with Colab's own dialog: {name: bytes}. Outside Colab an empty dict.
 
     Colab's dialog takes files of any size, where the upload widget there may lose them from 1 MB.
-    It also writes copies into the current folder: an empty one, which is removed.
+    It also writes copies into the current folder: meanwhile one of its own, removed afterwards.
     """
     if not in_colab():
         return {}

@@ -1,11 +1,7 @@
 """A film in, a line over time out: how the network reads the couple, second by second."""
 
-import contextlib
-import hashlib
-import json
 import queue
 import threading
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +16,7 @@ from dclib import assess, timeline
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.evidence import find_evidence, fold_head
 from dclib.extras import extra
-from dclib.files import file_hash, save_json, write_whole
+from dclib.film_state import COLUMNS, Progress, Row
 from dclib.frames import Clip, VideoSource, read_frames
 from dclib.gradcam import extract_features
 from dclib.photo import DRAWINGS_ONLY, sigmoid
@@ -28,11 +24,9 @@ from dclib.photo import DRAWINGS_ONLY, sigmoid
 with extra("video"):
     import pandas as pd
 
-COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
 NO_FACES = "Faces were not looked for: what finds them knows photographs only."
 NOT_SURE = "The network is not sure enough."
 
-Row = dict[str, Any]  # of a frame: `COLUMNS` and "reason", without the margins until it is judged
 Prepared = tuple[Tensor, Row]  # the network's input (3, S, S) of a frame, and its row
 
 
@@ -126,7 +120,7 @@ def score_video(
         batch_size: frames that the network sees at once.
         progress: show a bar.
         resume: a folder that keeps what is done; a call that was cut off goes on from there, with
-            the same result. It is removed at the end.
+            the same result. What it keeps is removed at the end, and the folder if that was all.
 
     Frames are decoded ahead in a thread while the network works; memory grows by one row and one
     small map a frame only. Faces are looked for once a second.
@@ -226,76 +220,6 @@ class Ahead:
             if isinstance(item, Exception):
                 raise item
             yield item
-
-
-class Progress:
-    """What is done of a film, in a folder; without a folder nothing is kept."""
-
-    def __init__(
-        self,
-        folder: str | Path | None,
-        source: VideoSource,
-        checkpoint: Checkpoint,
-        rate: float,
-        batch_size: int,
-    ) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.about: dict[str, Any] = {"rate": rate, "batch_size": batch_size}
-        self.about["weights"] = checkpoint.config["weights_sha256"]
-        self.about["temperature"] = checkpoint.config["temperature"]
-        if folder is not None:
-            self.about["film"] = fingerprint(source)
-
-    def load(self) -> tuple[list[Row], list[np.ndarray]]:
-        """Rows and maps so far; ValueError if they are of something else."""
-        if self.folder is None or not (self.folder / "about.json").exists():
-            return [], []
-        if json.loads((self.folder / "about.json").read_text()) != self.about:
-            raise ValueError(
-                f"{self.folder} holds the state of another film, network, rate or batch size; "
-                "delete it or choose another folder."
-            )
-        if not (self.folder / "done.npz").exists():
-            return [], []
-        try:
-            with (
-                (self.folder / "done.npz").open("rb") as file,
-                np.load(file, allow_pickle=False) as done,
-            ):
-                table, reasons, maps = done["table"], done["reasons"].tolist(), [done["maps"]]
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-            raise ValueError(
-                f"{self.folder / 'done.npz'} cannot be read; delete {self.folder} to begin again."
-            ) from error
-        rows = [dict(zip(COLUMNS, values)) for values in table.tolist()]
-        return [row | {"reason": reason} for row, reason in zip(rows, reasons)], maps
-
-    def save(self, rows: list[Row], maps: list[np.ndarray], whole: bool) -> None:
-        """Keep what is done; only whole batches, so that going on makes the same ones."""
-        if self.folder is None or not whole:
-            return
-        save_json(self.folder / "about.json", self.about)
-        table = np.array([[row[name] for name in COLUMNS] for row in rows])
-        reasons = np.array([row["reason"] for row in rows])
-        with write_whole(self.folder / "done.npz") as unfinished, unfinished.open("wb") as file:
-            np.savez(file, table=table, reasons=reasons, maps=np.concatenate(maps))
-
-    def forget(self) -> None:
-        """Remove the files, and the folder if nothing else is in it."""
-        if self.folder is None or not self.folder.exists():
-            return
-        for name in ("about.json", "done.npz"):
-            for path in (self.folder / name, self.folder / f"{name}.unfinished"):
-                path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # somebody else's files are in it
-            self.folder.rmdir()
-
-
-def fingerprint(source: VideoSource) -> str:
-    """SHA-256 of a film."""
-    if isinstance(source, (str, Path)):
-        return file_hash(source)
-    return hashlib.sha256(source).hexdigest()
 
 
 def assemble(clip: Clip, checkpoint: Checkpoint, rows: list[Row], maps: np.ndarray) -> VideoResult:

@@ -41,7 +41,9 @@ def serve_lab(folder):
 
 @contextmanager
 def serve_app(notebook):
-    """Voila with one notebook, as `make app` starts it, but sooner to forget; yields its URL.
+    """Voila with one notebook, as `make app` starts it, but looking for idle kernels every second.
+
+    Yields its URL.
 
     A kernel counts as idle while it starts, which takes seconds on a busy machine: one that is
     forgotten sooner never answers.

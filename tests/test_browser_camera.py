@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from browser import (
     CAMERA,
+    PATIENCE,
     needs_chromium,
     open_and_run,
     serve_lab,
@@ -47,9 +48,12 @@ def lab(tmp_path, drawn_checkpoint):
 
 def frames_of(line):
     """(milliseconds, answered, dropped) of the line below the camera, once it tells them."""
-    while not (told := re.match(r"The answer came (\d+) .*; (\d+) .*, (\d+)", line.inner_text())):
+    for _ in range(PATIENCE // 50):  # between two answers it may say that it waits
+        told = re.match(r"The answer came (\d+) .*; (\d+) .*, (\d+)", line.inner_text())
+        if told:
+            return tuple(map(int, told.groups()))
         line.page.wait_for_timeout(50)
-    return tuple(map(int, told.groups()))
+    pytest.fail(f"No answer came: {line.inner_text()}")
 
 
 @needs_chromium

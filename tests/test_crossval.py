@@ -392,6 +392,7 @@ def test_of_several_processes_the_first_writes(couples, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 of 2: seed 0, fold 1") == 1
+    assert "(epoch 1, temperature" in done.stdout  # people count from 1
     assert done.stdout.count("majority") == 1
     assert "in 2 processes in float32" in done.stdout
     table = read_predictions(tmp_path / "out" / "spp+pmt" / TABLE)

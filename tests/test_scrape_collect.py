@@ -553,6 +553,7 @@ def test_the_command_on_the_gallery(tmp_path, monkeypatch, capsys):
         (["--sources", "flickr"], "There is no source 'flickr'; choose gallery, or of"),
         (["--contact", "ada@uni.test", "--sources", "html"], "empty list or text as pages"),
         (["--forget", "http://a.test/"], "No picture here has"),
+        (["--forget", ""], "Say which picture"),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, arguments, sentence):

@@ -495,7 +495,7 @@ def test_a_dead_process_ends_the_run_with_a_state(couples, tmp_path):
     children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
     if children.stdout:
         os.kill(max(map(int, children.stdout.split())), signal.SIGKILL)
-    _, errors = finish(job, 100 if children.stdout else 0)
+    _, errors = finish(job, 600 if children.stdout else 0)
     assert job.returncode != 0
     assert "nother process of " in errors
     assert "tart again with --resume" in errors

@@ -27,7 +27,7 @@ from dclib.scrape.robots import ROBOTS_BYTES, Robots
 from dclib.scrape.sources import PAGE_BYTES, Page
 from dclib.scrape.urls import host
 
-PICTURE_BYTES = 20_000_000
+PICTURE_BYTES = 20_000_000  # of a file, at most
 SECONDS = 40.0  # for one request, from the connection to the last byte
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 4, 1.0, 20.0
 LONGEST_RETRY_AFTER = 3600.0

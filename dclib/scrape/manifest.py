@@ -16,6 +16,7 @@ from dclib.scrape.urls import identity
 
 # How far a row has come is its state: listed, described, later (tried again by the next run),
 # refused (never again), fetched.
+
 # Where a picture that was not kept was lost, in the order of the funnel.
 STAGES = ("listing", "licence", "fetch", "quality", "duplicates", "split", "kept")
 OFFERED = tuple(field.name for field in fields(Candidate))

@@ -99,9 +99,8 @@ def _labels_by_identity(rows: list[dict]) -> dict[str, set[str]]:
 def make_dataset(folder: str | Path, destination: str | Path) -> LeakReport:
     """Divide what a collection kept into splits (`dclib.scrape.split.SHARES`), and write them.
 
-    The data set and its ATTRIBUTION.md go to `destination`.
-    Pictures that were in a split before stay there. Raises what `Manifest`, `assign` and
-    `write_dataset` do.
+    The data set and its ATTRIBUTION.md go to `destination`. Pictures that were in a split before
+    stay there. Raises what `Manifest`, `assign` and `write_dataset` do.
     """
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
