@@ -22,7 +22,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from dclib.data import CLASSES
-from dclib.evaluation.intervals import (
+from dclib.extras import extra
+from dclib.intervals import (
     NOTHING,
     difference_interval,
     draw_times,
@@ -34,9 +35,8 @@ from dclib.evaluation.intervals import (
     mean_interval,
     strata,
 )
-from dclib.evaluation.ranking import Ranking, area_under_roc
-from dclib.extras import extra
 from dclib.predictions import answers, by_seed, check_predictions, margins, probabilities
+from dclib.ranking import Ranking, area_under_roc
 
 with extra("evaluate"):
     import pandas as pd

@@ -1,5 +1,6 @@
 """One photo in, one answer out, with what speaks for it and what speaks against trusting it."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,9 +102,8 @@ def predict_photo(
     by_name = {"unhappy": unhappy, "happy": 1 - unhappy}
     probs = {name: by_name[name] for name in checkpoint.model.classes}
     reasons = (*assess.why_not(image, faces), *not_sure(max(probs.values()), checkpoint.abstain))
-    label = "unhappy" if unhappy >= checkpoint.config["threshold"] else "happy"
     return Prediction(
-        label=NOT_ASSESSABLE if reasons else label,
+        label=NOT_ASSESSABLE if reasons else label_of(margin, checkpoint.config["threshold"]),
         probs=probs,
         margin=margin,
         margin_sd=evidence.margin_sd.item(),
@@ -123,6 +123,20 @@ def look(checkpoint: Checkpoint, image: Image.Image) -> tuple[Evidence, Cams]:
     feature_map = extract_features(checkpoint.model, images)
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
     return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
+
+
+def label_of(margin: float, threshold: float = 0.5, abstain: float | None = None) -> str:
+    """What log-odds are called: "unhappy" from a probability of `threshold` on, else "happy".
+
+    "not assessable" for NaN, and where the likelier class has less than `abstain`.
+
+    >>> label_of(0.1), label_of(0.1, threshold=0.6), label_of(0.1, abstain=0.6)
+    ('unhappy', 'happy', 'not assessable')
+    """
+    unhappy = sigmoid(margin)
+    if math.isnan(margin) or (abstain is not None and max(unhappy, 1 - unhappy) < abstain):
+        return NOT_ASSESSABLE
+    return "unhappy" if unhappy >= threshold else "happy"
 
 
 def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:

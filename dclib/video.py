@@ -19,7 +19,7 @@ from dclib.extras import extra
 from dclib.film_state import COLUMNS, Progress, Row
 from dclib.frames import Clip, VideoSource, read_frames
 from dclib.gradcam import extract_features
-from dclib.photo import DRAWINGS_ONLY, sigmoid
+from dclib.photo import DRAWINGS_ONLY, label_of
 
 with extra("video"):
     import pandas as pd
@@ -83,13 +83,8 @@ class VideoResult:
         return float((self.seconds["label"] != timeline.NOT_ASSESSABLE).mean())
 
     def label(self, margin: float) -> str:
-        """What a margin is called: a class, or "not assessable" for NaN and below `abstain`."""
-        if not np.isfinite(margin):
-            return timeline.NOT_ASSESSABLE
-        unhappy = sigmoid(margin)
-        if self.abstain is not None and max(unhappy, 1 - unhappy) < self.abstain:
-            return timeline.NOT_ASSESSABLE
-        return "unhappy" if unhappy >= self.threshold else "happy"
+        """What a margin is called here: see `dclib.photo.label_of`."""
+        return label_of(margin, self.threshold, self.abstain)
 
     def moments(self, n: int = 6) -> list[dict[str, Any]]:
         """At most n moments to look at, as `dclib.timeline.moments` finds them."""

@@ -19,7 +19,7 @@ from scipy import stats
 from dclib.config import TrainConfig
 from dclib.data import DRAWN
 from dclib.demo import render_couples
-from dclib.evaluation.intervals import estimate
+from dclib.intervals import estimate
 from dclib.plots.training import plot_ablation
 from dclib.studies import ablation as module
 from dclib.studies.ablation import FILE, Ablation, ablate, arms_of, train_arm

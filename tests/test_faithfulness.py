@@ -12,18 +12,15 @@ from dclib.demo import render_couples
 from dclib.evidence import find_evidence
 from dclib.explain import faithfulness as module
 from dclib.explain.faithfulness import (
-    MARK,
     PARTS,
     cascade,
-    cells_of,
     hide_in_order,
-    load_features,
     mark_evidence,
     rank_agreement,
     rank_cells,
     rank_correlation,
-    signed_maps,
 )
+from dclib.explain.maps import signed_maps
 from dclib.model import DeepConnection
 from dclib.train import train_checkpoint
 
@@ -166,18 +163,6 @@ def test_a_map_follows_what_the_network_learned(checkpoint, couples):
     assert len(table) == 3 * 2 * (len(PARTS) + 1)
     after = checkpoint.model.state_dict()
     assert all((after[name] == value).all() for name, value in before.items())
-
-
-def test_features_come_with_the_groups_of_their_pictures(checkpoint, couples):
-    features, groups = load_features(checkpoint, couples, "train", n=8, size=96)
-    assert features.shape == (8, 512, 3, 3)
-    assert np.bincount(groups).tolist() == [2, 2, 2, 2]  # each couple is drawn twice
-
-
-def test_cells_are_those_that_a_box_touches():
-    assert np.argwhere(cells_of(MARK, 3, 3, 96)).tolist() == [[0, 0]]
-    assert np.argwhere(cells_of(MARK, 8, 8, 256)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    assert cells_of((0.25, 0, 1, 0.25), 2, 2, 64).tolist() == [[False, True], [False, False]]
 
 
 def test_a_planted_mark_draws_the_evidence_into_its_corner(tmp_path):

@@ -17,10 +17,11 @@ from test_widgets import upload
 from dclib.checkpoint import load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.live import PAUSE, LiveTimeline, is_cut
 from dclib.pages.live import numbers_sentence, timeline_svg
 from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Z95
-from dclib.widgets import live
-from dclib.widgets.live import PAUSE, LiveTimeline, is_cut, live_panel
+from dclib.widgets import live as module
+from dclib.widgets.live import live_panel
 
 
 def jpeg(image):
@@ -166,7 +167,7 @@ def test_a_frame_that_cannot_be_used_is_answered_too(panel, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(live, "extract_features", fail)
+    monkeypatch.setattr(module, "extract_features", fail)
     upload(panel, ("2000.jpg", jpeg(couple())))
     assert "(out of memory)" in panel.status.value and 'data-answered="2000"' in panel.answer.value
     assert panel.timeline.states == []
@@ -194,7 +195,7 @@ def test_a_dark_frame_gets_no_label(panel):
 def test_faces_are_looked_for_once_a_second(panel, monkeypatch):
     looks = []
     monkeypatch.setattr(type(panel.checkpoint), "knows_only_drawings", False)
-    monkeypatch.setattr(live.assess, "find_faces", lambda image: looks.append(1) or ())
+    monkeypatch.setattr(module.assess, "find_faces", lambda image: looks.append(1) or ())
     for clock in range(0, 2100, 200):
         upload(panel, (f"{clock}.jpg", jpeg(couple())))
     assert len(looks) == 3

@@ -1,32 +1,15 @@
-import copy
 import csv
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
 
 from dclib.checkpoint import load_checkpoint
-from dclib.evaluate import wilson_interval
-from dclib.evidence import find_evidence
 from dclib.explain import localisation as module
-from dclib.explain.localisation import (
-    draw_maps,
-    draw_priors,
-    find_cases,
-    locate,
-    mean_row,
-    other_groups,
-    random_network,
-    summarise,
-    versus,
-)
+from dclib.explain.localisation import draw_priors, find_cases, locate, summarise, versus
+from dclib.explain.maps import draw_maps, random_network
 from dclib.explain.pointing import AGAINST, MEASURES
-from dclib.gradcam import grad_cam
 
 
 @pytest.fixture(scope="module")
@@ -149,33 +132,6 @@ def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
     assert not (3 * values["value"].dropna() % 1).round(6).any()  # thirds
 
 
-def test_random_networks_differ_and_leave_the_random_numbers_alone(checkpoint):
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    nets = [random_network(checkpoint.model, seed) for seed in (0, 0, 1)]
-    assert (torch.get_rng_state() == before).all()
-    first, again, other = (net.head.lin1.weight for net in nets)
-    assert (first == again).all() and (first != other).any()
-    assert not nets[0].training
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_maps_are_those_of_the_answer(checkpoint, sign):
-    """Of a network, and of one that always answers the opposite."""
-    model = copy.deepcopy(checkpoint.model)
-    model.head.lin2.weight.data *= sign
-    features = torch.rand(3, 512, 2, 2, generator=torch.Generator().manual_seed(0))
-    maps, evidence = draw_maps(model, features), find_evidence(model, features)
-    assert all(values.shape == (3, 2, 2) and (values >= 0).all() for values in maps.values())
-    assert maps["feature norm"] == pytest.approx(features.norm(dim=1).numpy(), rel=1e-5)
-    towards = evidence.margin.sign()[:, None, None] * evidence.margin_map
-    assert maps["evidence for the answer"] == pytest.approx(towards.clamp(min=0).numpy())
-    cams = grad_cam(model, features)
-    for k, margin in enumerate(evidence.margin):
-        answer = cams["unhappy" if margin > 0 else "happy"][k]
-        assert maps["Grad-CAM"][k] == pytest.approx(answer.clamp(min=0).numpy())
-
-
 def test_faces_elsewhere_do_not_know_the_own_couple():
     shares = np.zeros((4, 1, 4))
     shares[np.arange(4), 0, [0, 0, 1, 2]] = 1
@@ -186,38 +142,6 @@ def test_faces_elsewhere_do_not_know_the_own_couple():
 def test_the_centred_map_is_highest_in_the_middle_and_symmetric():
     centre = draw_priors(np.zeros((1, 3, 5)), np.zeros(1, int))["centre"][0]
     assert centre.argmax() == 7 and centre == pytest.approx(centre[::-1, ::-1])
-
-
-@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.randoms(use_true_random=False))
-def test_another_picture_is_of_another_couple(sizes, random):
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    random.shuffle(groups)
-    others = other_groups(groups)
-    assert sorted(others) == list(range(len(groups)))
-    if 2 * max(sizes) <= sum(sizes):
-        assert (groups[others] != groups).all()
-
-
-def test_a_mean_of_single_pictures_has_students_interval():
-    values = np.random.default_rng(0).normal(size=30)
-    row, known = mean_row(values, range(30)), ttest_1samp(values, 0).confidence_interval()
-    assert (row["low"], row["high"]) == pytest.approx((known.low, known.high))
-    assert row["value"] == pytest.approx(values.mean()) and row["n"] == 30
-
-
-def test_copies_of_a_picture_in_its_group_make_no_interval_narrower():
-    values = np.random.default_rng(1).normal(size=20)
-    once, twice = mean_row(values, range(20)), mean_row(np.repeat(values, 2), np.arange(40) // 2)
-    assert (once["low"], once["high"]) == pytest.approx((twice["low"], twice["high"]))
-    assert np.isnan(mean_row(values, np.zeros(20))["low"])
-
-
-def test_a_share_has_wilsons_interval_within_0_and_1():
-    hits = np.arange(400) < 396
-    row, known = mean_row(hits, range(400), proportion=True), wilson_interval(396, 400)
-    assert (row["low"], row["high"]) == pytest.approx(known, abs=1e-3) and row["high"] < 1
-    row = mean_row(np.ones(20), np.arange(20) // 2, proportion=True)
-    assert (row["low"], row["high"]) == wilson_interval(10, 10)
 
 
 def test_means_of_cases_are_means_of_pictures(cases):

@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from dclib.data import CLASSES
-from dclib.evaluation.intervals import (
+from dclib.intervals import (
     effective_interval,
     group_interval,
     logit_interval,

@@ -12,13 +12,8 @@ from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
 from dclib.evaluate import wilson_interval
 from dclib.evidence import find_evidence, fold_head
-from dclib.explain.cells import cell_edges
 from dclib.explain.crops import Crop, _crop_box, top_crops
-from dclib.explain.neurons import (
-    activation_states,
-    face_cells,
-    neuron_table,
-)
+from dclib.explain.neurons import activation_states, neuron_table
 from dclib.gradcam import extract_features
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
@@ -105,18 +100,6 @@ def test_some_pictures_are_whole_couples(checkpoint, couples):
     assert len(found.ids) == 8
     assert len(set(found.groups)) == 4
     assert found.labels.sum() == 4
-
-
-def test_face_cells_against_points():
-    rng, h, w = np.random.default_rng(0), 3, 4
-    box = np.array([[0.1, 0.2, 0.55, 0.9]])
-    y, x = rng.random((2, 200_000))
-    inside = (box[0, 0] <= x) & (x < box[0, 2]) & (box[0, 1] <= y) & (y < box[0, 3])
-    down, across = (np.searchsorted(cell_edges(n, 112)[1:-1], p) for n, p in ((h, y), (w, x)))
-    cell = down * w + across
-    shares = np.bincount(cell, inside, h * w) / np.bincount(cell, minlength=h * w)
-    np.testing.assert_allclose(face_cells(box, h, w, 112), shares.reshape(h, w), atol=0.02)
-    assert np.isnan(face_cells(np.zeros((0, 4)), h, w, 112)).all()
 
 
 def test_evidence_on_faces_is_a_share_and_area_is_that_of_the_boxes(states):

@@ -13,7 +13,6 @@ from torch import nn
 from dclib.augment import EvalTransform
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CLASSES, CoupleFolder
-from dclib.evaluation.intervals import estimate
 from dclib.evaluation.robustness import (
     choose_pictures,
     predict_sweeps,
@@ -21,6 +20,7 @@ from dclib.evaluation.robustness import (
     versus,
 )
 from dclib.evaluation.sweeps import SWEEPS
+from dclib.intervals import estimate
 from dclib.metrics import measure
 from dclib.predictions import LOGITS, answers, check_predictions, predict_folder
 

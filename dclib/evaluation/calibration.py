@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from dclib.data import CLASSES
 from dclib.evaluate import wilson_interval
-from dclib.evaluation.intervals import group_interval
+from dclib.intervals import group_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 from dclib.data import CLASSES, CoupleFolder, read_boxes
 from dclib.evaluate import predict_logits
-from dclib.evaluation.intervals import estimate, strata
 from dclib.evaluation.sweeps import change_picture, choose_levels, input_size, prepare, reference_of
 from dclib.extras import extra
+from dclib.intervals import estimate, strata
 from dclib.metrics import Scored, proportion_interval
 from dclib.pictures import Boxes
 from dclib.predictions import LOGITS, make_table
@@ -180,7 +180,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
     A DataFrame with model, sweep, level, accuracy, low, high (95 %, as in `dclib.metrics`), n,
     drop, drop_low, drop_high, reference. `drop` is the accuracy at the reference less that at the
-    level, paired by picture (`dclib.evaluation.intervals.estimate`: groups count as one). Raises
+    level, paired by picture (`dclib.intervals.estimate`: groups count as one). Raises
     ValueError if all pictures are one group.
     """
     rows = []

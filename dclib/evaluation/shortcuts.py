@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
-from dclib.evaluation.ranking import Ranking, area_under_roc
 from dclib.extras import extra
 from dclib.pictures import PictureError, read_picture
+from dclib.ranking import Ranking, area_under_roc
 
 with extra("scrape"):
     from sklearn.linear_model import LogisticRegression

@@ -7,6 +7,7 @@ the nearest centre, so that the first cell of a row is narrower than the others.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 STRIDE = 32  # pixels of the input from cell to cell, in every ResNet
 
@@ -28,6 +29,34 @@ def cell_centres(n: int, size: int) -> np.ndarray:
     [0.0, 0.4, 0.8]
     """
     return STRIDE * np.arange(n) / size
+
+
+def box_mask(boxes: ArrayLike, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Which points of a grid lie in one of the boxes: (K, 4), (H,), (W,) -> (H, W) bool.
+
+    Boxes are x0, y0, x1, y1, the first two within and the last two beyond; all are shares of the
+    picture's sides.
+    """
+    x0, y0, x1, y1 = np.reshape(boxes, (-1, 4)).T[..., None]  # (K, 1) each
+    rows, columns = (y0 <= down) & (down < y1), (x0 <= across) & (across < x1)
+    return (rows[:, :, None] & columns[:, None]).any(0)
+
+
+def covered_cells(boxes: ArrayLike, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """How much of each cell the boxes cover together: (K, 4), (h + 1,), (w + 1,) -> (h, w), 0 to 1.
+
+    Boxes as in `box_mask`; `down` and `across` are where cells begin and end.
+
+    >>> covered_cells([(0, 0, 0.3, 1)], cell_edges(1, 32), cell_edges(3, 80)).round(2).tolist()
+    [[1.0, 0.25, 0.0]]
+    """
+    boxes = np.reshape(boxes, (-1, 4))
+    y = np.union1d(down, boxes[:, 1::2].clip(down[0], down[-1]))  # no box and no cell ends within
+    x = np.union1d(across, boxes[:, ::2].clip(across[0], across[-1]))
+    areas = box_mask(boxes, y[:-1], x[:-1]) * np.diff(y)[:, None] * np.diff(x)
+    areas = np.add.reduceat(areas, np.searchsorted(y, down[:-1]), 0)
+    areas = np.add.reduceat(areas, np.searchsorted(x, across[:-1]), 1)  # (h, w)
+    return np.minimum(areas / np.diff(down)[:, None] / np.diff(across), 1)
 
 
 def spread(

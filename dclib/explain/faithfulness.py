@@ -23,26 +23,17 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from dclib.checkpoint import Checkpoint
-from dclib.evaluation.intervals import estimate
-from dclib.evidence import find_evidence
-from dclib.explain.cells import cell_edges
-from dclib.explain.localisation import (
-    choose,
-    collect_features,
-    mean_row,
-    other_groups,
-    random_network,
-)
+from dclib.explain.cells import cell_edges, covered_cells
+from dclib.explain.maps import choose, collect_features, other_groups, random_network, signed_maps
 from dclib.explain.occlusion import hide_cells, leave_one_out
 from dclib.explain.pointing import energy_share
 from dclib.extras import extra
-from dclib.gradcam import grad_cam
+from dclib.intervals import estimate, mean_row
 from dclib.model import DeepConnection
 
 with extra("evaluate"):
     import pandas as pd
 
-CHUNK = 32
 STEPS = 16  # most points of a curve after its first
 TRUTH = "leave one out"
 MARK = (0.03, 0.03, 0.12, 0.12)  # where dclib.drawn.drawing plants it, as shares of the sides
@@ -52,34 +43,6 @@ PARTS = {  # what is randomised, from the last layer to the first
     **{f"layer{k}": (f"backbone.layer{k}",) for k in (4, 3, 2, 1)},
     "conv1": ("backbone.conv1", "backbone.bn1"),
 }
-
-
-def load_features(
-    checkpoint: Checkpoint,
-    root: str | Path,
-    split: str = "test",
-    n: int | None = None,
-    size: int | None = None,
-    seed: int = 0,
-) -> tuple[Tensor, np.ndarray]:
-    """Feature maps (N, C, h, w) and groups (N,) of about n pictures.
-
-    The parameters are those of `dclib.explain.localisation.find_cases`.
-    """
-    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
-    return collect_features(checkpoint, dataset, chosen, size), groups
-
-
-def signed_maps(model: DeepConnection, features: Tensor) -> dict[str, np.ndarray]:
-    """What each cell adds to the log-odds for unhappy, by kind of map: {name: (N, h, w)}."""
-    device, parts = next(model.parameters()).device, []
-    for part in features.split(CHUNK):
-        part = part.to(device)
-        maps = {"evidence": find_evidence(model, part).margin_map}
-        for name, method in (("HiResCAM", "hirescam"), ("Grad-CAM", "grad-cam")):
-            maps[name] = grad_cam(model, part, ["margin"], method)["margin"]
-        parts.append({name: values.cpu().double().numpy() for name, values in maps.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -198,7 +161,7 @@ def cascade(
     of the maps without their signs), value (mean rank correlation), low, high, n, excluded (a flat
     map in some repetition). Each repetition draws a network of random weights anew, as if before
     training; intervals are for other draws and other pictures
-    (`dclib.evaluation.intervals.estimate`). Part "another picture" compares the original maps of
+    (`dclib.intervals.estimate`). Part "another picture" compares the original maps of
     different pictures: what is alike in all of them stays alike without having been learned.
     """
     model = checkpoint.model
@@ -261,7 +224,8 @@ def mark_evidence(
     dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
     features = collect_features(checkpoint, dataset, chosen, size)
     h, w = features.shape[2:]
-    touched = cells_of(MARK, h, w, size or checkpoint.config["image_size"])
+    size = size or checkpoint.config["image_size"]
+    touched = covered_cells([MARK], cell_edges(h, size), cell_edges(w, size)) > 0  # (h, w)
     labels, rows = dataset.labels.numpy()[chosen], []
     for name, maps in signed_maps(checkpoint.model, features).items():
         shares = energy_share(np.abs(maps), touched)  # (N,)
@@ -270,14 +234,3 @@ def mark_evidence(
             row = {"map": name, "label": of} | mean_row(shares[part], groups[part])
             rows.append(row | {"area": touched.mean()})
     return pd.DataFrame(rows)
-
-
-def cells_of(box: Sequence[float], h: int, w: int, size: int) -> np.ndarray:
-    """The cells of a map that a box (x0, y0, x1, y1, shares of the sides) touches: (h, w) bool.
-
-    `size`: pixels a side of the network's input.
-    """
-    x0, y0, x1, y1 = box
-    down, across = cell_edges(h, size), cell_edges(w, size)
-    rows = (down[:-1] < y1) & (down[1:] > y0)
-    return rows[:, None] & (across[:-1] < x1) & (across[1:] > x0)

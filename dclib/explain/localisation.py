@@ -15,22 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from scipy.stats import t as student
-from torch import Tensor
 
-from dclib.augment import EvalTransform
 from dclib.checkpoint import Checkpoint
 from dclib.data import CoupleFolder
-from dclib.evaluation.intervals import NOTHING, TAILS, effective_interval
-from dclib.evaluation.robustness import choose_pictures
-from dclib.evidence import find_evidence
 from dclib.explain.cells import STRIDE
+from dclib.explain.maps import choose, collect_features, draw_maps, other_groups, random_network
 from dclib.explain.pointing import POINTING, find_regions, measure_maps
 from dclib.extras import extra
-from dclib.gradcam import METHODS, extract_features, grad_cam
-from dclib.model import DeepConnection
+from dclib.intervals import mean_row
 
 with extra("evaluate"):
     import pandas as pd
@@ -38,7 +30,6 @@ with extra("evaluate"):
 PLACES = ("receptive field", "stretched")
 SPREAD = 0.25  # standard deviation of the centred map, as a share of a side
 UNTRAINED = 3  # networks of random weights
-BATCH = 32
 KEYS = ["map", "region", "measure"]
 
 
@@ -117,68 +108,6 @@ def _draw_untrained(
             yield f"random weights: {name}", maps[name]
 
 
-def choose(
-    checkpoint: Checkpoint, root: str | Path, split: str, n: int | None, seed: int = 0
-) -> tuple[CoupleFolder, list[int], np.ndarray]:
-    """A `CoupleFolder`, the indices of about n of its pictures, and their groups as numbers (n,).
-
-    See `dclib.evaluation.robustness.choose_pictures`.
-    """
-    dataset = CoupleFolder(root, split, classes=checkpoint.model.classes)
-    chosen = choose_pictures(dataset, n, seed)
-    return dataset, chosen, np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
-
-
-def random_network(model: DeepConnection, seed: int = 0) -> DeepConnection:
-    """A network of the same kind that has learned nothing, in eval mode, on the same device."""
-    kind = (model.stage, model.backbone_name, None, model.levels, model.head.samples)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return DeepConnection(*kind, model.classes).eval().to(next(model.parameters()).device)
-
-
-def collect_features(
-    checkpoint: Checkpoint,
-    dataset: CoupleFolder,
-    chosen: Sequence[int],
-    size: int | None = None,
-    model: DeepConnection | None = None,
-) -> Tensor:
-    """Feature maps (N, C, h, w) of chosen pictures, on the CPU.
-
-    `size`: pixels a side of the input, default the checkpoint's; `model` takes its network's place.
-    """
-    config, model = checkpoint.config, model or checkpoint.model
-    transform = EvalTransform(size or config["image_size"], config["mean"], config["std"])
-    device, maps = next(model.parameters()).device, []
-    for start in range(0, len(chosen), BATCH):
-        pictures = [dataset.picture(index) for index in chosen[start : start + BATCH]]
-        images = torch.stack([transform(picture) for picture in pictures]).to(device)
-        maps.append(extract_features(model, images).cpu())  # (B, C, h, w)
-    return torch.cat(maps)
-
-
-def draw_maps(model: DeepConnection, features: Tensor) -> dict[str, np.ndarray]:
-    """The maps of feature maps (N, C, h, w), none below 0: {name: (N, h, w)}.
-
-    Evidence is that of the margin: all of it, and what speaks for the network's answer. Grad-CAM
-    and HiResCAM are of the class that it answers.
-    """
-    device, parts = next(model.parameters()).device, []
-    for part in features.split(BATCH):
-        part = part.to(device)
-        evidence = find_evidence(model, part)
-        answers, rows = evidence.logits.argmax(1), torch.arange(len(part))
-        sign = torch.where(answers == model.classes.index("unhappy"), 1, -1)[:, None, None]
-        found = {"evidence": evidence.margin_map.abs()}
-        found["evidence for the answer"] = (sign * evidence.margin_map).clamp(min=0)
-        for name, method in zip(("Grad-CAM", "HiResCAM"), METHODS, strict=True):
-            found[name] = grad_cam(model, part, model.classes, method).positive[rows, answers]
-        found["feature norm"] = part.norm(dim=1)
-        parts.append({name: values.cpu().double().numpy() for name, values in found.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def draw_priors(shares: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
     """Maps that know nothing of the picture: {name: (N, h, w)}.
 
@@ -195,26 +124,12 @@ def draw_priors(shares: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
-def other_groups(groups: np.ndarray) -> np.ndarray:
-    """For each picture the index of one of another group, every picture once: (N,) -> (N,).
-
-    >>> other_groups(np.array([0, 0, 1, 1])).tolist()
-    [2, 3, 0, 1]
-
-    Some stay in their group where one group has more than half of all pictures.
-    """
-    order = np.argsort(groups, kind="stable")
-    others = np.empty_like(order)
-    others[order] = np.roll(order, np.bincount(groups).max())
-    return others
-
-
 def summarise(cases: pd.DataFrame) -> pd.DataFrame:
     """Means of `find_cases` with 95 % intervals: a DataFrame with a row a map, region and measure.
 
     Columns value, low, high, n, chance (mean over pictures), excluded (pictures without such
     boxes), flat (maps that show nothing). Intervals are for other groups of pictures, given the
-    network: Wilson's for pointing (`dclib.evaluation.intervals.effective_interval`), else
+    network: Wilson's for pointing (`dclib.intervals.effective_interval`), else
     Student's t.
     """
     rows = []
@@ -243,21 +158,3 @@ def versus(cases: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
         row = {"map": first, "less": second, "region": region, "measure": measure}
         rows.append(row | mean_row(part["value"], part["group"]))
     return pd.DataFrame(rows)
-
-
-def mean_row(values: ArrayLike, groups: ArrayLike, proportion: bool = False) -> dict[str, float]:
-    """value, low, high and n of values (N,): their mean and 95 % interval, groups as wholes.
-
-    The variance is that of a ratio, from sums over groups (Cochran 1977, section 6.3); of a
-    `proportion` the interval is Wilson's. NaN ends for a single group, and all NaN for no value.
-    """
-    values, (names, group) = np.asarray(values, float), np.unique(groups, return_inverse=True)
-    n, g = len(values), len(names)
-    mean, ends = values.mean() if n else np.nan, NOTHING
-    if g > 1:
-        sums = np.bincount(group, values - mean) / n
-        variance = np.square(sums).sum() * g / (g - 1)
-        ends = mean + student.ppf(TAILS, g - 1) * np.sqrt(variance)
-        if proportion:
-            ends = effective_interval(mean, variance, n, g, g - 1)
-    return {"value": float(mean), "low": float(ends[0]), "high": float(ends[1]), "n": n}

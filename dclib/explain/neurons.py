@@ -20,15 +20,15 @@ from torch import Tensor
 
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, CoupleFolder, make_loader, read_boxes
-from dclib.evaluation.intervals import draw_times, freedom, group_interval, logit_interval, strata
 from dclib.evaluation.interventions import keep
-from dclib.evaluation.ranking import auroc
 from dclib.evaluation.robustness import choose_pictures
 from dclib.evidence import FoldedHead, find_evidence, fold_head
-from dclib.explain.cells import cell_edges
+from dclib.explain.cells import cell_edges, covered_cells
 from dclib.extras import extra
 from dclib.gradcam import extract_features
+from dclib.intervals import draw_times, freedom, group_interval, logit_interval, strata
 from dclib.model import DeepConnection
+from dclib.ranking import auroc
 
 with extra("evaluate"):
     import pandas as pd
@@ -183,27 +183,13 @@ def _reduce(regions: np.ndarray, faces: Sequence[np.ndarray], size: int) -> dict
     h, w = regions.shape[2:]
     strongest = regions.reshape(*regions.shape[:2], -1).argmax(2)  # (B, 100)
     cells = np.stack(np.unravel_index(strongest, (h, w)), 2)
-    covered = np.stack([face_cells(boxes, h, w, size) for boxes in faces])[:, None]  # (B, 1, h, w)
+    edges = cell_edges(h, size), cell_edges(w, size)
+    covered = np.stack([covered_cells(boxes, *edges) for boxes in faces])[:, None]  # (B, 1, h, w)
+    covered[[not len(boxes) for boxes in faces]] = np.nan
     mass = np.maximum(regions, 0)
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing excites a neuron
         on_faces = (mass * covered).sum((2, 3)) / mass.sum((2, 3))
     return {"cells": cells, "on_faces": on_faces, "face_area": covered.mean((1, 2, 3))}
-
-
-def face_cells(boxes: np.ndarray, h: int, w: int, size: int) -> np.ndarray:
-    """Share of each of h x w cells that the largest overlap with a box covers, NaN without boxes.
-
-    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides; `size`: pixels a side of the input.
-    """
-    if not len(boxes):
-        return np.full((h, w), np.nan)
-    shares = []  # across (K, w), down (K, h)
-    for axis, n in ((0, w), (1, h)):
-        edges = cell_edges(n, size)
-        ends = np.clip(boxes[:, [axis, axis + 2], None], edges[:-1], edges[1:])  # (K, 2, n)
-        shares.append((ends[:, 1] - ends[:, 0]) / np.diff(edges))
-    across, down = shares
-    return (down[:, :, None] * across[:, None]).max(0)
 
 
 def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:

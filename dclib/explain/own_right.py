@@ -22,10 +22,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from dclib.data import CLASSES
-from dclib.evaluation.intervals import NOTHING, difference_interval, draw_times, freedom, strata
 from dclib.evaluation.slices import holm
 from dclib.explain.neurons import States
 from dclib.extras import extra
+from dclib.intervals import NOTHING, difference_interval, draw_times, freedom, strata
 from dclib.metrics import DRAWS, compare, measure
 from dclib.predictions import LOGITS
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dclib.data import CoupleFolder, read_boxes
+from dclib.explain.cells import box_mask, covered_cells
 
-FINE = 33  # points a side of a cell at which boxes are looked up; odd, so that one is its centre
 TIE = 1e-5  # values that differ by less, as a share of the largest, are equal
 POINTING = "pointing"
 MEASURES = (POINTING, "strongest cell", "energy", "energy / area")
@@ -24,7 +24,8 @@ COLUMNS = ("boxes", "body_boxes", "bystander_boxes")  # of metadata.csv: faces, 
 OTHERS = "bystanders' faces"
 AGAINST = f"faces less {OTHERS}"
 
-Regions = dict[str, tuple[np.ndarray, np.ndarray]]  # of `find_regions`: name, centres and shares
+Region = tuple[np.ndarray, np.ndarray]  # centres and shares, see `find_regions`
+Regions = dict[str, Region]  # by name
 
 
 def find_regions(
@@ -35,30 +36,34 @@ def find_regions(
     Both are (N, h, w): whether the centre of a cell is in a box, and how much of the cell. Regions
     are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
     `stride`: from the centre of a cell's view to the next, as a share of the picture; None
-    stretches the map over the picture. Raises ValueError for boxes that cannot be read.
+    stretches the map over the picture. A cell at the picture's edge counts as a whole, together
+    with what lies beyond. Raises ValueError for boxes that cannot be read.
     """
-    found: dict[str, list[np.ndarray]] = {"faces": [], "couple": [], OTHERS: []}
+    edges = [
+        np.linspace(0, 1, n + 1) if stride is None else stride * (np.arange(n + 1) - 0.5)
+        for n in (h, w)
+    ]
     columns = [read_boxes(dataset, column) for column in COLUMNS]
+    found: dict[str, list[Region]] = {"faces": [], "couple": [], OTHERS: []}
     for index in chosen:
-        boxes = [column[index] / np.tile(dataset.picture(index).size, 2) for column in columns]
-        if stride:
-            boxes = [(box / stride + 0.5) / np.array((w, h, w, h)) for box in boxes]
-        faces, bodies, others = (box_mask(box, h * FINE, w * FINE) for box in boxes)
-        found["faces"].append(faces)
-        found["couple"].append((faces | bodies) & bodies.any())
-        found[OTHERS].append(others & ~faces & ~bodies)
-    masks = {name: np.reshape(mask, (-1, h, FINE, w, FINE)) for name, mask in found.items()}
-    middle = FINE // 2
-    return {n: (m[:, :, middle, :, middle], m.mean((2, 4))) for n, m in masks.items()}
+        sides = np.tile(dataset.picture(index).size, 2)
+        faces, bodies, others = (column[index] / sides for column in columns)
+        couple, nobody = np.concatenate([faces, bodies]), faces[:0]
+        found["faces"].append(_visible(faces, nobody, edges))
+        found["couple"].append(_visible(couple if len(bodies) else nobody, nobody, edges))
+        found[OTHERS].append(_visible(others, couple, edges))
+    return {
+        name: (np.stack([centres for centres, _ in parts]), np.stack([share for _, share in parts]))
+        for name, parts in found.items()
+    }
 
 
-def box_mask(boxes: np.ndarray | Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    """Which points of an even grid are in one of the boxes: (K, 4) shares -> (height, width)."""
-    y, x = ((np.arange(side) + 0.5) / side for side in (height, width))
-    mask = np.zeros((height, width), bool)
-    for x0, y0, x1, y1 in boxes:
-        mask |= ((y0 <= y) & (y < y1))[:, None] & (x0 <= x) & (x < x1)
-    return mask
+def _visible(boxes: np.ndarray, hiding: np.ndarray, edges: Sequence[np.ndarray]) -> Region:
+    """Centres (h, w) bool and shares (h, w) of cells in boxes (K, 4) that no other (M, 4) hides."""
+    middles = [(ends[:-1] + ends[1:]) / 2 for ends in edges]
+    centres = box_mask(boxes, *middles) & ~box_mask(hiding, *middles)
+    both = np.concatenate([boxes, hiding])
+    return centres, covered_cells(both, *edges) - covered_cells(hiding, *edges)
 
 
 def measure_maps(values: np.ndarray, regions: Regions) -> list[dict]:

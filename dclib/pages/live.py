@@ -3,13 +3,11 @@
 import html
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from dclib.photo import NOT_ASSESSABLE, how_sure, percent, sigmoid
+from dclib.live import LiveTimeline, State
+from dclib.photo import how_sure, percent, sigmoid
 from dclib.plots import HAPPY, UNHAPPY
-
-if TYPE_CHECKING:
-    from dclib.widgets.live import LiveTimeline, State
+from dclib.timeline import NOT_ASSESSABLE
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 150, 70, 18
 LEAST = 20  # seconds that the time axis shows at least
@@ -18,14 +16,14 @@ POINTS = 300  # states that are drawn at most, evenly chosen
 Place = Callable[[float], float]  # of a time along the curve, or of a margin up it
 
 
-def label_sentence(state: "State") -> str:
+def label_sentence(state: State) -> str:
     """A state's label, as the network's."""
     if state.label == NOT_ASSESSABLE:
         return "Not assessable."
     return f"The network says {state.label}."
 
 
-def numbers_sentence(state: "State") -> str:
+def numbers_sentence(state: State) -> str:
     """How sure the network is, with the 95 % band, or why nothing is said."""
     if state.label == NOT_ASSESSABLE:
         return state.reason
@@ -39,7 +37,7 @@ def numbers_sentence(state: "State") -> str:
     )
 
 
-def answer_html(words: str, timeline: "LiveTimeline", notes: Iterable[str], answered: int) -> str:
+def answer_html(words: str, timeline: LiveTimeline, notes: Iterable[str], answered: int) -> str:
     """Sentence, curve and notes; the browser waits for the number `answered` of its last frame."""
     below = "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
     return (
@@ -48,7 +46,7 @@ def answer_html(words: str, timeline: "LiveTimeline", notes: Iterable[str], answ
     )
 
 
-def timeline_svg(states: Sequence["State"], threshold: float = 0.5) -> str:
+def timeline_svg(states: Sequence[State], threshold: float = 0.5) -> str:
     """Probability of "unhappy" over the whole time: dots are frames, the line and its band smooth.
 
     Grey is not assessable; a line across is a cut or a pause; dashed is the network's threshold.
@@ -72,7 +70,7 @@ def timeline_svg(states: Sequence["State"], threshold: float = 0.5) -> str:
     )
 
 
-def _runs(states: Sequence["State"], x: Place, y: Place) -> list[str]:
+def _runs(states: Sequence[State], x: Place, y: Place) -> list[str]:
     """Stretches of one label within a shot, each up to the next state."""
     parts, at = [], 0
     for (shot, label), group in groupby(states, lambda s: (s.shot, s.label)):
@@ -93,7 +91,7 @@ def _runs(states: Sequence["State"], x: Place, y: Place) -> list[str]:
     return parts
 
 
-def _curve(run: Sequence["State"], colour: str, x: Place, y: Place) -> str:
+def _curve(run: Sequence[State], colour: str, x: Place, y: Place) -> str:
     """The line of a stretch and its band."""
     run = [state for state in run if state.smooth == state.smooth]  # not NaN
     edge = [(s.time, s.high) for s in run] + [(s.time, s.low) for s in reversed(run)]

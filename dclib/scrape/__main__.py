@@ -8,7 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from dclib.evaluation.shortcuts import measure_pictures, probe
 from dclib.scrape.collect import collect
 from dclib.scrape.live import open_sources
 from dclib.scrape.settle import describe, forget, make_dataset
@@ -38,6 +37,8 @@ def main() -> None:
         with open_sources(args.sources, args.contact, args.queries) as (plan, fetcher):
             print(describe(collect(args.collection, plan, fetcher, args.per_query)))
         print(make_dataset(args.collection, args.dataset))
+        from dclib.evaluation.shortcuts import measure_pictures, probe
+
         print(probe(measure_pictures(args.dataset)))
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error))

@@ -15,8 +15,8 @@ import numpy as np
 from dclib.config import TrainConfig
 from dclib.data import DRAWN, CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.evaluate import predict_logits
-from dclib.evaluation.intervals import estimate
 from dclib.files import save_json
+from dclib.intervals import estimate
 from dclib.model import STAGES
 from dclib.train import build_model, fit, load_splits
 from dclib.training.distributed import join_processes

@@ -24,7 +24,6 @@ from dclib.checkpoint import Checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, CoupleFolder, make_loader, splits_of
 from dclib.evaluate import predict_logits
-from dclib.evaluation.intervals import estimate
 from dclib.evaluation.interventions import (
     Changed,
     brighten,
@@ -37,6 +36,7 @@ from dclib.evaluation.interventions import (
 )
 from dclib.evaluation.shortcuts import HIGH, fit_folds, interval, measure_pictures, probe
 from dclib.extras import extra
+from dclib.intervals import estimate
 from dclib.metrics import compare
 from dclib.predictions import answers, describe, make_table, predict_folder, probabilities
 from dclib.train import build_model, fit, load_splits
@@ -300,7 +300,7 @@ def _lost(name: str, says: str, before: pd.DataFrame, after: pd.DataFrame) -> Ch
     """The paired difference in accuracy of two tables, rows in the same order, as a `Check`.
 
     Where nothing varies, as when all answers become the same, the interval is that of
-    `dclib.evaluation.intervals.estimate`, so that the plainest shortcut is not left without one.
+    `dclib.intervals.estimate`, so that the plainest shortcut is not left without one.
     """
     found = compare(before, after).loc["accuracy"]
     low, high = found["low"], found["high"]

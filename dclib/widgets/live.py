@@ -4,13 +4,9 @@ The browser sends a frame when the answer to the one before has come back (brows
 queues, and an answer is never older than the network takes, plus the way there and back.
 """
 
-import csv
-import io
 import math
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from dclib import assess
@@ -18,19 +14,16 @@ from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.colab import in_colab
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
+from dclib.live import LiveTimeline, is_cut
 from dclib.pages.live import answer_html, label_sentence, numbers_sentence
 from dclib.pages.regions import CSS
-from dclib.photo import DRAWINGS_ONLY, limits, not_sure, sigmoid
+from dclib.photo import DRAWINGS_ONLY, limits
 from dclib.pictures import Boxes, PictureError, read_picture
-from dclib.timeline import NOT_ASSESSABLE, Z95
 from dclib.widgets.browser import camera_html, start_script, status_html
 from dclib.widgets.uploads import clear_uploads, ipywidgets, link, uploaded_files
 
 RATE = 5  # frames a second at most
-TAU = 2.0  # seconds in which the weight of a frame falls to 37 %
-PAUSE = 3.0  # seconds without a frame after which smoothing starts anew
 FACES_EVERY = 1.0  # seconds; they cost more than the network
-SAME_COLOURS, SAME_PLACES = 0.6, 0.5  # below both of them two frames show two scenes
 START, STOP = ("dc-film-button", "Start the camera"), ("dc-stop-button", "Stop")
 WELCOME = (
     "Frames go to the machine that runs this, nowhere else, and are forgotten at once. The answers "
@@ -40,119 +33,6 @@ COLAB = (
     "In Colab that machine is Google's, and this panel has not been tried there: if no answer "
     "comes, use the notebook on your own computer."
 )
-
-
-@dataclass(frozen=True)
-class State:
-    """What is known once a frame has been answered.
-
-    time        of the frame, in seconds
-    shot        counts what was smoothed apart: +1 at a cut or after a pause
-    margin      this frame's log-odds for unhappy, after temperature
-    smooth      of the frames so far, in log-odds; `low` and `high` hold 95 %. NaN if not assessable
-    label       "happy", "unhappy" or "not assessable"; why the last, see `reason`
-    """
-
-    time: float
-    shot: int
-    margin: float
-    smooth: float
-    low: float
-    high: float
-    label: str
-    reason: str
-
-
-class LiveTimeline:
-    """Answers smoothed as they come, in log-odds, without looking ahead.
-
-        smooth(t) = sum_i w_i m_i / sum_i w_i,      w_i = exp(-(t - t_i) / tau)
-        sd(t)^2   = sum_i w_i sd_i^2 / sum_i w_i + s^2 / n,     n = (sum_i w_i)^2 / sum_i w_i^2
-
-    over the assessable frames i of the shot, with s^2 their weighted variance. The dropout's sd_i
-    does not shrink with n, as all frames share one network; the frames count as independent, which
-    they are not quite. Not assessable: where such frames hold less than half of the weight, and
-    where `dclib.photo.not_sure` says so. Frames older than 8 tau weigh nothing.
-    """
-
-    def __init__(
-        self, threshold: float = 0.5, abstain: float | None = None, tau: float = TAU
-    ) -> None:
-        self.threshold, self.abstain, self.tau = threshold, abstain, tau
-        self.states: list[State] = []
-        self.recent: list[tuple[float, float, float, str]] = []  # time, margin, margin_sd, reason
-
-    def add(
-        self,
-        time: float,
-        margin: float,
-        margin_sd: float = 0.0,
-        reason: str = "",
-        cut: bool = False,
-    ) -> State:
-        """The `State` after a frame; `reason` says why the frame alone is not assessable.
-
-        Raises ValueError for a time before the last.
-        """
-        last = self.states[-1] if self.states else None
-        if last and time < last.time:
-            raise ValueError(f"A frame of {time} s came after one of {last.time} s.")
-        anew = last is None or cut or time - last.time > PAUSE
-        self.recent = [] if anew else [f for f in self.recent if time - f[0] < 8 * self.tau]
-        self.recent.append((time, margin, margin_sd, reason))
-        shot = (last.shot if last else -1) + anew
-        self.states.append(State(time, shot, margin, *self._smooth(time)))
-        return self.states[-1]
-
-    def _smooth(self, now: float) -> tuple[float, float, float, str, str]:
-        """Smooth, low, high, label and reason of a `State`."""
-        times, margins, sds = np.array([frame[:3] for frame in self.recent]).T
-        reasons = [reason for *_, reason in self.recent]
-        usable = np.array([not reason for reason in reasons])
-        weights = np.exp((times - now) / self.tau)
-        if weights[usable].sum() < weights.sum() / 2:
-            nan = math.nan
-            return nan, nan, nan, NOT_ASSESSABLE, [reason for reason in reasons if reason][-1]
-        weights, margins, sds = (
-            weights[usable] / weights[usable].sum(),
-            margins[usable],
-            sds[usable],
-        )
-        smooth, inverse_n = float(weights @ margins), float(weights @ weights)
-        variance = float(weights @ (margins - smooth) ** 2) / max(1 - inverse_n, 1e-9)
-        reach = Z95 * math.sqrt(float(weights @ sds**2) + variance * inverse_n)
-        unhappy = sigmoid(smooth)
-        label = "unhappy" if unhappy >= self.threshold else "happy"
-        reason = " ".join(not_sure(max(unhappy, 1 - unhappy), self.abstain))
-        return smooth, smooth - reach, smooth + reach, NOT_ASSESSABLE if reason else label, reason
-
-    def to_csv(self) -> str:
-        """A line a frame, as text; a number that is not known is left empty."""
-        file = io.StringIO()
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow([field.name for field in fields(State)])
-        for state in self.states:
-            values = [round(v, 4) if isinstance(v, float) else v for v in astuple(state)]
-            lines.writerow(["" if value != value else value for value in values])  # NaN
-        return file.getvalue()
-
-
-def is_cut(image: Image.Image, other: Image.Image) -> bool:
-    """Whether two RGB Pillow images show two scenes: neither the same colours nor in places alike.
-
-    Colours: the intersection of two histograms (Swain and Ballard 1991), which motion hardly
-    changes. Places: the correlation of two grey thumbnails, which light hardly changes.
-    """
-    histograms, greys = [], []
-    for picture in (image, other):
-        pixels = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), int).reshape(-1, 3)
-        red, green, blue = pixels.T // 32
-        histograms.append(np.bincount(red * 64 + green * 8 + blue, minlength=512) / 64**2)
-        small = picture.convert("L").resize((16, 16), Image.Resampling.BOX)
-        grey = np.asarray(small, float)
-        greys.append((grey - grey.mean()) / max(grey.std(), 1))  # nothing is alike on a wall
-    colours, places = np.minimum(*histograms).sum(), (greys[0] * greys[1]).mean()
-    return bool(colours < SAME_COLOURS and places < SAME_PLACES)
 
 
 def live_panel(checkpoint: Checkpoint | str | Path) -> "LivePanel":

@@ -205,3 +205,21 @@ def estimate(
     half = sum(student.ppf((1 + confidence) / 2, free) ** 2 * term for free, term in terms) ** 0.5
     low, high = max(mean - half, lowest), min(mean + half, 1.0)
     return Estimate(float(mean), float(low), float(high), k, n, int(g))
+
+
+def mean_row(values: ArrayLike, groups: ArrayLike, proportion: bool = False) -> dict[str, float]:
+    """value, low, high and n of values (N,): their mean and 95 % interval, groups as wholes.
+
+    The variance is that of a ratio, from sums over groups (Cochran 1977, section 6.3); of a
+    `proportion` the interval is Wilson's. NaN ends for a single group, and all NaN for no value.
+    """
+    values, (names, group) = np.asarray(values, float), np.unique(groups, return_inverse=True)
+    n, g = len(values), len(names)
+    mean, ends = values.mean() if n else np.nan, NOTHING
+    if g > 1:
+        sums = np.bincount(group, values - mean) / n
+        variance = np.square(sums).sum() * g / (g - 1)
+        ends = mean + student.ppf(TAILS, g - 1) * np.sqrt(variance)
+        if proportion:
+            ends = effective_interval(mean, variance, n, g, g - 1)
+    return {"value": float(mean), "low": float(ends[0]), "high": float(ends[1]), "n": n}
