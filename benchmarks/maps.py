@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 from dclib.checkpoint import load_checkpoint
-from dclib.explain.faithfulness import hide_in_order, load_features, rank_agreement
+from dclib.explain.faithfulness import hide_in_order, rank_agreement
 from dclib.explain.localisation import locate
+from dclib.explain.maps import load_features
 
 
 def markdown(table, columns):
