@@ -67,6 +67,7 @@ upgrade: $(UV) ## the newest versions that pyproject.toml allows into uv.lock; t
 	$(UV) lock --upgrade
 
 badges: setup ## point all Colab links at your copy: make badges REPO=owner/name TAG=v0.1.0
+	@[ "$(REPO)$(TAG)" ] || { echo "Say where they lead: make badges REPO=owner/name TAG=v0.1.0"; exit 1; }
 	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"
 
 clean: ## remove what can be made again (not data or checkpoints)

@@ -39,7 +39,8 @@ def main():
     ranks = rank_agreement(checkpoint.model, features, groups).assign(measure="rank correlation")
     print(f"\n## Agreement with leave-one-out\n\n{markdown(ranks, ['map', 'measure'])}")
     temperature = checkpoint.config["temperature"]
-    _, areas = hide_in_order(checkpoint.model, features, groups, temperature)
+    size = checkpoint.config["image_size"]
+    _, areas = hide_in_order(checkpoint.model, features, groups, size, temperature)
     print(f"\n## Areas under the curves\n\n{markdown(areas, ['map', 'curve'])}")
 
 

@@ -28,9 +28,10 @@ from dclib.augment import EvalTransform
 from dclib.config import TrainConfig
 from dclib.data import CoupleFolder
 from dclib.demo import render_couples
+from dclib.evaluate import pick_device
 from dclib.precision import make_precision, why_no_apex
 from dclib.train import build_model, fit, load_splits
-from dclib.training.distributed import Processes, pick_device
+from dclib.training.distributed import Processes
 from dclib.training.history import Stopwatch, peak_memory
 from dclib.training.update import Updater
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,19 @@ from torch import Tensor
 from dclib import __version__
 from dclib.augment import EvalTransform
 from dclib.config import TrainConfig
-from dclib.data import CLASSES, DRAWN
+from dclib.data import DRAWN
 from dclib.files import file_hash
 from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
 REQUIRED: tuple[str, ...] = ("stage", "backbone", "levels", "classes", "image_size", "mean", "std")
 REQUIRED += ("threshold", "temperature", "training_data", "versions", "metrics", "weights_sha256")
+REQUIRED += ("dropout_samples",)
 ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
+DRAWINGS_ONLY = (
+    "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
+    "nothing; train on photographs first (notebook 03, DATA)."
+)
 
 
 class CheckpointError(ValueError):
@@ -122,7 +127,7 @@ def save_checkpoint(
         metadata={"format": "pt", "config_sha256": _config_hash(config)},
     )
     config["weights_sha256"] = file_hash(unfinished / WEIGHTS)
-    (unfinished / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (unfinished / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
     if folder.exists():
         folder.rename(old)
     unfinished.rename(folder)
@@ -170,7 +175,7 @@ def load_checkpoint(
     return Checkpoint(model.eval().to(device), config, folder)
 
 
-def load_2019(path: str | Path, classes: Sequence[str] = CLASSES) -> DeepConnection:
+def load_2019(path: str | Path) -> DeepConnection:
     """A network from a state dict of the 2019 notebook's `PMT_SPP` (keys `convs.*`, `fc2.*`).
 
     In eval mode; read without unpickling code. Raises FileNotFoundError, or ValueError if it is
@@ -183,7 +188,7 @@ def load_2019(path: str | Path, classes: Sequence[str] = CLASSES) -> DeepConnect
     for key, value in read_state_dict(path).items():
         part = next((part for part in parts if key.startswith(part + ".")), "")
         state[parts.get(part, "") + key.removeprefix(part)] = value
-    model = DeepConnection(STAGES[-1], "resnet34", weights=None, classes=classes)
+    model = DeepConnection(STAGES[-1], "resnet34", weights=None)
     if misfits := find_misfits(model.state_dict(), state):
         raise ValueError(
             f"{path} is not a state dict of the 2019 notebook: see its entry {misfits[0]}."
@@ -220,13 +225,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} is not readable JSON: {ADVICE}") from error
-    missing = [key for key in REQUIRED if not isinstance(config, dict) or key not in config]
-    if missing:
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise CheckpointError(f"{folder} has format {found}; this dclib reads {FORMAT}.")
+    if missing := [key for key in REQUIRED if key not in config]:
         raise CheckpointError(f"{folder / CONFIG} lacks {', '.join(missing)}: {ADVICE}")
-    if config.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {config.get('format')}; this dclib reads {FORMAT}."
-        )
     return config
 
 

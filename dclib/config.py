@@ -14,7 +14,7 @@ LEAST = {  # smallest values that mean something
     "lr": 0,
     "weight_decay": 0,
     "clip": 0,
-    "batch_size": 1,
+    "batch_size": 2,  # batch statistics of one picture are none
     "accumulate": 1,
     "epochs": 1,
     "patience": 1,

@@ -26,6 +26,7 @@ from dclib.files import file_hash
 from dclib.pictures import PictureError, read_picture
 
 CLASSES = ("happy", "unhappy")
+NOT_ASSESSABLE = "not assessable"  # the label of what gets neither
 DRAWN = "demo drawings"  # how the `source` of pictures that dclib.demo made begins
 SPLITS = ("train", "val", "test")
 Key = tuple[int, int]  # (epoch, index)
@@ -179,9 +180,11 @@ def check_groups(root: str | Path) -> None:
 def fingerprint(root: str | Path) -> dict[str, Any]:
     """What a checkpoint remembers of its training data: kind, counts and a hash of all files.
 
-    Raises as `list_pictures` and `read_metadata` do.
+    The kind is that of train and val, or without them of test. Raises as `list_pictures` and
+    `read_metadata` do.
     """
     root, digest, drawn = Path(root), hashlib.sha256(), 0
+    learned = [split for split in splits_of(root) if split != "test"] or splits_of(root)
     n: dict[str, int] = {}
     for split in splits_of(root):
         rows = read_metadata(root / split)
@@ -191,8 +194,9 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
             name = path.relative_to(root).as_posix()
             digest.update(f"{name} {file_hash(path)}\n".encode())
             row = rows.get(path.relative_to(root / split).as_posix(), {})
-            drawn += row.get("source", "").startswith(DRAWN)
-    kind = {0: "photographs", sum(n.values()): DRAWN}.get(drawn, "photographs and drawings")
+            drawn += split in learned and row.get("source", "").startswith(DRAWN)
+    total = sum(n[split] for split in learned)
+    kind = {0: "photographs", total: DRAWN}.get(drawn, "photographs and drawings")
     name = Path(os.path.abspath(root)).name  # "." has none
     return {"kind": kind, "name": name, "n": n, "sha256": digest.hexdigest()}
 

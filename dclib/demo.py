@@ -24,13 +24,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from dclib.data import CLASSES, splits_of
-from dclib.drawn.drawing import Box, draw_scene
-from dclib.drawn.film import render_clip
+from dclib.drawn.drawing import DRAWINGS, Box, draw_scene
+from dclib.drawn.film import render_film
 from dclib.drawn.scenes import OURS, SHORTCUTS, sample_scene
 
-__all__ = ["our_couple", "render_clip", "render_couples", "sample_scene"]
+__all__ = ["our_couple", "render_couples", "render_film", "sample_scene"]
 
-SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def our_couple(label: str = "happy", size: int = 256) -> Image.Image:
@@ -57,20 +57,25 @@ def render_couples(
     Layout: root/{train,val,test}/{happy,unhappy}/*.jpg and a metadata.csv per split with label,
     group, tags, cues and boxes (x0, y0, x1, y1 in pixels). Half the pictures are happy; no couple
     is in two splits. The same arguments give the same bytes. `splits` maps names to shares
-    (default `SPLITS`); `shortcut` plants a fault, see `sample_scene`.
+    (default `SHARES`); `shortcut` plants a fault, see `sample_scene`.
 
     A folder that already holds this very set is kept; any other that is not empty raises
-    FileExistsError. The folder appears when the last picture is drawn, never half full. Raises
-    ValueError for fewer than two pictures a split, and as `sample_scene` does.
+    FileExistsError, also one with the same arguments from before the drawings changed (`DRAWINGS`).
+    The folder appears when the last picture is drawn, never half full. Raises ValueError for fewer
+    than two pictures a split, and as `sample_scene` does.
     """
-    root, splits = Path(root), splits or SPLITS
+    root, splits = Path(root), splits or SHARES
     recipe = {"n": n, "seed": seed, "size": size, "splits": splits, "shortcut": shortcut}
+    recipe["drawings"] = DRAWINGS
     if n < 2 * len(splits):
         raise ValueError(f"n is {n}, but {len(splits)} splits need at least {2 * len(splits)}.")
     if root.exists() and any(root.iterdir()):
-        if _read_recipe(root) == recipe:
+        there = _read_recipe(root)
+        if there == recipe:
             return root
-        raise FileExistsError(f"{root} holds something else; delete it or choose another folder.")
+        older = there is not None and there | {"drawings": DRAWINGS} == recipe
+        what = "older drawings" if older else "something else"
+        raise FileExistsError(f"{root} holds {what}; delete it or choose another folder.")
     unfinished = root.with_name(root.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     with tqdm(total=n, desc="drawing couples", unit="picture") as progress:

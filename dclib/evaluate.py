@@ -1,4 +1,4 @@
-"""Logits of all pictures of a loader, and the share that is right with its n and interval."""
+"""Logits of all pictures of a loader, where they are computed, and the share that is right."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import norm
 from torch import Tensor, nn
+
+from dclib.intervals import wilson_interval
+from dclib.model import eval_mode
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,6 @@ class Accuracy:
         return (
             f"{self.accuracy:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n})"
         )
-
-
-def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927): (low, high).
-
-    Counts need not be whole, for numbers of independent pictures that are estimates. Raises
-    ValueError if n is not positive or correct lies outside 0 to n.
-    """
-    if not n > 0 or not 0 <= correct <= n:
-        raise ValueError(f"There is no share of {correct} among {n}.")
-    share, z2 = correct / n, norm.ppf((1 + confidence) / 2) ** 2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    reach = (z2 * (share * (1 - share) / n + z2 / (4 * n**2))) ** 0.5 / (1 + z2 / n)
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
 def proportion(correct: int, n: int) -> Accuracy:
@@ -65,16 +53,21 @@ def predict_logits(
     The model predicts in eval mode and is left in the mode it was in. `context` makes the context
     manager of each forward pass, such as autocast.
     """
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     logits, labels = [], []
-    for images, targets in loader:
-        with context():
-            logits.append(model(to_device(images, device)).float().cpu())
-        labels.append(targets)
-    model.train(was_training)
+    with eval_mode(model):
+        for images, targets in loader:
+            with context():
+                logits.append(model(to_device(images, device)).float().cpu())
+            labels.append(targets)
     return torch.cat(logits), torch.cat(labels)
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of this name; "auto" is the GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def to_device(images: Tensor, device: str | torch.device) -> Tensor:

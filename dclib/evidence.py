@@ -100,6 +100,15 @@ class Evidence:
         return self.of_margin("maps")
 
     @property
+    def through_neurons(self) -> Tensor:
+        """What each cell adds to the log-odds for unhappy through each neuron (B, 100, h, w).
+
+        0 where a neuron is off; their sum is the margin map.
+        """
+        pull = torch.where(self.z > 0, self.of_margin("contributions") / self.z, 0)
+        return pull[..., None, None] * self.neuron_maps
+
+    @property
     def masses(self) -> tuple[Tensor, Tensor]:
         """Sum of the margin map's positive cells and of its negative ones: (B,), (B,)."""
         cells = self.margin_map.flatten(1)

@@ -14,6 +14,6 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is missing: install the extra that brings it, "
-            f"`pip install 'deepconnection[{name}]'`."
+            f"{error.name} is missing: it comes with dclib's extra {name}. In a clone, "
+            f"`pip install '.[{name}]'`; elsewhere put the path of its wheel in place of the dot."
         ) from error

@@ -18,7 +18,7 @@ COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
 Row = dict[str, Any]  # of a frame: `COLUMNS` and "reason", without the margins until it is judged
 
 
-class Progress:
+class FilmState:
     """What is done of a film, in a folder; without a folder nothing is kept."""
 
     def __init__(
@@ -40,7 +40,11 @@ class Progress:
         """Rows and maps so far; ValueError if they are of something else."""
         if self.folder is None or not (self.folder / "about.json").exists():
             return [], []
-        if json.loads((self.folder / "about.json").read_text()) != self.about:
+        try:
+            about = json.loads((self.folder / "about.json").read_text())
+        except ValueError as error:
+            raise self._unreadable("about.json") from error
+        if about != self.about:
             raise ValueError(
                 f"{self.folder} holds the state of another film, network, rate or batch size; "
                 "delete it or choose another folder."
@@ -54,11 +58,12 @@ class Progress:
             ):
                 table, reasons, maps = done["table"], done["reasons"].tolist(), [done["maps"]]
         except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-            raise ValueError(
-                f"{self.folder / 'done.npz'} cannot be read; delete {self.folder} to begin again."
-            ) from error
+            raise self._unreadable("done.npz") from error
         rows = [dict(zip(COLUMNS, values)) for values in table.tolist()]
         return [row | {"reason": reason} for row, reason in zip(rows, reasons)], maps
+
+    def _unreadable(self, name: str) -> ValueError:
+        return ValueError(f"{self.folder}/{name} cannot be read; delete the folder to begin again.")
 
     def save(self, rows: list[Row], maps: list[np.ndarray], whole: bool) -> None:
         """Keep what is done; only whole batches, so that going on makes the same ones."""

@@ -12,16 +12,15 @@ Grad-CAM averages the gradient over the map, which is exact for global average p
 a pyramid it can light places that the network did not use; HiResCAM, and `dclib.evidence`, do not.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
-from dclib.model import DeepConnection
+from dclib.model import DeepConnection, eval_mode
 
 METHODS = ("grad-cam", "hirescam")
 
@@ -127,18 +126,6 @@ def target_weights(classes: Sequence[str], targets: Sequence[str]) -> Tensor:
     if unknown or not targets:
         raise ValueError(f"targets must be some of {tuple(known)}, not {tuple(targets)}.")
     return torch.stack([known[target] for target in targets])
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; afterwards every part is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""95 % intervals for other groups of pictures, given the network (see dclib.metrics).
+"""95 % intervals for other groups of pictures, given the network; p-values of many tests.
 
 Groups (a couple, a series of photos) vary as wholes, within strata: those with happy pictures only,
 with unhappy ones only, with both. So the shares of the classes are taken as chosen, which they are.
@@ -15,8 +15,6 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from dclib.evaluate import wilson_interval
-
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 NOTHING = (np.nan, np.nan)
@@ -31,6 +29,20 @@ class Estimate(NamedTuple):
     k: int
     n: int
     groups: int
+
+
+def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927): (low, high).
+
+    Counts need not be whole, for numbers of independent pictures that are estimates. Raises
+    ValueError if n is not positive or correct lies outside 0 to n.
+    """
+    if not n > 0 or not 0 <= correct <= n:
+        raise ValueError(f"There is no share of {correct} among {n}.")
+    share, z2 = correct / n, norm.ppf((1 + confidence) / 2) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    reach = (z2 * (share * (1 - share) / n + z2 / (4 * n**2))) ** 0.5 / (1 + z2 / n)
+    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
 
 def strata(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -223,3 +235,11 @@ def mean_row(values: ArrayLike, groups: ArrayLike, proportion: bool = False) -> 
         if proportion:
             ends = effective_interval(mean, variance, n, g, g - 1)
     return {"value": float(mean), "low": float(ends[0]), "high": float(ends[1]), "n": n}
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values (M,) corrected for all M tests (Holm 1979, Scandinavian Journal of Statistics 6)."""
+    order, m = np.argsort(p, kind="stable"), len(p)
+    corrected = np.empty(m)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(m, 0, -1)), 1)
+    return corrected

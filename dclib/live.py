@@ -8,8 +8,9 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from PIL import Image
 
+from dclib.data import NOT_ASSESSABLE
 from dclib.photo import label_of, not_sure, sigmoid
-from dclib.timeline import NOT_ASSESSABLE, Z95
+from dclib.timeline import weighted_mean
 
 TAU = 2.0  # seconds in which the weight of a frame falls to 37 %
 PAUSE = 3.0  # seconds without a frame after which smoothing starts anew
@@ -41,12 +42,10 @@ class LiveTimeline:
     """Answers smoothed as they come, in log-odds, without looking ahead.
 
         smooth(t) = sum_i w_i m_i / sum_i w_i,      w_i = exp(-(t - t_i) / tau)
-        sd(t)^2   = sum_i w_i sd_i^2 / sum_i w_i + s^2 / n,     n = (sum_i w_i)^2 / sum_i w_i^2
 
-    over the assessable frames i of the shot, with s^2 their weighted variance. The dropout's sd_i
-    does not shrink with n, as all frames share one network; the frames count as independent, which
-    they are not quite. Not assessable: where such frames hold less than half of the weight, and
-    where `dclib.photo.not_sure` says so. Frames older than 8 tau weigh nothing.
+    over the assessable frames i of the shot, with the band of `dclib.timeline.weighted_mean`. Not
+    assessable: where such frames hold less than half of the weight, and where
+    `dclib.photo.not_sure` says so. Frames older than 8 tau weigh nothing.
     """
 
     def __init__(
@@ -87,14 +86,7 @@ class LiveTimeline:
         if weights[usable].sum() < weights.sum() / 2:
             nan = math.nan
             return nan, nan, nan, NOT_ASSESSABLE, [reason for reason in reasons if reason][-1]
-        weights, margins, sds = (
-            weights[usable] / weights[usable].sum(),
-            margins[usable],
-            sds[usable],
-        )
-        smooth, inverse_n = float(weights @ margins), float(weights @ weights)
-        variance = float(weights @ (margins - smooth) ** 2) / max(1 - inverse_n, 1e-9)
-        reach = Z95 * math.sqrt(float(weights @ sds**2) + variance * inverse_n)
+        smooth, reach = weighted_mean(weights[usable], margins[usable], sds[usable])
         unhappy = sigmoid(smooth)
         label = label_of(smooth, self.threshold, self.abstain)
         reason = " ".join(not_sure(max(unhappy, 1 - unhappy), self.abstain))

@@ -272,19 +272,27 @@ def format_metrics(measured: pd.DataFrame) -> str:
     head = f"{'metric':18}  value  {'95 % interval':14} {'n':>5}"
     lines = [head + ("  seeds" if seeds else "")]
     for name, row in measured.iterrows():
-        interval = f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "not possible"
         value = f"{row.value:5.3f}" if np.isfinite(row.value) else "  -  "
         spread = f"  {row.seed_low:.3f} to {row.seed_high:.3f}" if seeds else ""
-        lines.append(f"{name:18}  {value}  {interval:14} {row.n:5}{spread}")
+        lines.append(f"{name:18}  {value}  {tell_interval(row):14} {row.n:5}{spread}")
     return "\n".join(lines)
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> pd.DataFrame:
     """{name: table} -> a DataFrame of "value (low to high)": a row a metric, a column a name."""
-    columns: dict[str, list[str]] = {}
-    for name, table in tables.items():
-        told = columns[name] = []
-        for row in measure(table, draws).itertuples():
-            interval = f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "no interval"
-            told.append(f"{row.value:.3f} ({interval})" if np.isfinite(row.value) else "-")
-    return pd.DataFrame(columns, index=pd.Index(METRICS, name="metric"))
+    told = {name: measure(table, draws).apply(tell_value, axis=1) for name, table in tables.items()}
+    return pd.DataFrame(told)
+
+
+def tell_value(row: Mapping[str, float] | pd.Series, form: str = ".3f") -> str:
+    """A row with these three as "value (low to high)", or "not defined" if it has no value."""
+    if not np.isfinite(row["value"]):
+        return "not defined"
+    return f"{row['value']:{form}} ({tell_interval(row, form)})"
+
+
+def tell_interval(row: Mapping[str, float] | pd.Series, form: str = ".3f") -> str:
+    """A row with these two as "low to high", or "no interval" if it has none."""
+    if not np.isfinite(row["low"]):
+        return "no interval"
+    return f"{row['low']:{form}} to {row['high']:{form}}"

@@ -6,7 +6,8 @@ and "spp+pmt". The head is the same in all three. The stage keeps its name with 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +23,7 @@ from dclib.spp import LEVELS, SpatialPyramidPool
 STAGES = ("resnet34", "spp", "spp+pmt")
 NEURONS = 100
 BACKBONE_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+BLOCKS = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))  # those that learn
 
 
 class DeepConnection(nn.Module):
@@ -111,14 +113,14 @@ class MultiSampleDropoutHead(nn.Module):
     Shape: (B, F) -> (B, n_classes). Raises ValueError for fewer than one mask.
     """
 
-    def __init__(self, features: int, n_classes: int = 2, samples: int = 8, p: float = 0.5) -> None:
+    def __init__(self, features: int, n_classes: int = 2, samples: int = 8) -> None:
         super().__init__()
         if samples < 1:
             raise ValueError(f"dropout_samples must be at least 1, not {samples}.")
         self.samples = samples
         self.lin1 = nn.Linear(features, NEURONS)
         self.bn1 = nn.BatchNorm1d(NEURONS)
-        self.dropout = nn.Dropout(p)
+        self.dropout = nn.Dropout(0.5)
         self.lin2 = nn.Linear(NEURONS, n_classes)
         for layer in (self.lin1, self.lin2):  # as the authors start them
             nn.init.xavier_uniform_(layer.weight)
@@ -156,6 +158,18 @@ def dropout_loss(
     else:
         raise ValueError(f'dropout_loss must be "logits" or "loss", not {mode!r}.')
     return F.cross_entropy(logits, targets, class_weights, reduction="sum") / len(targets)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards every part is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _resnet(name: str, weights: str | Path | None) -> tuple[torchvision.models.ResNet, int]:

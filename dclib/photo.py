@@ -7,16 +7,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
+from dclib.data import NOT_ASSESSABLE
 from dclib.evidence import Evidence, find_evidence, fold_head
 from dclib.gradcam import Cams, extract_features, grad_cam
 from dclib.pictures import Boxes, Source, read_picture
-from dclib.timeline import NOT_ASSESSABLE, Z95
-
-DRAWINGS_ONLY = (
-    "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
-    "nothing; train on photographs first (notebook 03, DATA)."
-)
+from dclib.timeline import Z95
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ One row for each picture and seed; every seed has answered to the same pictures.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint
 
 LOGITS = [f"logit_{name}" for name in CLASSES]
-TEXT, NUMBERS = ["id", "label", "group", "source"], [*LOGITS, "temperature", "threshold"]
+CHOICES = ("temperature", "threshold")
+TEXT, NUMBERS = ["id", "label", "group", "source"], [*LOGITS, *CHOICES]
 COLUMNS = [*TEXT, "seed", "fold", *NUMBERS]
 
 
@@ -40,16 +41,25 @@ def predict_folder(
     Raises ValueError if the checkpoint's classes are not those of the folder, and for logits that
     are no numbers; FileNotFoundError or ValueError for a folder that `CoupleFolder` does not take.
     """
+    check_classes(checkpoint)
+    dataset = CoupleFolder(root, split, checkpoint.transform, checkpoint.model.classes)
+    logits, _ = predict_logits(checkpoint.model, make_loader(dataset, batch_size))
+    return make_table(dataset, logits, **choices_of(checkpoint))
+
+
+def check_classes(checkpoint: "Checkpoint") -> None:
+    """Raise ValueError for a `Checkpoint` whose classes are not `CLASSES`, in any order."""
     classes = checkpoint.model.classes
     if sorted(classes) != sorted(CLASSES):
         raise ValueError(
             f"The checkpoint {checkpoint.folder} sorts into {' and '.join(classes)}; numbers are "
             f"made for {' and '.join(CLASSES)} only."
         )
-    dataset = CoupleFolder(root, split, checkpoint.transform, classes)
-    logits, _ = predict_logits(checkpoint.model, make_loader(dataset, batch_size))
-    chosen = {name: checkpoint.config[name] for name in ("temperature", "threshold")}
-    return make_table(dataset, logits, **chosen)
+
+
+def choices_of(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """Temperature and threshold of a `Checkpoint`, by name, as `make_table` takes them."""
+    return {name: checkpoint.config[name] for name in CHOICES}
 
 
 def make_table(

@@ -21,12 +21,12 @@ import torch
 from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import fingerprint, splits_of
+from dclib.evaluate import pick_device
 from dclib.evaluation.model_card import too_good, write_card
 from dclib.extras import extra
 from dclib.files import save_json
-from dclib.metrics import compare, format_metrics, judge_difference, measure
+from dclib.metrics import compare, format_metrics, judge_difference, measure, tell_interval
 from dclib.predictions import describe, kind_of, predict_folder, save_predictions
-from dclib.training.distributed import pick_device
 
 with extra("evaluate"):
     import pandas as pd
@@ -93,7 +93,7 @@ def format_differences(paired: pd.DataFrame) -> str:
     """Lines of text from `dclib.metrics.compare`: metric, difference, 95 % interval, n."""
     lines = [f"{'difference':18}   value  95 % interval        n"]
     for name, row in paired.iterrows():
-        interval = f"{row.low:+.3f} to {row.high:+.3f}" if np.isfinite(row.low) else "not possible"
+        interval = tell_interval(row, "+.3f")
         lines.append(f"{name:18}  {row.value:+.3f}  {interval:16}  {row.n:5.0f}")
     return "\n".join(lines)
 

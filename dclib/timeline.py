@@ -16,7 +16,6 @@ TIMES = 3.0  # and so many times the usual change around it
 SIGMA = 0.75  # seconds, of the Gaussian that smooths
 APART = 2.0  # seconds at least from a turn to another moment to look at
 Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
-NOT_ASSESSABLE = "not assessable"  # the label of what gets neither of the classes
 
 Thumbnail = tuple[np.ndarray, np.ndarray]
 
@@ -63,25 +62,36 @@ def smooth(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Smoothed margins and both ends of the 95 % band: (N,) each, NaN where `good` (N,) is False.
 
-    The line is the mean with Gaussian weights w (`SIGMA`) within a shot. The band adds up what
-    dropout would change (its standard deviation `sds` does not fall with more frames: they share
-    their neurons) and how much frames differ from the line, divided by the effective number of
-    frames, (sum w)^2 / sum w^2.
+    The line is the mean with Gaussian weights (`SIGMA`) within a shot, the band that of
+    `weighted_mean`. `times` rise within a shot; memory is linear in the number of frames.
     """
     times, margins, sds = (np.asarray(values, float) for values in (times, margins, sds))
     line, low, high = np.full((3, len(times)), np.nan)
     for shot in np.unique(shots):
         k = np.flatnonzero((shots == shot) & good)
-        if not len(k):
-            continue
-        weights = np.exp(-0.5 * ((times[k, None] - times[k]) / SIGMA) ** 2)
-        total = weights.sum(1)
-        line[k] = weights @ margins[k] / total
-        spread = (weights * (margins[k] - line[k][:, None]) ** 2).sum(1) / total
-        n = total**2 / (weights**2).sum(1)
-        reach = Z95 * np.sqrt((weights @ sds[k] / total) ** 2 + spread / n)
-        low[k], high[k] = line[k] - reach, line[k] + reach
+        first = np.searchsorted(times[k], times[k] - 8 * SIGMA)  # further away: no weight
+        after = np.searchsorted(times[k], times[k] + 8 * SIGMA, side="right")
+        for at, *ends in zip(k, first, after, strict=True):
+            near = k[slice(*ends)]
+            weights = np.exp(-0.5 * ((times[near] - times[at]) / SIGMA) ** 2)
+            line[at], reach = weighted_mean(weights, margins[near], sds[near])
+            low[at], high[at] = line[at] - reach, line[at] + reach
     return line, low, high
+
+
+def weighted_mean(weights: np.ndarray, margins: np.ndarray, sds: np.ndarray) -> tuple[float, float]:
+    """Mean of margins (K,), and how far its 95 % band reaches to either side.
+
+        sd^2 = sum_i w_i sd_i^2 / sum_i w_i + s^2 / n,     n = (sum_i w_i)^2 / sum_i w_i^2
+
+    with s^2 the weighted variance of the margins, unbiased for such weights. The dropout's sd_i do
+    not shrink with n, as all frames share one network; the frames count as independent, which they
+    are not quite.
+    """
+    weights = weights / weights.sum()
+    mean, inverse_n = float(weights @ margins), float(weights @ weights)
+    variance = float(weights @ (margins - mean) ** 2) / max(1 - inverse_n, 1e-9)
+    return mean, Z95 * float(np.sqrt(weights @ sds**2 + variance * inverse_n))
 
 
 def by_second(

@@ -19,7 +19,7 @@ from dclib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dclib.config import TrainConfig
 from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
 from dclib.demo import render_couples
-from dclib.evaluate import Accuracy, accuracy, predict_logits
+from dclib.evaluate import Accuracy, accuracy, pick_device, predict_logits
 from dclib.evaluation.calibration import abstain_confidence, fit_temperature
 from dclib.model import DeepConnection
 from dclib.precision import PRECISIONS, FullPrecision, make_precision
@@ -30,13 +30,11 @@ from dclib.training.distributed import (
     as_one,
     explain_lost_process,
     join_processes,
-    pick_device,
 )
 from dclib.training.history import History, TensorBoard
 from dclib.training.loop import Training, Watcher
 from dclib.training.resume import forget_state, has_state
 
-FIGURE = "figures/03_ablation.png"
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
 
 
@@ -118,7 +116,7 @@ def _where_to_go_on(folder: str | Path | None) -> str:
     return f"Start again with --resume to go on from the state in {folder}."
 
 
-def measure(model: DeepConnection, splits: Mapping[str, CoupleFolder]) -> dict[str, Accuracy]:
+def accuracies(model: DeepConnection, splits: Mapping[str, CoupleFolder]) -> dict[str, Accuracy]:
     """`Accuracy` of the model on every split but train, by name."""
     results = {}
     for name, dataset in splits.items():
@@ -193,7 +191,7 @@ def train_checkpoint(
         return None
     logits, labels = predict_logits(model, make_loader(splits["val"], 32))
     chosen = calibrate(logits, labels, model.classes)
-    results = measure(model, splits)
+    results = accuracies(model, splits)
     save_checkpoint(folder, model, config, fingerprint(root), results, **chosen)
     forget_state(run)
     return load_checkpoint(folder, device)
@@ -267,7 +265,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         const=3,
         metavar="K",
-        help=f"compare the stages instead, with K repetitions (3), and draw {FIGURE}",
+        help="compare the stages instead, with K repetitions (3); also drawn there",
     )
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write curves there")
     return add_settings(parser)
@@ -306,7 +304,8 @@ def run_ablation(config: TrainConfig, data: Path, folder: Path, repetitions: int
     from dclib.plots import save_figure
     from dclib.plots.training import plot_ablation
 
-    return f"{ablation}\n\nDrawn in {save_figure(plot_ablation(ablation), FIGURE)}."
+    figure = save_figure(plot_ablation(ablation), folder / "ablation.png")
+    return f"{ablation}\n\nDrawn in {figure}."
 
 
 def main() -> None:

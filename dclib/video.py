@@ -13,13 +13,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dclib import assess, timeline
-from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
+from dclib.data import NOT_ASSESSABLE
 from dclib.evidence import find_evidence, fold_head
 from dclib.extras import extra
-from dclib.film_state import COLUMNS, Progress, Row
+from dclib.film_state import COLUMNS, FilmState, Row
 from dclib.frames import Clip, VideoSource, read_frames
 from dclib.gradcam import extract_features
-from dclib.photo import DRAWINGS_ONLY, label_of
+from dclib.photo import label_of
 
 with extra("video"):
     import pandas as pd
@@ -67,7 +68,7 @@ class VideoResult:
         rows = timeline.by_second(*columns)
         for row in rows:
             row["label"] = self.label(row["margin"])
-            if row["label"] == timeline.NOT_ASSESSABLE and not row["reason"]:
+            if row["label"] == NOT_ASSESSABLE and not row["reason"]:
                 row["reason"] = NOT_SURE
         return pd.DataFrame(rows)
 
@@ -80,11 +81,16 @@ class VideoResult:
     @property
     def coverage(self) -> float:
         """Share of the seconds that got a label."""
-        return float((self.seconds["label"] != timeline.NOT_ASSESSABLE).mean())
+        return float((self.seconds["label"] != NOT_ASSESSABLE).mean())
 
     def label(self, margin: float) -> str:
         """What a margin is called here: see `dclib.photo.label_of`."""
         return label_of(margin, self.threshold, self.abstain)
+
+    def at(self, time: float) -> int:
+        """The row of the last frame judged at or before a time in seconds; else of the first."""
+        times = self.frames["time"].to_numpy()
+        return max(0, int(np.searchsorted(times, time + 1e-6)) - 1)
 
     def moments(self, n: int = 6) -> list[dict[str, Any]]:
         """At most n moments to look at, as `dclib.timeline.moments` finds them."""
@@ -120,11 +126,14 @@ def score_video(
     Frames are decoded ahead in a thread while the network works; memory grows by one row and one
     small map a frame only. Faces are looked for once a second.
     Raises VideoError, FileNotFoundError, CheckpointError, or ValueError for a rate that is no such
-    number and for the state of another film, network, rate or batch size in `resume`.
+    number, a batch size below 1, and the state of another film, network, rate or batch size in
+    `resume`, or one that cannot be read.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
     checkpoint = load_checkpoint(checkpoint)
     clip = read_frames(source, rate)
-    state = Progress(resume, source, checkpoint, rate, batch_size)
+    state = FilmState(resume, source, checkpoint, rate, batch_size)
     rows, maps = state.load()
     total = int(clip.duration * rate) or None  # as the file says, if it does
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])

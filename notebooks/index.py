@@ -9,7 +9,9 @@ import argparse
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -17,6 +19,7 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 START, END = "<!-- notebooks: written by make fix -->", "<!-- /notebooks -->"
 COLAB = "https://colab.research.google.com"
+Index = dict[str, Any]  # of index.toml, or of one of its notebooks
 
 SETUP = """\
 # @title Setup (safe to run again)
@@ -33,12 +36,14 @@ clone = next((place for place in places if (place / "dclib/spp.py").exists()), N
 if clone:
     os.chdir(clone)
     sys.path.insert(0, str(clone))
-if not all(importlib.util.find_spec(name) for name in ("dclib", "av", "imgaug", "protego")):
-    wheel = next(Path().glob("deepconnection-*.whl"), None)
+needed = ("dclib", "av", "imgaug", "protego")
+if missing := [name for name in needed if not importlib.util.find_spec(name)]:
+    wheel = max(Path().glob("deepconnection-*.whl"), key=os.path.getmtime, default=None)
     release = f"deepconnection[notebooks] @ https://github.com/{{REPO}}/archive/{{TAG}}.tar.gz"
     source = f"{{wheel or clone}}[notebooks]" if wheel or clone else release
     if not IN_COLAB:
-        raise ModuleNotFoundError("dclib is not installed here: in a clone, start with `make lab`.")
+        told = "cannot be imported here: in a clone, start with `make lab`."
+        raise ModuleNotFoundError(f"{{', '.join(missing)}} {{told}}")
     if source == release and REPO.startswith("OWNER"):
         raise RuntimeError("This copy names no repository: upload dclib's wheel and run again.")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
@@ -46,12 +51,12 @@ if not all(importlib.util.find_spec(name) for name in ("dclib", "av", "imgaug", 
 """
 
 
-def badge(index, file):
+def badge(index: Index, file: str) -> str:
     link = f"{COLAB}/github/{index['repo']}/blob/{index['tag']}/notebooks/{file}"
     return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
 
 
-def shared_cells(index, entry):
+def shared_cells(index: Index, entry: Index) -> dict[str, str]:
     """Sources of the cells that every notebook begins with, by cell id."""
     title = f"# {entry['file'][:2]} · {entry['title']}"
     table = [
@@ -70,7 +75,7 @@ def shared_cells(index, entry):
     }
 
 
-def readme_table(index):
+def readme_table(index: Index) -> str:
     rows = ["| notebook | 2-core CPU | |", "|---|---|---|"]
     for entry in index["notebook"]:
         link = f"[{entry['file'][:2]} {entry['title']}](notebooks/{entry['file']})"
@@ -78,11 +83,13 @@ def readme_table(index):
     return "\n".join(rows)
 
 
-def updated_files(index):
+def updated_files(index: Index) -> Iterator[tuple[Path, str]]:
     """Path and new text of README and notebooks."""
-    text = README.read_text()
-    between = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.S)
-    yield README, between.sub(lambda _: f"{START}\n{readme_table(index)}\n{END}", text)
+    before, start, rest = README.read_text().partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        sys.exit(f"README.md has lost {START} or {END}, between which the table belongs.")
+    yield README, f"{before}{start}\n{readme_table(index)}\n{end}{after}"
     for entry in index["notebook"]:
         path = HERE / entry["file"]
         notebook = nbformat.read(path, as_version=4)
@@ -92,7 +99,7 @@ def updated_files(index):
         yield path, nbformat.writes(notebook, indent=1) + "\n"
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--repo", help="owner/name on GitHub")

@@ -57,44 +57,57 @@ def serve_app(notebook):
 
 @contextmanager
 def _serve(module, name, folder, options, *arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {f"{name}.ip": "127.0.0.1", f"{name}.port": port} | options
-    options[f"{name}.port_retries"] = 0  # rather fail than talk to another server
+    options = {f"{name}.ip": "127.0.0.1"} | options
+    options[f"{name}.port_retries"] = 0  # rather end than talk to another server
     command = [sys.executable, "-m", module, *arguments, "--no-browser"]
     command += ["--allow-root"] if module == "jupyterlab" else []
     command += [f"--{option}={value}" for option, value in options.items()]
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     environment = os.environ | {place: str(folder / "jupyter" / place) for place in places}
     (folder / "jupyter" / "IPYTHONDIR").mkdir(parents=True)
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_up(f"{url}/api", server, folder / "server.log")
-        yield url
-    finally:
-        server.terminate()
+    for _ in range(3):  # another worker's server may take a free port first
+        port = _free_port()
+        start = [*command, f"--{name}.port={port}"]
+        with (folder / "server.log").open("w") as log:
+            server = subprocess.Popen(start, stdout=log, stderr=log, env=environment, cwd=folder)
+        url = f"http://127.0.0.1:{port}"
         try:
-            server.wait(120)
-        except subprocess.TimeoutExpired:
-            server.kill()
+            if _answers(f"{url}/api", server):
+                yield url
+                return
+        finally:
+            _end(server)
+    pytest.fail(f"The server did not start: {(folder / 'server.log').read_text()}")
 
 
-def _wait_until_up(url, server, log):
-    """Any answer will do, a refusal too."""
+def _free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _answers(url, server):
+    """Wait until a server answers, if only by a refusal; false if it ends, or after minutes."""
     for _ in range(240):
-        assert server.poll() is None, log.read_text()
+        if server.poll() is not None:
+            return False
         try:
             urllib.request.urlopen(url, timeout=120).close()
         except urllib.error.HTTPError:
-            return
+            return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
         else:
-            return
-    pytest.fail(f"The server did not start: {log.read_text()}")
+            return True
+    return False
+
+
+def _end(server):
+    server.terminate()
+    try:
+        server.wait(120)
+    except subprocess.TimeoutExpired:
+        server.kill()
 
 
 def kernels():

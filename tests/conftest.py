@@ -40,7 +40,7 @@ def tiny_config():
 def make_checkpoint(folder, training_data, **changes):
     """A checkpoint with random weights, as if trained on `training_data`."""
     torch.manual_seed(0)
-    config = TrainConfig.demo(image_size=64, **changes)
+    config = TrainConfig.demo(**{"image_size": 64} | changes)
     model = DeepConnection(config.stage, config.backbone, weights=None)
     metrics = {"val": Accuracy(0.5, 6, 0.188, 0.812)}
     save_checkpoint(folder, model, config, training_data, metrics)

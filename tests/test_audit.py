@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,7 @@ CONFIG = TrainConfig.demo(**RAW, augment=0, cache=False, batch_size=8)
 
 
 def test_a_source_that_decides_is_found_when_it_is_left_out(draw, quick_fit):
-    found = check_sources(draw("source"), "test", CONFIG)
+    found = check_sources(draw("source"), CONFIG)
     assert found.warns and found.value > 0.3 and found.n == 80
     assert "(2 sources), right" in found.says
     sources = ["demo drawings", "demo drawings, warm prints"]
@@ -184,17 +185,30 @@ def test_a_source_that_does_not_matter_is_not_blamed(tmp_path, quick_fit):
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-    found = check_sources(root, "test", CONFIG)
+    found = check_sources(root, CONFIG)
     assert found.n == 80 and not found.warns
     assert len(quick_fit) == 4
 
 
 def test_one_source_is_left_out_with_a_sentence(draw, quick_fit):
-    found = check_sources(draw(None), "test", CONFIG)
+    found = check_sources(draw(None), CONFIG)
     assert (found.n, found.warns, found.verdict) == (0, False, "left out")
     assert "needs two sources or more" in str(found)
-    assert "another split than train" in str(check_sources(draw("source"), "train", CONFIG))
     assert quick_fit == []
+
+
+def test_pictures_that_chose_an_epoch_are_not_asked_about(draw, tmp_path, quick_fit):
+    root = shutil.copytree(draw("source"), tmp_path / "data")
+    shutil.rmtree(root / "test")
+    assert "test, and there is no such split" in str(check_sources(root, CONFIG))
+    assert quick_fit == []
+
+
+def test_with_settings_an_audit_has_all_five_checks(draw, quick_fit):
+    report = audit(make_checkpoint(read_nothing), draw("source"), CONFIG)
+    assert [check.verdict for check in report.checks].count("left out") == 0
+    assert report.checks[-1] == check_sources(draw("source"), CONFIG)
+    assert "source left out" in found_by(report)
 
 
 def test_a_folder_without_metadata_can_be_audited(draw, tmp_path):

@@ -151,4 +151,4 @@ def test_without_imgaug_the_extra_is_named():
         "except ModuleNotFoundError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "deepconnection[augment]" in done.stdout
+    assert "pip install '.[augment]'" in done.stdout

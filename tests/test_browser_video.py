@@ -8,7 +8,7 @@ import pytest
 from browser import needs_chromium, new_page, open_browser, show_state
 
 from dclib.checkpoint import load_checkpoint
-from dclib.demo import render_clip
+from dclib.demo import render_film
 from dclib.pages.films import save_mp4, save_vtt
 from dclib.video import score_video
 
@@ -36,7 +36,7 @@ PLAY = """async () => {
 def site(tmp_path, drawn_checkpoint):
     """A drawn film, scored, annotated and subtitled, behind a server on loopback."""
     plan = (("couple", (("happy", 2),)), ("dark", ((None, 2),)))
-    render_clip(tmp_path / "drawn.mp4", plan=plan, size=96)
+    render_film(tmp_path / "drawn.mp4", plan=plan, size=96)
     result = score_video(tmp_path / "drawn.mp4", load_checkpoint(drawn_checkpoint), progress=False)
     save_mp4(result, tmp_path / "drawn.mp4", tmp_path / "film.mp4")
     save_vtt(result, tmp_path / "labels.vtt")

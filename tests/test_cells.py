@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dclib.drawn.drawing import MARK
 from dclib.explain.cells import (
     STRIDE,
     box_mask,
@@ -12,7 +13,6 @@ from dclib.explain.cells import (
     covered_cells,
     spread,
 )
-from dclib.explain.faithfulness import MARK
 from dclib.model import DeepConnection
 
 

@@ -91,6 +91,12 @@ def forget_threshold(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def next_format(folder):
+    """Of a later dclib, which may do without an entry of ours."""
+    forget_threshold(folder)
+    edit(folder, format=2)
+
+
 def edit(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -107,6 +113,7 @@ def edit(folder, **changes):
         (cut_config, "not readable JSON"),
         (forget_threshold, "lacks threshold"),
         (lambda folder: edit(folder, format=99), "has format 99"),
+        (next_format, "has format 2"),
     ],
 )
 def test_a_tampered_checkpoint_is_refused(saved, tamper, message):

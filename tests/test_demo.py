@@ -16,10 +16,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from dclib import demo
 from dclib.data import DRAWN, fingerprint
-from dclib.demo import SPLITS, _split_indices, our_couple, render_couples, sample_scene
+from dclib.demo import SHARES, _split_indices, our_couple, render_couples, sample_scene
 from dclib.drawn import drawing
 from dclib.drawn.canvas import Canvas
-from dclib.drawn.drawing import draw_scene
+from dclib.drawn.drawing import DRAWINGS, draw_scene
 from dclib.drawn.scenes import CUES, OURS, WARM_PRINTS
 
 
@@ -95,8 +95,9 @@ def test_variety(attributes):
     assert len(pictures) == 60
 
 
-# Bytes of pictures as drawn with the locked versions; a change of the drawings must be meant.
+# Bytes of pictures as drawn with the locked versions, by `DRAWINGS`: a change must be meant.
 KNOWN = {
+    "drawings": 1,
     0: "024d355d",
     1: "31277216",
     2: "8170e323",
@@ -107,13 +108,13 @@ KNOWN = {
 def test_same_seed_same_pixels_as_ever():
     found = {
         index: hashlib.sha256(draw_scene(sample_scene(0, index)[0], 256).tobytes()).hexdigest()[:8]
-        for index in KNOWN
+        for index in (0, 1, 2)
     }
-    assert found == KNOWN
+    assert found | {"drawings": DRAWINGS} == KNOWN
 
 
 def test_the_couple_of_the_notebooks_is_one_that_no_demo_network_was_trained_on():
-    held_out = _split_indices(3000, SPLITS)["test"]
+    held_out = _split_indices(3000, SHARES)["test"]
     for label, index in (("happy", 2 * OURS), ("unhappy", 2 * OURS + 1)):
         scene, attributes = sample_scene(0, index)
         assert index in held_out and attributes["label"] == label
@@ -240,12 +241,15 @@ def test_unknown_shortcut():
         sample_scene(0, 0, "watermark")
 
 
-def test_an_existing_set_is_kept_and_another_folder_refused(couples, tmp_path):
+def test_an_existing_set_is_kept_and_another_folder_refused(couples, tmp_path, monkeypatch):
     before = (couples / "train" / "metadata.csv").stat().st_mtime_ns
     assert render_couples(couples, **SMALL) == couples
     assert (couples / "train" / "metadata.csv").stat().st_mtime_ns == before
     with pytest.raises(FileExistsError, match="holds something else"):
         render_couples(couples, **SMALL | {"n": 38})
+    monkeypatch.setattr(demo, "DRAWINGS", demo.DRAWINGS + 1)
+    with pytest.raises(FileExistsError, match="holds older drawings; delete it"):
+        render_couples(couples, **SMALL)
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
         render_couples(tmp_path, n=36)

@@ -68,6 +68,17 @@ def test_region_maps_sum_to_what_the_neuron_gets(networks, stage, shape):
     assert relative(found.z, z) <= 1e-4
 
 
+@STAGE
+def test_maps_through_neurons_sum_to_the_margin_map_and_off_is_zero(networks, stage):
+    found, head = find_evidence(networks[stage], features_of(2, 512, 3, 4)), networks[stage].head
+    with torch.no_grad():
+        gain = head.lin2.weight * head.bn1.weight / (head.bn1.running_var + head.bn1.eps).sqrt()
+    expected = (gain[1] - gain[0])[:, None, None] * found.neuron_maps
+    expected[found.z <= 0] = 0
+    assert relative(found.through_neurons, expected) <= 1e-4
+    assert relative(found.through_neurons.sum(1), found.margin_map) <= 1e-4
+
+
 def loop_over_bins(model, feature_map):
     """Region maps (100, h, w) of one picture, maximum by maximum, in float64."""
     _, channels, h, w = feature_map.shape

@@ -25,6 +25,7 @@ from dclib.model import DeepConnection
 from dclib.train import train_checkpoint
 
 GROUPS = np.arange(6)
+SIZE = 128  # pixels a side of the input, if it were one
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_a_flat_map_has_no_rank_and_is_counted(linear, features):
 
 
 def test_in_a_linear_network_curves_are_what_the_evidence_says(linear, features):
-    points, _ = hide_in_order(linear, features, GROUPS, temperature=2.0)
+    points, _ = hide_in_order(linear, features, GROUPS, SIZE, temperature=2.0)
     evidence = find_evidence(linear, features)
     margin, cells = evidence.margin.numpy(), evidence.margin_map.flatten(1).numpy()
     sign = np.where(margin > 0, 1, -1)
@@ -91,7 +92,7 @@ def test_in_a_linear_network_curves_are_what_the_evidence_says(linear, features)
 
 
 def test_in_a_linear_network_no_order_beats_the_evidence(linear, features):
-    _, areas = hide_in_order(linear, features, GROUPS)
+    _, areas = hide_in_order(linear, features, GROUPS, SIZE)
     areas = areas.set_index(["curve", "map"])
     for curve, better in (("deletion", min), ("insertion", max)):
         of = areas.loc[curve]
@@ -101,7 +102,7 @@ def test_in_a_linear_network_no_order_beats_the_evidence(linear, features):
 
 
 def test_curves_begin_and_end_with_the_whole_and_nothing(checkpoint, features):
-    points, _ = hide_in_order(checkpoint.model, features, GROUPS)
+    points, _ = hide_in_order(checkpoint.model, features, GROUPS, SIZE)
     ends = points[points["share"].isin([0, 1])].pivot(
         index="map", columns=["curve", "share"], values="value"
     )
@@ -112,7 +113,7 @@ def test_curves_begin_and_end_with_the_whole_and_nothing(checkpoint, features):
 
 
 def test_orders_are_of_all_cells_and_begin_with_the_strongest_support(checkpoint, features):
-    orders, sign = rank_cells(checkpoint.model, features)
+    orders, sign = rank_cells(checkpoint.model, features, SIZE)
     for order in orders.values():
         assert (np.sort(order, 1) == np.arange(12)).all()
     maps = signed_maps(checkpoint.model, features)["evidence"].reshape(6, 12)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torchcam.methods import GradCAM
 
 from dclib.evidence import find_evidence, fold_head
-from dclib.gradcam import eval_mode, extract_features, grad_cam, upsample
-from dclib.model import STAGES
+from dclib.gradcam import extract_features, grad_cam, upsample
+from dclib.model import STAGES, eval_mode
 
 STAGE = pytest.mark.parametrize("stage", STAGES)
 METHOD = pytest.mark.parametrize("method", ["grad-cam", "hirescam"])

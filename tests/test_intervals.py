@@ -1,11 +1,11 @@
-"""Intervals of a mean; those of the metrics are in tests/test_metrics.py."""
+"""Intervals of a mean, and p-values of many tests; those of metrics: tests/test_metrics.py."""
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
+from statsmodels.stats.multitest import multipletests
 
-from dclib.evaluate import wilson_interval
-from dclib.intervals import mean_row
+from dclib.intervals import holm, mean_row, wilson_interval
 
 
 def test_a_mean_of_single_pictures_has_students_interval():
@@ -28,3 +28,9 @@ def test_a_share_has_wilsons_interval_within_0_and_1():
     assert (row["low"], row["high"]) == pytest.approx(known, abs=1e-3) and row["high"] < 1
     row = mean_row(np.ones(20), np.arange(20) // 2, proportion=True)
     assert (row["low"], row["high"]) == wilson_interval(10, 10)
+
+
+@pytest.mark.parametrize("m", [1, 2, 7, 40])
+def test_holm_equals_statsmodels(m):
+    p = np.random.default_rng(m).random(m).round(1) ** 3  # with ties
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])

@@ -18,14 +18,13 @@ from dclib.evaluation.interventions import (
     Changed,
     brighten,
     find_couples,
-    keep,
     match_levels,
     paint,
     pair_boxes,
     thumbnails,
     with_boxes,
 )
-from dclib.evaluation.shortcuts import fit_folds
+from dclib.evaluation.parts import fit_folds
 
 
 @pytest.fixture(scope="module")
@@ -164,12 +163,3 @@ def test_changes_come_before_the_transform(dataset):
     assert changed[1][1] == dataset[1][1]
     expected = dataset.transform(brighten(dataset.picture(1), 0.5))
     assert torch.equal(changed[1][0], expected)
-
-
-def test_a_part_leaves_the_whole_as_it_is(dataset):
-    wanted = np.arange(len(dataset)) % 3 == 0
-    part = keep(dataset, wanted)
-    assert part.ids == [name for name, kept in zip(dataset.ids, wanted, strict=True) if kept]
-    assert len(dataset) == 24 and len(part) == 8
-    assert len(part.groups) == len(part.labels) == 8
-    assert torch.equal(part[1][0], dataset[3][0])

@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -211,3 +212,18 @@ def test_a_person_decides_and_decisions_are_never_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="may hold decisions"):
         save_suspects(found, path)
     assert path.read_text() == "decided"
+
+
+def test_suspects_that_could_not_be_written_are_no_hindrance_later(tmp_path, monkeypatch):
+    labels, margins = random_answers(100, 1)
+    found, path = find_suspects(make_predictions(labels, margins)), tmp_path / "suspects.csv"
+
+    def breaks_off(self, target, **options):
+        Path(target).write_text("id,la")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(pd.DataFrame, "to_csv", breaks_off)
+        save_suspects(found, path)
+    assert not path.exists()
+    assert save_suspects(found, path).read_text().count("\n") == len(found) + 1

@@ -32,7 +32,11 @@ def owner(path):
 def imports(path):
     """(name on the map, whether at the top of the file) of everything of dclib in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dclib":
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("dclib.") for alias in node.names), path
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports name the package"
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "dclib":
             parts = node.module.split(".")
             names = parts[1:2] if len(parts) > 1 else [alias.name for alias in node.names]
             yield from ((name, node.col_offset == 0) for name in names if name != "__version__")

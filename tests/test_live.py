@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from test_widgets import upload
 
-from dclib.checkpoint import load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
+from dclib.data import NOT_ASSESSABLE
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
 from dclib.live import PAUSE, LiveTimeline, is_cut
-from dclib.pages.live import numbers_sentence, timeline_svg
-from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, Z95
+from dclib.pages.live import LEAST, LEFT, WIDTH, numbers_sentence, timeline_svg
+from dclib.timeline import Z95
 from dclib.widgets import live as module
 from dclib.widgets.live import live_panel
 
@@ -113,9 +114,23 @@ def test_the_curve_is_short_however_long_it_runs():
     svg = timeline_svg(timeline.states)
     root = ElementTree.fromstring(svg)
     assert "600 seconds" in root.attrib["aria-label"]
-    assert len(root.findall(".//circle")) <= 300 and len(svg) < 60_000
+    assert 200 < len(root.findall(".//circle")) <= 300 and len(svg) < 60_000
     assert root.findall("rect[@fill='#888']")
     ElementTree.fromstring(timeline_svg([]))
+
+
+@pytest.mark.parametrize(
+    ("states", "circles"), [(1, 1), (2, 2), (3, 3), (300, 300), (301, 151), (601, 201)]
+)
+def test_every_state_is_drawn_once_and_the_last_one_always(states, circles):
+    timeline = LiveTimeline()
+    for k in range(states):
+        timeline.add(k / 5, 0.1)
+    drawn = ElementTree.fromstring(timeline_svg(timeline.states)).findall(".//circle")
+    places = [float(circle.attrib["cx"]) for circle in drawn]
+    assert len(places) == len(set(places)) == circles
+    end = max(LEAST, (states - 1) / 5)
+    assert places[-1] == round(LEFT + (WIDTH - LEFT) * (states - 1) / 5 / end, 1)
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -170,6 +185,8 @@ def test_a_frame_that_cannot_be_used_is_answered_too(panel, monkeypatch):
     monkeypatch.setattr(module, "extract_features", fail)
     upload(panel, ("2000.jpg", jpeg(couple())))
     assert "(out of memory)" in panel.status.value and 'data-answered="2000"' in panel.answer.value
+    upload(panel, ("holiday.jpg", jpeg(couple())))  # browser.js names a frame by its time
+    assert "could not look at this frame" in panel.status.value and "holiday" in panel.status.value
     assert panel.timeline.states == []
 
 

@@ -106,16 +106,16 @@ def test_pictures_without_boxes_are_excluded_and_counted(checkpoint, couples, tm
 
 
 def test_cells_are_where_they_look_unless_stretched(checkpoint, couples, monkeypatch):
-    strides, find_regions = [], module.find_regions
+    sizes, find_regions = [], module.find_regions
 
-    def record(dataset, chosen, h, w, stride):
-        strides.append(stride)
-        return find_regions(dataset, chosen, h, w, stride)
+    def record(dataset, chosen, h, w, size):
+        sizes.append(size)
+        return find_regions(dataset, chosen, h, w, size)
 
     monkeypatch.setattr(module, "find_regions", record)
     for place in ({}, {"place": "stretched"}):
         find_cases(checkpoint, couples, **place)
-    assert strides == [32 / checkpoint.config["image_size"], None]
+    assert sizes == [checkpoint.config["image_size"], None]
 
 
 def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
@@ -135,13 +135,15 @@ def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
 def test_faces_elsewhere_do_not_know_the_own_couple():
     shares = np.zeros((4, 1, 4))
     shares[np.arange(4), 0, [0, 0, 1, 2]] = 1
-    elsewhere = draw_priors(shares, np.array([0, 0, 1, 2]))["faces elsewhere"]
+    elsewhere = draw_priors(shares, np.array([0, 0, 1, 2]), None)["faces elsewhere"]
     assert elsewhere[:, 0].tolist() == [[0, 1, 1, 0]] * 2 + [[2, 0, 1, 0], [2, 1, 0, 0]]
 
 
 def test_the_centred_map_is_highest_in_the_middle_and_symmetric():
-    centre = draw_priors(np.zeros((1, 3, 5)), np.zeros(1, int))["centre"][0]
+    centre = draw_priors(np.zeros((1, 3, 5)), np.zeros(1, int), None)["centre"][0]
     assert centre.argmax() == 7 and centre == pytest.approx(centre[::-1, ::-1])
+    centre = draw_priors(np.zeros((1, 8, 8)), np.zeros(1, int), 256)["centre"][0]
+    assert centre.argmax() == 4 * 8 + 4  # cell 4 looks at pixel 128 of 256
 
 
 def test_means_of_cases_are_means_of_pictures(cases):

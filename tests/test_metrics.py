@@ -418,7 +418,7 @@ def test_lines_of_metrics():
     assert lines[1].startswith("accuracy            0.900  0.82") and lines[1].endswith("   100")
     assert len({len(line) for line in lines}) == 1 and len(lines) == 1 + len(METRICS)
     one_class = format_metrics(measure(table[unhappy], 20))
-    assert "recall happy          -    not possible       0" in one_class
+    assert "recall happy          -    no interval        0" in one_class
     seeds = format_metrics(measure(pd.concat(make_seeds()), 20)).split("\n")
     assert seeds[0].endswith("  seeds") and " to " in seeds[1][45:]
 
@@ -430,6 +430,6 @@ def test_tables_side_by_side():
     assert list(found) == ["ours", "majority"] and list(found.index) == list(METRICS)
     row = measure(tables["ours"], 50).loc["AUROC"]
     assert found.loc["AUROC", "ours"] == f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
-    assert found.loc["MCC", "majority"] == "-"
+    assert found.loc["MCC", "majority"] == "not defined"
     few = side_by_side({"few": make_table([1.0, 2.0], [1, 0])}, 20)
     assert few.loc["Brier", "few"].endswith(" (no interval)")

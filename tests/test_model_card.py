@@ -32,16 +32,17 @@ CONFIG = {
     "weights_sha256": "abcdef0123456789" * 4,
 }
 NUMBERS = ("n", "groups", "accuracy", "low", "high", "gap", "gap_low", "gap_high", "p", "p_holm")
+UNSEEN = "no difference seen"
 SLICES = pd.DataFrame(
     [
-        ("light", "day", 80, 70, 0.9, 0.85, 0.95, 0.02, -0.04, 0.09, 0.3, 1.0, ""),
-        ("light", "dim", 60, 55, 0.86, 0.8, 0.9, -0.05, -0.13, 0.03, 0.2, 1.0, ""),
-        ("cover|left", "sun\nglasses", 60, 55, 0.7, 0.6, 0.8, -0.2, -0.3, -0.1, 1e-4, 0.004, ""),
-        ("scale", "close", 90, 80, 0.95, 0.9, 0.98, 0.1, 0.05, 0.15, 0.001, 0.01, ""),
-        ("scale", "far", 10, 10, 0.9, 0.6, 0.99, *[np.nan] * 5, ""),
+        ("light", "day", 80, 70, 0.9, 0.85, 0.95, 0.02, -0.04, 0.09, 0.3, 1.0),
+        ("light", "dim", 60, 55, 0.86, 0.8, 0.9, -0.05, -0.13, 0.03, 0.2, 1.0),
+        ("cover|left", "sun\nglasses", 60, 55, 0.7, 0.6, 0.8, -0.2, -0.3, -0.1, 1e-4, 0.004),
+        ("scale", "close", 90, 80, 0.95, 0.9, 0.98, 0.1, 0.05, 0.15, 0.001, 0.01),
+        ("scale", "far", 10, 10, 0.9, 0.6, 0.99, *[np.nan] * 5),
     ],
-    columns=["tag", "value", *NUMBERS, "verdict"],
-)
+    columns=["tag", "value", *NUMBERS],
+).assign(verdict=[UNSEEN, UNSEEN, "worse", "better", "too few"])
 
 
 def make_predictions(n=40, split="test", source="", rng=0, **columns):
@@ -236,6 +237,22 @@ def test_calibration_is_told_with_its_effect(tmp_path):
         assert f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f}) without." in text
 
 
+def test_choices_that_round_to_none_are_choices_all_the_same(checkpoint):
+    table = make_predictions(temperature=1.0004, threshold=0.4999)
+    text = text_of(write_card(checkpoint, table, data=PHOTOS))
+    assert "temperature 1 (fitted on val)" in text
+    assert "from 0.5 on (chosen without these pictures)" in text
+    assert " without." in text  # numbers before the temperature
+    text = text_of(write_card(checkpoint, make_predictions(), data=PHOTOS))
+    assert "(not fitted)" in text and "(not chosen on pictures)" in text and " without." not in text
+
+
+def test_the_verdict_of_a_slice_is_not_given_again(checkpoint):
+    """Another level of significance is decided in `dclib.evaluation.slices` alone."""
+    text = text_of(write_card(checkpoint, make_predictions(), SLICES.assign(verdict=UNSEEN)))
+    assert "No slice differs clearly from all others." in text
+
+
 def test_calibration_of_folds_is_a_range(checkpoint):
     choices = {"temperature": [1.0, 1.5] * 20, "threshold": [0.4, 0.55] * 20}
     table = make_predictions(seed=0, fold=[0, 1] * 20, **choices)
@@ -279,7 +296,7 @@ def test_one_picture_makes_a_card_without_intervals_it_cannot_have(checkpoint):
     assert "accuracy" in names
     assert "AUROC" not in names
     assert "nan" not in path.read_text().lower()
-    assert "| AUROC | - | not possible | 1 |" in path.read_text()
+    assert "| AUROC | - | no interval | 1 |" in path.read_text()
 
 
 def duplicate(table):
@@ -335,5 +352,5 @@ def test_a_name_cannot_write_headings(tmp_path):
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     spec = importlib.util.spec_from_file_location("fresh", model_card.__file__)
-    with pytest.raises(ModuleNotFoundError, match=r"deepconnection\[evaluate\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"\[evaluate\]"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

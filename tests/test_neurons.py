@@ -10,11 +10,11 @@ from sklearn.metrics import roc_auc_score
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CoupleFolder
-from dclib.evaluate import wilson_interval
 from dclib.evidence import find_evidence, fold_head
 from dclib.explain.crops import Crop, _crop_box, top_crops
 from dclib.explain.neurons import activation_states, neuron_table
 from dclib.gradcam import extract_features
+from dclib.intervals import wilson_interval
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
 from dclib.predictions import predict_folder

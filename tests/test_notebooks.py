@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 import dclib
-from dclib.demo import SPLITS, _split_indices
+from dclib.demo import SHARES, _split_indices
 from dclib.drawn.scenes import OURS
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +78,9 @@ def test_badges_point_where_they_are_told(tmp_path):
     assert 'REPO, TAG = \\"ada/couples\\", \\"v9.9\\"' in path.read_text()
     refused = subprocess.run([*command, "--repo", "nonsense"], capture_output=True, check=False)
     assert b"write it like owner/name" in refused.stderr
+    (tmp_path / "README.md").write_text("Without a table.")
+    refused = subprocess.run([*command, "--check"], capture_output=True, check=False)
+    assert b"README.md has lost" in refused.stderr
 
 
 def test_same_beginning(notebook):
@@ -128,7 +131,7 @@ def test_calm(notebook):
 
 
 def test_the_notebooks_follow_one_couple():
-    test = _split_indices(3000, SPLITS)["test"]  # listed as all happy ones, then all unhappy ones
+    test = _split_indices(3000, SHARES)["test"]  # listed as all happy ones, then all unhappy ones
     pair = tuple([*test[::2], *test[1::2]].index(2 * OURS + label) for label in (0, 1))
     assert settings_of("04")["GROUP"] == f"drawn-0-{OURS:05d}"
     assert settings_of("05")["PAIR"] == pair
@@ -166,16 +169,24 @@ def setup(tmp_path, monkeypatch):
     source = next(c.source for c in read(PATHS[0]).cells if c.id == "setup")
     commands, real = [], importlib.util.find_spec
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command[3:]))
+
+    def install(command, *, check):
+        assert check  # what pip could not do stops the notebook
+        assert command[1:3] == ["-m", "pip"]
+        commands.append(command[3:])
+
+    monkeypatch.setattr(subprocess, "run", install)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
-    def run(missing=(), colab=False, repo="ada/couples"):
+    def run(missing=(), colab=False, repo="ada/couples", drive="/no/drive"):
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name: None if name in missing else real(name)
         )
         if colab:
             monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-        exec(source.replace(INDEX["repo"], repo), {})
+        assert "/content/drive/MyDrive" in source
+        there = source.replace("/content/drive/MyDrive", str(drive))
+        exec(there.replace(INDEX["repo"], repo), {})
         return commands
 
     return run
@@ -202,23 +213,28 @@ def test_setup_in_colab_from_git(setup):
     assert tag == f"v{dclib.__version__}"
 
 
-def test_setup_in_colab_from_an_uploaded_wheel(setup):
-    Path("deepconnection-0.1.0-py3-none-any.whl").touch()
+def test_setup_in_colab_from_the_wheel_that_was_uploaded_last(setup):
+    for version, seconds in (("0.1.0", 9), ("0.0.9", 5)):
+        Path(f"deepconnection-{version}-py3-none-any.whl").touch()
+        os.utime(f"deepconnection-{version}-py3-none-any.whl", (seconds, seconds))
     (command,) = setup(missing=("dclib", "imgaug"), colab=True)
     assert command[-1] == "deepconnection-0.1.0-py3-none-any.whl[notebooks]"
 
 
-def test_setup_in_colab_from_a_folder(setup, monkeypatch, tmp_path):
-    (tmp_path / "dclib").mkdir()
-    (tmp_path / "dclib" / "spp.py").touch()
-    (command,) = setup(missing=("imgaug",), colab=True)
-    assert command[-1] == f"{tmp_path}[notebooks]"
+def test_setup_in_colab_from_a_clone_in_drive(setup, tmp_path, monkeypatch):
+    """With a folder in place of Drive; tests/colab/run.py installs from a real clone there."""
+    clone = tmp_path / "drive" / "deepconnection"
+    (clone / "dclib").mkdir(parents=True)
+    (clone / "dclib" / "spp.py").touch()
+    (command,) = setup(missing=("imgaug",), colab=True, drive=tmp_path / "drive")
+    assert command[-1] == f"{clone}[notebooks]"
+    assert Path.cwd() == clone
 
 
-def test_setup_without_a_repository_or_outside_colab(setup):
+def test_setup_without_a_repository_or_outside_colab(setup, monkeypatch):
     with pytest.raises(RuntimeError, match="upload dclib's wheel"):
         setup(missing=("dclib",), colab=True, repo="OWNER/deepconnection")
-    sys.modules.pop("google.colab")
-    os.environ.pop("COLAB_RELEASE_TAG", None)
-    with pytest.raises(ModuleNotFoundError, match="make lab"):
-        setup(missing=("dclib",))
+    monkeypatch.delitem(sys.modules, "google.colab")
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r"^av, protego cannot be imported.*make lab"):
+        setup(missing=("av", "protego"))

@@ -9,7 +9,8 @@ from odd_pictures import CASES, JPEG, NAMES, SCENE
 from PIL import Image
 
 from dclib.checkpoint import load_checkpoint
-from dclib.photo import NOT_ASSESSABLE, predict_photo
+from dclib.data import NOT_ASSESSABLE
+from dclib.photo import predict_photo
 from dclib.pictures import PictureError, read_picture
 
 TABLE = Path(__file__).with_suffix(".md").with_name("odd_pictures.md")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dclib.checkpoint import load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
 from dclib.pages.photo import framed, photo_page, report_json, report_png, waterfall_html
-from dclib.photo import DRAWINGS_ONLY, predict_photo
+from dclib.photo import predict_photo
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 from dclib import assess
-from dclib.checkpoint import load_checkpoint
-from dclib.data import CoupleFolder
+from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
+from dclib.data import NOT_ASSESSABLE, CoupleFolder
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features, grad_cam
-from dclib.photo import DRAWINGS_ONLY, NOT_ASSESSABLE, percent, predict_photo
+from dclib.photo import percent, predict_photo
 from dclib.pictures import PictureError, read_picture
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}

@@ -6,7 +6,16 @@ from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
 from dclib.evaluation.shortcuts import Probe
 from dclib.photo import predict_photo
-from dclib.plots import HAPPY, UNHAPPY, plot_prediction, save_figure, show_pictures
+from dclib.plots import (
+    COLOURS,
+    HAPPY,
+    LINES,
+    UNHAPPY,
+    lines_for,
+    plot_prediction,
+    save_figure,
+    show_pictures,
+)
 from dclib.plots.scraping import plot_funnel, plot_probe
 
 COLUMNS = {"width": 0.5, "brightness": 0.2, "source commons": 0.6}
@@ -30,6 +39,17 @@ def test_pictures_stand_in_rows_and_classes_have_their_colour():
     assert not any(axis.images for axis in axes[7:])
     colours = [axis.title.get_color() for axis in axes[:3]]
     assert colours == [HAPPY, UNHAPPY, "black"]
+
+
+def test_each_line_has_a_colour_a_dash_and_a_marker_of_its_own():
+    looks = lines_for(f"seed {k}" for k in range(5))
+    assert list(looks) == [f"seed {k}" for k in range(5)]
+    for part in zip(*looks.values(), strict=True):
+        assert len(set(part)) == 5
+    assert not {colour for colour, *_ in LINES} & set(COLOURS.values())
+    assert lines_for(["one"]) == {"one": LINES[0]}
+    with pytest.raises(ValueError, match="6 lines are too many for one figure; draw 5 at most"):
+        lines_for("abcdef")
 
 
 def test_a_prediction_shows_both_probabilities(drawn_checkpoint):

@@ -16,10 +16,9 @@ from dclib.evaluation.calibration import (
     risk_coverage,
 )
 from dclib.metrics import measure
-from dclib.plots import HAPPY, UNHAPPY, save_figure
+from dclib.plots import HAPPY, LINES, UNHAPPY, save_figure
 from dclib.plots.evaluation import (
     GRID,
-    LINES,
     plot_confusion,
     plot_curves,
     plot_metrics,
@@ -276,8 +275,11 @@ def test_tables_in_one_figure_are_of_the_same_pictures_and_few(table):
     for plot in (plot_curves, plot_risk_coverage, plot_metrics):
         with pytest.raises(ValueError, match="not of the same pictures"):
             plot({"all": table, "some": table.head(100)})
-    with pytest.raises(ValueError, match="too many"):
-        plot_risk_coverage({str(place): table for place in range(len(LINES) + 1)})
+    many = {str(place): table for place in range(len(LINES) + 1)}
+    for plot in (plot_curves, plot_risk_coverage):
+        with pytest.raises(ValueError, match="6 lines are too many"):
+            plot(many)
+    assert len(plot_metrics(many, draws=DRAWS).axes[0].get_yticks()) == 6  # rows need no lines
 
 
 CASES = {

@@ -7,7 +7,7 @@ from PIL import Image
 
 from dclib.evidence import find_evidence
 from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.explain import OPACITY, overlay, plot_parts, show_maps
+from dclib.plots.explain import OPACITY, overlay, plot_parts, shade, show_maps
 
 PICTURE = np.full((60, 90, 3), (200, 100, 60), np.uint8)
 SIZE = 80  # of the input: 3 x 3 cells, the first of each row half as wide as the others
@@ -51,6 +51,8 @@ def test_a_scale_of_nothing_is_refused():
     for scale in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="scale must be above 0"):
             overlay(PICTURE, np.zeros((2, 2)), scale, SIZE)
+        with pytest.raises(ValueError, match="scale must be above 0"):
+            shade(np.zeros((2, 2)), scale, (60, 90), SIZE)
     with pytest.raises(ValueError, match="scale must be above 0"):
         show_maps([PICTURE], {"margin": np.ones((1, 2, 2))}, SIZE, scale=-1)
 

@@ -122,5 +122,5 @@ def test_up_to_five_models_are_told_apart(tmp_path):
     legend = fig.legends[0].get_window_extent()
     assert not legend.overlaps(fig.axes[0].title.get_window_extent())
     assert save_figure(fig, tmp_path / "sweep.png").stat().st_size < 400_000
-    with pytest.raises(ValueError, match="Only 5 models can be told apart, not 6"):
+    with pytest.raises(ValueError, match="6 lines are too many for one figure; draw 5 at most"):
         plot_sweeps(sweep_frame(models))

@@ -1,14 +1,19 @@
+import re
+import subprocess
+import sys
+
 import matplotlib
 import numpy as np
 import pytest
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
 from dclib.data import CoupleFolder
 from dclib.plots.training import (
     LivePlot,
+    draw_progress,
     plot_history,
     plot_pace,
-    plot_progress,
     show_answers,
 )
 from dclib.training.history import History
@@ -25,7 +30,10 @@ def history():
 
 
 def test_progress_shows_every_step_and_epoch(history):
-    left, right = plot_progress(history).axes
+    fig = Figure()
+    draw_progress(fig, History())  # the one before is gone
+    draw_progress(fig, history)
+    left, right = fig.axes
     batches, val = left.lines
     assert batches.get_ydata().tolist() == [row["loss"] for row in history.steps]
     assert val.get_xdata().tolist() == [3, 6]  # after the last step of each epoch
@@ -34,7 +42,9 @@ def test_progress_shows_every_step_and_epoch(history):
 
 
 def test_progress_before_the_first_epoch():
-    assert len(plot_progress(History()).axes) == 2
+    fig = Figure()
+    draw_progress(fig, History())
+    assert len(fig.axes) == 2
 
 
 def test_the_history_marks_the_epoch_that_was_kept(history):
@@ -86,3 +96,24 @@ def test_the_live_plot_redraws_one_output(history, monkeypatch):
         live(history)
     assert shown == ["first", "again", "again"]
     assert matplotlib.pyplot.get_fignums() == open_before
+
+
+def test_a_notebook_keeps_no_figure_of_the_live_plot():
+    """Its backend holds each figure of pyplot until the cell ends, closed or not."""
+    code = """
+import matplotlib
+matplotlib.use("module://matplotlib_inline.backend_inline")
+matplotlib.interactive(True)  # as in a notebook
+from matplotlib_inline.backend_inline import show
+from dclib.plots.training import LivePlot
+from dclib.training.history import History
+
+live = LivePlot()
+for _ in range(3):
+    live(History())
+print("kept", len(show._to_draw))
+matplotlib.pyplot.close(matplotlib.pyplot.figure())
+print("kept", len(show._to_draw))  # what this test is about
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.findall("kept (.)", done.stdout) == ["0", "1"]

@@ -116,7 +116,7 @@ def test_a_cell_may_be_placed_where_its_view_is():
     """Of three cells that are 0.4 apart the middle one sees 0.4, and is drawn at 0.5."""
     there = Pictures({"boxes": boxes((30, 14, 34, 18))})  # about 0.4 of both sides
     stretched, _ = find_regions(there, [0], 3, 3)["faces"]
-    placed, _ = find_regions(there, [0], 3, 3, stride=0.4)["faces"]
+    placed, _ = find_regions(there, [0], 3, 3, size=80)["faces"]
     assert not stretched.any()
     assert placed[0].tolist() == [[False] * 3, [False, True, False], [False] * 3]
 

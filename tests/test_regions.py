@@ -16,7 +16,6 @@ from dclib.pages.regions import (
     cell_page,
     describe_pull,
     neuron_page,
-    through_neurons,
     tint,
 )
 from dclib.plots.explain import overlay
@@ -72,12 +71,6 @@ def test_a_neuron_that_is_off_has_no_colour(page, evidence):
         part = items(page, "neuron")[str(k)]
         assert f"Neuron {k} is off.</b> It adds nothing." in part
         assert not image_of(part)[..., 3].any()
-
-
-def test_maps_of_neurons_sum_to_the_margin_map(evidence):
-    maps, pull = through_neurons(evidence)
-    torch.testing.assert_close(maps.sum(0), evidence.margin_map[0], atol=1e-5, rtol=1e-4)
-    assert torch.equal(pull, evidence.of_margin("contributions")[0])
 
 
 def test_every_cell_lists_the_neurons_that_it_switches_on(page, evidence):

@@ -185,7 +185,7 @@ def test_the_mean_over_seeds_is_told_without_mcnemars_test():
 
 
 def test_differences_without_an_interval_say_so():
-    assert "not possible" in format_differences(make_paired(0.0, np.nan, np.nan))
+    assert "no interval" in format_differences(make_paired(0.0, np.nan, np.nan))
 
 
 BAD = {

@@ -12,13 +12,8 @@ from torch import nn
 
 from dclib.augment import EvalTransform
 from dclib.checkpoint import load_checkpoint
-from dclib.data import CLASSES, CoupleFolder
-from dclib.evaluation.robustness import (
-    choose_pictures,
-    predict_sweeps,
-    summarise,
-    versus,
-)
+from dclib.data import CLASSES
+from dclib.evaluation.robustness import predict_sweeps, summarise, versus
 from dclib.evaluation.sweeps import SWEEPS
 from dclib.intervals import estimate
 from dclib.metrics import measure
@@ -180,28 +175,6 @@ def test_networks_of_different_sizes_share_the_levels_of_the_size_sweep(lights):
     assert versus(table, "large", "small")["level"].tolist() == [32, 64]
 
 
-def test_pictures_are_chosen_by_whole_groups_with_each_class_in_its_share(couples, lights):
-    dataset = CoupleFolder(lights, "test")
-    chosen = choose_pictures(dataset, 12)
-    assert len(chosen) == 12 and chosen == sorted(chosen)
-    assert len({dataset.groups[index] for index in chosen}) == 6
-    assert dataset.labels[chosen].float().mean() == 0.5
-    assert chosen == choose_pictures(dataset, 12) != choose_pictures(dataset, 12, seed=1)
-    assert choose_pictures(dataset, None) == choose_pictures(dataset, 400) == list(range(40))
-    with pytest.raises(ValueError, match="at least 2 pictures"):
-        choose_pictures(dataset, 1)
-
-
-def test_classes_keep_their_shares_where_groups_hold_one_class(tmp_path):
-    for k in range(40):
-        path = tmp_path / "test" / CLASSES[k % 4 > 0] / f"{k}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (k, 0, 0)).save(path)
-    dataset = CoupleFolder(tmp_path, "test")
-    chosen = choose_pictures(dataset, 20, seed=3)
-    assert len(chosen) == 20 and dataset.labels[chosen].sum() == 15
-
-
 def test_without_boxes_the_sweep_is_left_out_aloud(lights, tmp_path, capsys):
     shutil.copytree(lights, tmp_path / "data")
     (tmp_path / "data" / "test" / "metadata.csv").unlink()
@@ -224,5 +197,5 @@ def test_faces_of_photographs_are_hidden(real_couples):
 def test_other_classes_are_refused(lights):
     models = {"odd": make_checkpoint()}
     models["odd"].model.classes = ("cat", "dog")
-    with pytest.raises(ValueError, match="light does not sort into happy and unhappy"):
+    with pytest.raises(ValueError, match="light sorts into cat and dog; numbers are made for"):
         predict_sweeps(models, lights, progress=False)

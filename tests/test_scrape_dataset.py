@@ -285,7 +285,7 @@ def killed_before(name, n, work):
 def test_a_kill_before_the_first_file_leaves_a_folder_that_is_ours(pool, tmp_path):
     rows, data = [place(pool, i) for i in range(6)], tmp_path / "data"
     assert not in_child(killed_before("replace", 1, lambda: write_dataset(rows, data)))
-    assert [path.name for path in data.iterdir()] == [f"{MARK}.part"]
+    assert [path.name for path in data.iterdir()] == [f"{MARK}.unfinished"]
     write_dataset(rows, data)
     assert len(list(data.glob("*/*/*.jpg"))) == 6
 

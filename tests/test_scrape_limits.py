@@ -106,7 +106,8 @@ def test_slower_if_asked_never_faster():
 
 def test_few_at_once_to_one_host():
     hosts = Hosts(rate=1000, burst=1000)
-    inside, most, lock, go = 0, 0, threading.Lock(), threading.Event()
+    inside, most, lock = 0, 0, threading.Lock()
+    full = threading.Barrier(CONNECTIONS)
 
     def request():
         nonlocal inside, most
@@ -114,11 +115,11 @@ def test_few_at_once_to_one_host():
             with lock:
                 inside += 1
                 most = max(most, inside)
-            go.wait(0.2)
+            full.wait(60)  # nobody leaves before so many are inside
             with lock:
                 inside -= 1
 
-    threads = [threading.Thread(target=request) for _ in range(8)]
+    threads = [threading.Thread(target=request) for _ in range(4 * CONNECTIONS)]
     for thread in threads:
         thread.start()
     for thread in threads:

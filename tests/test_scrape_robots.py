@@ -209,7 +209,9 @@ CLOSED = b"User-agent: *\nDisallow: /"
         ((404, b"", {}), None),
         ((403, CLOSED, {}), None),
         ((500, b"", {}), "robots.txt unknown"),
+        ((501, b"", {}), "robots.txt unknown"),
         ((503, b"", {}), "robots.txt unknown"),
+        ((521, b"", {}), "robots.txt unknown"),  # Cloudflare: the site itself is down
         ((429, b"", {"Retry-After": "999999"}), "robots.txt unknown"),
         ((301, b"", {"Location": "/robots.txt"}), None),  # a loop counts as "no file"
         ((302, b"", {"Location": "http://169.254.169.254/"}), "address not allowed"),

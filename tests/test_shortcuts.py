@@ -12,10 +12,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dclib.data import CLASSES
+from dclib.data import CLASSES, read_metadata
 from dclib.demo import render_couples
 from dclib.evaluation import shortcuts
-from dclib.evaluation.shortcuts import grouped_folds, measure_pictures, probe
+from dclib.evaluation.shortcuts import measure_pictures, probe
 
 
 def random_rows(n=100, seed=0):
@@ -92,15 +92,6 @@ def test_random_labels_are_told_to_be_guesses():
     assert all(0 <= p.low <= p.auroc <= p.high <= 1 for p in found)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_folds_hold_whole_groups_and_equal_shares_of_the_classes(seed):
-    groups = np.arange(200) // 2
-    labels = groups % 2
-    for rest, fold in grouped_folds(labels, groups, 5, np.random.default_rng(seed)):
-        assert not set(groups[rest]) & set(groups[fold])
-        assert labels[fold].sum() == 20 == len(fold) - labels[fold].sum()
-
-
 def test_the_auroc_is_that_of_scores_on_pictures_left_out():
     """The same by scikit-learn alone, on columns written down again."""
     rows = random_rows(120)
@@ -144,7 +135,9 @@ def test_the_interval_is_that_of_many_drawn_sets(seed):
     expected = np.quantile(areas, (0.025, 0.975))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shortcuts, "DRAWS", 20)
-        assert shortcuts.interval(labels, scores, groups, seed) == pytest.approx(expected)
+        area, *ends = shortcuts.area_interval(labels, scores, groups, seed)
+    assert area == pytest.approx(roc_auc_score(labels, scores))
+    assert ends == pytest.approx(expected)
 
 
 def test_copies_make_no_interval_narrower():
@@ -212,6 +205,29 @@ def test_the_size_of_the_original_counts_where_it_is_told(folder):
     }
     assert all((row["width"], row["height"]) == (64, 64) for row in rows[24:])
     probe(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "wanted"),
+    [
+        ("width", "640px", "above 0"),
+        ("height", "0", "above 0"),
+        ("bytes", "nan", "above 0"),
+        ("width", "inf", "above 0"),
+        ("red", "-inf", "finite"),
+        ("blue", "bright", "finite"),
+    ],
+)
+def test_a_number_that_is_none_is_refused_by_file_and_column(folder, column, value, wanted):
+    path = folder / "val" / "metadata.csv"
+    rewrite(path, **{column: value})
+    with pytest.raises(ValueError) as error:
+        measure_pictures(folder)
+    first = min(read_metadata(folder / "val"))
+    assert str(error.value) == (
+        f"{path} has {column} {value!r} for {first}; write a number that is {wanted}, or leave the "
+        "cell empty."
+    )
 
 
 def test_the_label_is_that_of_the_folder(folder):

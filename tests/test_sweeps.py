@@ -154,6 +154,7 @@ def test_levels_are_in_order_without_the_reference():
     [
         ("fog", None, "no sweep 'fog'"),
         (None, {"fog": (1,)}, "no sweep 'fog'"),
+        ("blur", {"hue": (5,)}, "hue has levels but is not asked for"),
         ("hidden", {"hidden": (0.5, 1.5)}, "hidden lie from 0 to 1, not at 1.5"),
         ("jpeg", {"jpeg": (0,)}, "jpeg lie from 1 to 100"),
         ("size", {"size": (float("nan"),)}, "size lie from 1"),

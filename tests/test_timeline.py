@@ -1,6 +1,7 @@
 """The line over time against plain loops and made-up films."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -23,13 +24,21 @@ def test_smoothing_is_the_formula_within_shots():
         own = [j for j in range(12) if good[j] and shots[j] == shots[k]]
         w = np.exp([-0.5 * ((times[j] - times[k]) / 0.75) ** 2 for j in own])
         mean = (w * margins[own]).sum() / w.sum()
-        spread = (w * (margins[own] - mean) ** 2).sum() / w.sum()  # about this point's own line
         assert line[k] == pytest.approx(mean)
-        dropout = (w * sds[own]).sum() / w.sum()
+        dropout = (w * sds[own] ** 2).sum() / w.sum()
         n = w.sum() ** 2 / (w**2).sum()
         spread = sum(w_ * (margins[j] - mean) ** 2 for w_, j in zip(w, own)) / w.sum()
-        assert high[k] - line[k] == pytest.approx(1.96 * np.sqrt(dropout**2 + spread / n))
+        spread *= n / (n - 1)  # the unbiased one for weights; about this point's own line
+        assert high[k] - line[k] == pytest.approx(1.96 * np.sqrt(dropout + spread / n))
         assert line[k] - low[k] == pytest.approx(high[k] - line[k])
+
+
+def test_an_hour_in_one_shot_takes_little_memory():
+    n = 4 * 3600
+    tracemalloc.start()
+    smooth(np.arange(n) / 4, np.zeros(n), np.ones(n), np.zeros(n), np.ones(n, bool))
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000  # of pairs of frames it would be 1.7 GB
+    tracemalloc.stop()
 
 
 @given(st.lists(st.floats(-8, 8), min_size=1, max_size=30))

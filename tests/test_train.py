@@ -421,10 +421,10 @@ def test_a_comparison_is_drawn(couples, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dclib.studies.ablation.train_arm", lambda *_: [1, 0, 1, 1, 0, 1])
     monkeypatch.setattr(sys, "argv", ["train", str(couples), "out", *SMALL, "--ablate", "2"])
     main()
-    assert (tmp_path / "figures" / "03_ablation.png").stat().st_size > 5000
+    assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000
     said = capsys.readouterr().out
     assert "Accuracy on test (demo drawings), 2 repetitions, n = 6" in said
-    assert "Drawn in figures/03_ablation.png." in said
+    assert "Drawn in out/ablation.png." in said
 
 
 def test_command_line_error_is_one_sentence(tmp_path):

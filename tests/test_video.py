@@ -13,10 +13,10 @@ from PIL import Image
 from skimage import data
 
 from dclib import video
-from dclib.checkpoint import load_checkpoint
-from dclib.demo import render_clip
+from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
+from dclib.demo import render_film
 from dclib.frames import VideoError, read_frames, write_mp4
-from dclib.photo import DRAWINGS_ONLY, look
+from dclib.photo import look
 from dclib.video import NO_FACES, NOT_SURE, VideoResult, score_video
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
@@ -30,7 +30,7 @@ PLAN = (
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     path = tmp_path_factory.mktemp("film") / "a.mp4"
-    render_clip(path, plan=PLAN, size=96)
+    render_film(path, plan=PLAN, size=96)
     return path
 
 
@@ -114,13 +114,13 @@ def test_faces_are_looked_for_once_a_second_within_a_shot(tmp_path, monkeypatch)
 def killed(film, folder, state):
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(folder)
-    save = video.Progress.save
+    save = video.FilmState.save
 
     def slow(self, *args, **settings):
         save(self, *args, **settings)
         time.sleep(60)  # killed meanwhile
 
-    video.Progress.save = slow
+    video.FilmState.save = slow
     score_video(film, checkpoint, batch_size=4, progress=False, resume=state)
 
 
@@ -165,13 +165,21 @@ def test_of_a_folder_only_the_state_is_removed(film, checkpoint, tmp_path):
 
 
 def test_a_broken_state_is_explained(film, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(video.Progress, "forget", lambda self: None)
+    monkeypatch.setattr(video.FilmState, "forget", lambda self: None)
     settings = {"batch_size": 4, "progress": False, "resume": tmp_path}
     score_video(film, checkpoint, **settings)
     done = tmp_path / "done.npz"
     done.write_bytes(done.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"done\.npz cannot be read; delete"):
         score_video(film, checkpoint, **settings)
+    (tmp_path / "about.json").write_text("{")
+    with pytest.raises(ValueError, match=r"about\.json cannot be read; delete"):
+        score_video(film, checkpoint, **settings)
+
+
+def test_a_batch_without_frames_is_refused(film, checkpoint):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        score_video(film, checkpoint, batch_size=0)
 
 
 def test_errors_of_the_thread_that_decodes_arrive(tmp_path, checkpoint, monkeypatch):

@@ -11,11 +11,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from dclib.evaluation.films import evaluate_videos, score_timeline
+from dclib.evaluation.films import evaluate_films, score_timeline
 from dclib.frames import read_frames, write_mp4
-from dclib.pages.films import describe, save_csv, save_mp4, save_vtt, stamp
+from dclib.pages.films import describe, said, save_csv, save_mp4, save_vtt, stamp
 from dclib.plots import HAPPY
-from dclib.plots.video import map_at, map_scale, plot_film_maps, plot_moments, plot_timeline, strip
+from dclib.plots.video import map_scale, plot_film_maps, plot_moments, plot_timeline, strip
 from dclib.video import VideoResult
 
 TRUTH = {
@@ -107,11 +107,16 @@ def test_moments_are_asked_about_and_maps_share_a_scale(result, film):
     assert len(fig.axes) == 5
     plt.close(fig)
     assert map_scale(result) == pytest.approx(np.quantile(np.abs(result.maps), 0.99))
-    for time, k in ((0, 0), (0.3, 1), (0.25, 1), (99, 39)):
-        assert map_at(result, time) is not None
-        np.testing.assert_array_equal(map_at(result, time), result.maps[k])
     with pytest.raises(ValueError, match="no moment"):
         plot_moments(make_result([np.nan] * 4), film)
+
+
+def test_the_frame_at_a_time_is_the_last_one_judged_by_then(result):
+    times = result.frames["time"]
+    for time in (0, 0.24, 0.25, 0.3, 9.75, 99):
+        assert result.at(time) == max(k for k, t in enumerate(times) if t <= time)
+    assert result.at(-1) == 0
+    assert said(result, 4.9) != said(result, 0) == said(result, -1).replace("-1.0", " 0.0")
 
 
 def test_the_strip_is_up_for_unhappy_down_for_happy_hatched_for_none(result):
@@ -146,17 +151,17 @@ def test_a_timeline_is_counted_by_hand(result):
 def test_films_are_the_unit():
     right, wrong = make_result([3.0] * 8), make_result([-3.0] * 8)
     none, mixed = make_result([np.nan] * 8), make_result([3.0] * 6 + [-1.0] * 2)
-    score = evaluate_videos([right, wrong, mixed, none], ["unhappy"] * 4)
-    assert (score.videos.accuracy, score.videos.n, score.without_label) == (2 / 3, 3, 1)
+    score = evaluate_films([right, wrong, mixed, none], ["unhappy"] * 4)
+    assert (score.films.accuracy, score.films.n, score.without_label) == (2 / 3, 3, 1)
     assert (score.frames, score.n_frames) == (14 / 24, 24)
     assert score.low == 0 and score.high == 1
     assert score.coverage == pytest.approx(0.75)
-    same = evaluate_videos([right] * 6, ["unhappy"] * 6)
+    same = evaluate_films([right] * 6, ["unhappy"] * 6)
     assert (same.frames, same.high) == (1, 1)
-    assert same.low == pytest.approx(same.videos.low) == pytest.approx(0.610, abs=1e-3)
+    assert same.low == pytest.approx(same.films.low) == pytest.approx(0.610, abs=1e-3)
     for results, labels, message in (
         ([right], [], "not 0 for 1"),
         ([none], ["happy"], "No film"),
     ):
         with pytest.raises(ValueError, match=message):
-            evaluate_videos(results, labels)
+            evaluate_films(results, labels)

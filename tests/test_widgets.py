@@ -6,13 +6,13 @@ import types
 
 import numpy as np
 import pytest
+from conftest import make_checkpoint
 from PIL import Image
 
-from dclib.checkpoint import load_checkpoint
-from dclib.data import CoupleFolder
+from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
+from dclib.data import CoupleFolder, fingerprint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.photo import DRAWINGS_ONLY
 from dclib.widgets import photo as photo_widget
 from dclib.widgets.explain import HidePanel
 from dclib.widgets.photo import WELCOME, photo_panel
@@ -80,15 +80,12 @@ def test_a_network_that_fails_gets_a_sentence(panel, photo, monkeypatch):
     assert "could not look at it (out of memory)" in panel.answers.children[0].value
 
 
-def test_a_button_that_fails_gets_a_sentence(panel, photo, monkeypatch):
-    def fail(*_):
-        raise ValueError("A side of 768 pixels is too large.")
-
+def test_a_button_that_fails_gets_a_sentence(couples, photo, tmp_path):
+    panel = photo_panel(make_checkpoint(tmp_path / "large", fingerprint(couples), image_size=768))
     upload(panel, ("us.jpg", photo))
-    _, buttons, more = panel.answers.children[0].children
-    monkeypatch.setattr(photo_widget, "Look", fail)
-    buttons.children[0].click()
-    assert "A side of 768 pixels is too large." in more.children[0].value
+    buttons(panel)["Hide a region"].click()
+    more = panel.answers.children[0].children[2]
+    assert "This network takes 768 pixels a side" in more.children[0].value
     assert "Done." in panel.status.value
 
 

@@ -10,16 +10,19 @@ import torch
 from conftest import lively_network, make_checkpoint
 from PIL import Image
 
-from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
+from dclib.data import CLASSES, fingerprint
 from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
 from dclib.evidence import find_evidence, fold_head
+from dclib.explain import hiding
+from dclib.explain.hiding import Look
 from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
 from dclib.gradcam import extract_features
+from dclib.pages.hide import FEATURES, PIXELS, hide_page
 from dclib.pages.regions import SIDE
-from dclib.photo import DRAWINGS_ONLY
 from dclib.widgets import explain as widgets_explain
-from dclib.widgets.explain import FEATURES, PIXELS, hide_panel, neuron_panel
+from dclib.widgets.explain import hide_panel, neuron_panel
 
 TEMPERATURE = 1.7
 
@@ -116,7 +119,12 @@ def test_the_strongest_cells_go_first_and_all_come_back(panel):
 
 def test_many_cells_at_once_are_one_answer(panel, monkeypatch):
     asked = []
-    monkeypatch.setattr(panel, "tell", lambda hidden: asked.append(hidden) or "")
+
+    def answer(look, hidden, how):
+        asked.append(hidden)
+        return ""
+
+    monkeypatch.setattr(widgets_explain.hide, "answer_html", answer)
     panel.choose(torch.ones(2, 2, dtype=torch.bool))
     assert len(asked) == 1 and asked[0].all()
     panel.cells[0].value = False  # and the buttons still answer
@@ -134,7 +142,7 @@ def test_every_cell_is_named_for_who_cannot_see_it(panel):
 def test_the_page_without_a_kernel_says_what_each_cell_alone_does(checkpoint, couple, panel):
     feature_map, evidence = explain(checkpoint, couple)
     falls = leave_one_out(checkpoint.model, feature_map)[0].flatten() / TEMPERATURE
-    parts = panel.page().split('<span class="dc-item')[1:]
+    parts = hide_page(panel.look).split('<span class="dc-item')[1:]
     for part, fall in zip(parts, falls.tolist(), strict=True):
         shown = numbers(part)
         assert shown["without this cell"] == row(evidence.margin.item() - fall)
@@ -174,7 +182,7 @@ def test_a_neuron_panel_is_a_page_of_this_picture(checkpoint, couple):
 
 def test_a_checkpoint_of_drawings_says_so(checkpoint, couple, panel, tmp_path):
     assert DRAWINGS_ONLY in panel.answer.value
-    assert DRAWINGS_ONLY in panel.page()
+    assert DRAWINGS_ONLY in hide_page(panel.look)
     assert DRAWINGS_ONLY in neuron_panel(checkpoint, couple).data
     photos = {"name": "photos", "kind": "photographs", "n": {}, "sha256": "0"}
     other = make_checkpoint(tmp_path / "photos", photos)
@@ -198,9 +206,28 @@ def test_what_cannot_be_used_gets_a_sentence(checkpoint, couple, make, changes, 
     assert sentence in shown.data and "<b>" not in shown.data
 
 
-def test_what_fails_later_gets_a_sentence_too(panel, monkeypatch):
+@pytest.mark.parametrize("make", [hide_panel, neuron_panel])
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_too_little_memory_gets_a_sentence(checkpoint, couple, make, error, monkeypatch):
+    def fail(*_):
+        raise error("out of <memory>")
+
+    monkeypatch.setattr(hiding, "extract_features", fail)
+    sentence = "The network could not look at this picture (out of &lt;memory&gt;)."
+    assert sentence in make(checkpoint, couple).data
+
+
+def test_a_network_of_more_cells_than_can_be_shown_asks_for_a_size(couples, couple, tmp_path):
+    large = make_checkpoint(tmp_path / "large", fingerprint(couples), image_size=768)
+    shown = hide_panel(large, couple).data
+    assert "This network takes 768 pixels a side, but cells can be shown for 32 to 512" in shown
+    assert len(hide_panel(large, couple, size=96).cells) == 9
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_what_fails_later_gets_a_sentence_too(panel, error, monkeypatch):
     def fail(hidden):
-        raise RuntimeError("out of <memory>")
+        raise error("out of <memory>")
 
     monkeypatch.setattr(panel.look, "margin_covered", fail)
     panel.cells[0].value = True
@@ -208,6 +235,13 @@ def test_what_fails_later_gets_a_sentence_too(panel, monkeypatch):
     assert "This failed: out of &lt;memory&gt;" in panel.answer.value
     panel.how.value = FEATURES
     assert "without 1 cell" in panel.answer.value
+
+
+def test_the_margin_does_not_depend_on_the_order_of_the_classes(checkpoint, couple):
+    network = lively_network(levels=(4, 2, 1), classes=CLASSES[::-1])
+    turned = Look(Checkpoint(network, checkpoint.config, checkpoint.folder), couple)
+    nothing = torch.zeros(2, 2, dtype=torch.bool)
+    assert turned.margin_without(nothing) == pytest.approx(turned.margin, abs=1e-4)
 
 
 def test_a_network_without_a_pyramid_has_no_runner_up(checkpoint, couple):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dclib.extras import extra
+
 
 class _NumPyOf2020(types.ModuleType):
     """NumPy with the two names that it had in 2020."""
@@ -28,16 +30,12 @@ if _lent:
         "float": [np.float16, np.float32, np.float64, np.longdouble],
     }
 try:
-    import imgaug as ia
-    import imgaug.augmentables.polys
-    import imgaug.augmenters as iaa
-    import imgaug.augmenters.meta
-    import imgaug.parameters
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"{error.name} is missing: install the extra that brings it, "
-        "`pip install 'deepconnection[augment]'` (in Colab: `pip install imgaug==0.4.0`)."
-    ) from error
+    with extra("augment"):
+        import imgaug as ia
+        import imgaug.augmentables.polys
+        import imgaug.augmenters as iaa
+        import imgaug.augmenters.meta
+        import imgaug.parameters
 finally:
     if _lent:
         del vars(np)["sctypes"]

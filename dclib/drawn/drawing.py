@@ -12,7 +12,9 @@ from PIL import Image, ImageDraw
 
 from dclib.drawn.canvas import Canvas, Colour, draw_backdrop, shade
 
+DRAWINGS = 1  # to be raised with every change of pixels: sets that were drawn before are not used
 SUPERSAMPLE = 2
+MARK = (0.03, 0.03, 0.12, 0.12)  # where the planted mark is: x0, y0, x1, y1, shares of the sides
 HEAD_HEIGHT = 1.22  # half height of a head in units of its half width
 INK = (58, 42, 44)
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
@@ -99,7 +101,7 @@ def draw_scene(scene: Scene, size: int = 256) -> Image.Image:
         _draw_hand(canvas, *scene.couple)
     image = _light(canvas.image.reduce(SUPERSAMPLE), scene)
     if scene.mark:  # after the light, as a watermark would be
-        ImageDraw.Draw(image).ellipse((size * 0.03, size * 0.03, size * 0.12, size * 0.12), "white")
+        ImageDraw.Draw(image).ellipse([size * share for share in MARK], "white")
     return image
 
 

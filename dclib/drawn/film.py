@@ -1,7 +1,6 @@
 """A drawn film whose couples change their mood at known times, so that a timeline can be scored."""
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dclib.data import CLASSES
 from dclib.drawn.canvas import draw_backdrop
 from dclib.drawn.drawing import Scene, draw_scene
 from dclib.drawn.scenes import OURS, sample_scene
+from dclib.files import save_json
 
 Parts = Sequence[tuple[str | None, float]]  # moods one after another with their seconds
 Plan = Sequence[tuple[str, Parts]]  # shots one after another: what is seen, and the moods in it
@@ -29,7 +30,7 @@ TURN = 0.5  # seconds in which a mood changes
 DARKNESS = 0.12  # of the light, in a dark shot
 
 
-def render_clip(
+def render_film(
     path: str | Path, seed: int = 0, plan: Plan = PLAN, size: int = 256, rate: float = 12
 ) -> dict[str, Any]:
     """Draw a film of couples into an MP4, size x size pixels; returns the truth about it, a dict.
@@ -39,13 +40,13 @@ def render_clip(
     or "dark", ((mood or None, seconds), ...)). The truth holds shots, moods (each a list of
     start, end and what), cuts and changes in seconds, and is also saved beside the film as JSON.
     The same arguments give the same pictures. Needs the extra "video". Raises ValueError for other
-    kinds of shots.
+    kinds of shots, and other moods.
     """
     from dclib.frames import write_mp4
 
     truth = _schedule(plan) | {"seed": seed, "rate": rate, "size": size}
     write_mp4(path, _draw(plan, seed, size, rate), rate)
-    Path(path).with_suffix(".json").write_text(json.dumps(truth, indent=1) + "\n")
+    save_json(Path(path).with_suffix(".json"), truth)
     return truth
 
 
@@ -57,6 +58,8 @@ def _schedule(plan: Plan) -> dict[str, Any]:
     for kind, parts in plan:
         if kind not in ("couple", "empty", "dark"):
             raise ValueError(f"A shot is of a couple, empty or dark, not {kind!r}.")
+        if unknown := {mood for mood, _ in parts} - {*CLASSES, None}:
+            raise ValueError(f"A mood is happy, unhappy or None, not {unknown.pop()!r}.")
         shots.append({"start": time, "end": time + sum(s for _, s in parts), "kind": kind})
         for number, (mood, seconds) in enumerate(parts):
             moods.append({"start": time, "end": time + seconds, "mood": mood})

@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from dclib.data import CLASSES
-from dclib.evaluate import wilson_interval
-from dclib.intervals import group_interval
+from dclib.intervals import group_interval, wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dclib.data import CLASSES, CoupleFolder, fingerprint, make_loader
 from dclib.evaluate import to_device
-from dclib.evaluation.shortcuts import fit_folds
+from dclib.evaluation.parts import fit_folds
 from dclib.extras import extra
 from dclib.model import DeepConnection
 from dclib.predictions import make_table

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from dclib.evaluate import Accuracy, proportion, wilson_interval
-from dclib.timeline import NOT_ASSESSABLE
+from dclib.data import NOT_ASSESSABLE
+from dclib.evaluate import Accuracy, proportion
+from dclib.intervals import TAILS, wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DRAWS = 2000
 
 
 class Film(Protocol):
@@ -64,7 +67,7 @@ class TimelineScore:
 
 
 def score_timeline(result: Film, truth: dict) -> TimelineScore:
-    """`TimelineScore` of a `VideoResult` against the truth of `dclib.demo.render_clip`.
+    """`TimelineScore` of a `VideoResult` against the truth of `dclib.demo.render_film`.
 
     A second belongs to the mood in its middle. Raises ValueError if no second has both a mood and a
     label.
@@ -115,17 +118,17 @@ def _delay(result: Film, truth: dict, change: float) -> float:
 
 
 @dataclass(frozen=True)
-class VideosScore:
-    """Films as the unit, and their frames; see `evaluate_videos`.
+class FilmsScore:
+    """Films as the unit, and their frames; see `evaluate_films`.
 
-    videos          share of right labels among the films that have one
+    films           share of right labels among the films that have one
     without_label   how many have none
     frames          share of right labels among frames that have one, with interval low to high
     n_frames        how many of them
     coverage        mean share of a film's seconds that have a label
     """
 
-    videos: Accuracy
+    films: Accuracy
     without_label: int
     frames: float
     low: float
@@ -135,15 +138,13 @@ class VideosScore:
 
     def __str__(self) -> str:
         return (
-            f"films: {self.videos}; {self.without_label} without a label\n"
+            f"films: {self.films}; {self.without_label} without a label\n"
             f"frames: {self.frames:.3f} right (95 % interval {self.low:.3f} to {self.high:.3f}, "
             f"n = {self.n_frames}, drawn by film); labels for {self.coverage:.0%} of the seconds"
         )
 
 
-def evaluate_videos(
-    results: Sequence[Film], labels: Sequence[str], draws: int = 2000, seed: int = 0
-) -> VideosScore:
+def evaluate_films(results: Sequence[Film], labels: Sequence[str]) -> FilmsScore:
     """Accuracy over films that each have one label.
 
     Args:
@@ -163,17 +164,17 @@ def evaluate_videos(
     if not judged:
         raise ValueError("No film could be judged.")
     counts = np.array([_right_frames(r, label) for r, label in zip(results, labels)])  # (N, 2)
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
-    sums = counts[drawn].sum(1)  # (draws, 2)
+    drawn = np.random.default_rng(0).integers(len(counts), size=(DRAWS, len(counts)))
+    sums = counts[drawn].sum(1)  # (DRAWS, 2)
     shares = sums[sums[:, 1] > 0]
-    low, high = np.quantile(shares[:, 0] / shares[:, 1], [0.025, 0.975])
+    low, high = np.quantile(shares[:, 0] / shares[:, 1], TAILS)
     right, n = counts.sum(0)
     if low == high:
         low, high = wilson_interval(right / n * len(counts), len(counts))
     coverage = float(np.mean([result.coverage for result in results]))
     missing = len(results) - len(judged)
     films = proportion(sum(judged), len(judged))
-    return VideosScore(films, missing, float(right / n), float(low), float(high), int(n), coverage)
+    return FilmsScore(films, missing, float(right / n), float(low), float(high), int(n), coverage)
 
 
 def _right_frames(result: Film, label: str) -> tuple[int, int]:

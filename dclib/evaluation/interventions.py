@@ -1,7 +1,6 @@
 """Pictures changed on purpose: what a network says to them tells what it answers from."""
 
 from collections.abc import Callable, Sequence
-from copy import copy
 
 import numpy as np
 from PIL import Image
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dclib.data import CoupleFolder, read_boxes
+from dclib.evaluation.parts import keep
 
 COARSE, FINE = 12, 96  # pixels a side of a thumbnail, and of the picture that it is made from
 GROW = 0.2  # share of its sides by which a face box is grown on all four: hair and ears look out
@@ -30,18 +30,11 @@ class Changed(Dataset):
         return self.dataset.transform(image), self.dataset.samples[index][1]
 
 
-def keep(dataset: CoupleFolder, wanted: Sequence[bool] | np.ndarray) -> CoupleFolder:
-    """A `CoupleFolder` with those of its pictures for which `wanted` (N,) is true."""
-    part = copy(dataset)
-    part.samples = [s for s, kept in zip(dataset.samples, wanted, strict=True) if kept]
-    return part
-
-
 def with_boxes(dataset: CoupleFolder) -> tuple[CoupleFolder, list[np.ndarray]]:
     """Those pictures that have boxes, and the boxes; see `find_couples`."""
     boxes = find_couples(dataset)
-    wanted = [len(found) > 0 for found in boxes]
-    return keep(dataset, wanted), [found for found in boxes if len(found)]
+    wanted = [index for index, found in enumerate(boxes) if len(found)]
+    return keep(dataset, wanted), [boxes[index] for index in wanted]
 
 
 def find_couples(dataset: CoupleFolder) -> list[np.ndarray]:
@@ -63,14 +56,14 @@ def find_couples(dataset: CoupleFolder) -> list[np.ndarray]:
     return found
 
 
-def pair_boxes(boxes: Sequence[np.ndarray], labels: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+def pair_boxes(boxes: Sequence[np.ndarray], labels: np.ndarray) -> list[np.ndarray]:
     """The boxes of each picture, and those of one of the other class drawn at random.
 
     What is painted over would tell by its shape how close a couple is. So does the union of the
     boxes of a happy and an unhappy picture, but not whose picture it is. `labels` (N,) are 0 and 1;
     raises ValueError if all are the same.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     others = [np.flatnonzero(labels != label) for label in (0, 1)]
     return [
         np.concatenate([own, boxes[rng.choice(others[label])]])
@@ -92,13 +85,13 @@ def paint(pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return painted
 
 
-def thumbnails(dataset: CoupleFolder, boxes: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+def thumbnails(dataset: CoupleFolder, boxes: Sequence[np.ndarray]) -> np.ndarray:
     """The surroundings of all pictures, coarse: (N, COARSE * COARSE * 3) floats, 0 to 255.
 
     `boxes` as `with_boxes` gives them; painted over are those of `pair_boxes`.
     """
     rows, step = [], FINE // COARSE
-    for index, hidden in enumerate(pair_boxes(boxes, dataset.labels.numpy(), seed)):
+    for index, hidden in enumerate(pair_boxes(boxes, dataset.labels.numpy())):
         image = dataset.picture(index)
         small = image.resize((FINE, FINE), Image.Resampling.BILINEAR, reducing_gap=2.0)
         cells = paint(np.asarray(small), hidden).reshape(COARSE, step, COARSE, step, 3)

@@ -15,6 +15,8 @@ import numpy as np
 
 from dclib.data import CLASSES
 from dclib.evaluate import proportion
+from dclib.files import write_whole
+from dclib.intervals import TAILS
 from dclib.predictions import by_seed, check_predictions, probabilities
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def find_suspects(table: "pd.DataFrame", unseen: bool = False) -> "pd.DataFrame"
     return found
 
 
-def estimate_noise(table: "pd.DataFrame", unseen: bool = False, seed: int = 0) -> NoiseRate:
+def estimate_noise(table: "pd.DataFrame", unseen: bool = False) -> NoiseRate:
     """The share of wrong labels from the calibrated confident joint, as a `NoiseRate`.
 
     The interval draws groups with replacement, the predictions as they are. Confident errors of the
@@ -77,14 +79,14 @@ def estimate_noise(table: "pd.DataFrame", unseen: bool = False, seed: int = 0) -
     first, probs, _ = _average(table, unseen)
     given = (first["label"] == CLASSES[1]).to_numpy().astype(int)
     groups = np.unique(first["group"], return_inverse=True)[1]
-    rng, n_groups = np.random.default_rng(seed), groups.max() + 1
+    rng, n_groups = np.random.default_rng(0), groups.max() + 1
     shares: list[float] = []
     members = np.split(np.argsort(groups, kind="stable"), np.bincount(groups).cumsum()[:-1])
     while len(shares) < DRAWS:
         rows = np.concatenate([members[i] for i in rng.integers(n_groups, size=n_groups)])
         if 0 < given[rows].mean() < 1:
             shares.append(noise_share(given[rows], probs[rows]))
-    low, high = np.quantile(shares, (0.025, 0.975)).tolist()
+    low, high = np.quantile(shares, TAILS).tolist()
     return NoiseRate(noise_share(given, probs), low, high, len(given))
 
 
@@ -141,13 +143,14 @@ def score_suspects(suspects: "pd.DataFrame", wrong: Collection[str]) -> str:
 def save_suspects(suspects: "pd.DataFrame", path: str | Path) -> Path:
     """Write suspects as CSV with an empty column "decision" for a person; returns the path.
 
-    Raises FileExistsError for a file that is there already: it may hold decisions.
+    The file is there whole or not at all. Raises FileExistsError for one that is there already: it
+    may hold decisions.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} is there already and may hold decisions; move it first.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suspects.assign(decision="").to_csv(path, index=False)
+    with write_whole(path) as unfinished:
+        suspects.assign(decision="").to_csv(unfinished, index=False)
     return path
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from dclib.extras import extra
 from dclib.files import write_whole
-from dclib.metrics import DRAWS, compare, judge_difference, measure
-from dclib.predictions import describe, kind_of
+from dclib.metrics import DRAWS, compare, judge_difference, measure, tell_interval, tell_value
+from dclib.predictions import CHOICES, describe, kind_of
 
 with extra("evaluate"):
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -224,7 +224,8 @@ def format_numbers(measured: "pd.DataFrame") -> str:
     rows = []
     for name, row in measured.iterrows():
         seeds = [f"{row.seed_low:.3f} to {row.seed_high:.3f}"] if spread.any() else []
-        rows.append([name, *_told(row), row.n, *seeds])
+        value = f"{row.value:.3f}" if np.isfinite(row.value) else "-"
+        rows.append([name, value, tell_interval(row), row.n, *seeds])
     return _table(["metric", "value", "95 % interval", "n"] + ["seeds"] * bool(spread.any()), rows)
 
 
@@ -237,16 +238,16 @@ def format_others(
         found, gain = measured if other is None else measure(other), ""
         if other is not None:
             paired = compare(table, other).loc["accuracy"]
-            ends = f" ({paired.low:+.3f} to {paired.high:+.3f})" if np.isfinite(paired.low) else ""
+            ends = f" ({tell_interval(paired, '+.3f')})" if np.isfinite(paired.low) else ""
             gain = f"{paired.value:+.3f}{ends}: {judge_difference(paired)}"
-        rows.append([name, *("{} ({})".format(*_told(found.loc[m])) for m in shown), gain])
+        rows.append([name, *(tell_value(found.loc[metric]) for metric in shown), gain])
     return "## Beside others\n\n" + _table(["", *shown, "accuracy, this one's less that"], rows)
 
 
 def format_slices(slices: "pd.DataFrame") -> str:
     """Slices that differ from the rest, the worst first, and what the others leave open."""
-    judged = slices.dropna(subset=["p_holm", "gap_low"])
-    differ, rest = (judged[side] for side in (judged["p_holm"] < 0.05, judged["p_holm"] >= 0.05))
+    differ = slices[slices["verdict"].isin(["worse", "better"])]
+    rest = slices[slices["verdict"] == "no difference seen"]
     rows = []
     for s in differ.sort_values("gap").itertuples():
         accuracy = f"{s.accuracy:.3f} ({s.low:.3f} to {s.high:.3f})"
@@ -260,28 +261,30 @@ def format_slices(slices: "pd.DataFrame") -> str:
             f"\n\nNo gap seen in {len(rest)} slices by {tags}; their intervals still allow one of "
             f"{least.gap_low:+.3f} ({least.tag} = {least.value}, n = {least.n})."
         )
-    if few := len(slices) - len(judged):
+    if few := len(slices) - len(differ) - len(rest):
         text += f"\n\nSlices with too few pictures to tell: {few}."
     return f"## Slices\n\n{text}"
 
 
 def describe_calibration(table: "pd.DataFrame", config: dict, measured: "pd.DataFrame") -> str:
     """Temperature and threshold, and what the temperature does to these answers."""
-    temperature, threshold = (_span(table[name]) for name in ("temperature", "threshold"))
+    temperature, threshold = (_span(table[name]) for name in CHOICES)
+    as_trained = (table["temperature"] == 1).all()
     if is_out_of_fold(table):
         fitted = chosen = "chosen on an inner part of each training"
     else:
-        fitted = "fitted on val" if temperature != "1" else "not fitted"
-        chosen = "chosen without these pictures" if threshold != "0.5" else "not chosen on pictures"
+        fitted = "not fitted" if as_trained else "fitted on val"
+        plain = (table["threshold"] == 0.5).all()
+        chosen = "not chosen on pictures" if plain else "chosen without these pictures"
     text = (
         f"Probabilities are softmax(logits / temperature), temperature {temperature} ({fitted}); "
         f'the answer is "unhappy" from {threshold} on ({chosen}).'
     )
-    if temperature != "1":
+    if not as_trained:
         before = measure(table, calibrated=False)
         for name in ("log-loss", "ECE"):
-            (value, ends), (was, those) = (_told(m.loc[name]) for m in (measured, before))
-            text += f" {name} {value} ({ends}) with it, {was} ({those}) without."
+            with_it, without = (tell_value(rows.loc[name]) for rows in (measured, before))
+            text += f" {name} {with_it} with it, {without} without."
     return text
 
 
@@ -292,12 +295,6 @@ def code(text: object) -> str:
 
 def _wrap(text: str) -> str:
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def _told(row: "pd.Series") -> tuple[str, str]:
-    """Value and interval in words."""
-    value = f"{row.value:.3f}" if np.isfinite(row.value) else "-"
-    return value, f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "not possible"
 
 
 def _span(column: "pd.Series") -> str:

@@ -20,12 +20,13 @@ from tqdm.auto import tqdm
 
 from dclib.data import CLASSES, CoupleFolder, read_boxes
 from dclib.evaluate import predict_logits
+from dclib.evaluation.parts import choose_pictures
 from dclib.evaluation.sweeps import change_picture, choose_levels, input_size, prepare, reference_of
 from dclib.extras import extra
-from dclib.intervals import estimate, strata
+from dclib.intervals import estimate
 from dclib.metrics import Scored, proportion_interval
 from dclib.pictures import Boxes
-from dclib.predictions import LOGITS, make_table
+from dclib.predictions import LOGITS, check_classes, choices_of, make_table
 
 with extra("evaluate"):
     import pandas as pd
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint
 
 BATCH = 32  # pictures in memory
-PICKS = ("temperature", "threshold")
 
 
 def predict_sweeps(
@@ -58,13 +58,13 @@ def predict_sweeps(
         levels: {kind: levels} instead of those of `SWEEPS`; the reference comes by itself.
 
     The columns are model, sweep, level and `reference`, whether that level leaves all as it is.
-    Raises ValueError for unknown sweeps, levels out of range, models of other classes, `n` below 2,
-    and boxes that cannot be read or are all that is asked for and missing.
+    Raises ValueError for unknown sweeps, levels out of range or of a sweep that is not asked for,
+    models of other classes, `n` below 2, and boxes that cannot be read or are all that is asked for
+    and missing.
     """
     wanted = choose_levels(kinds, levels)
     for checkpoint in models.values():
-        if sorted(checkpoint.model.classes) != sorted(CLASSES):
-            raise ValueError(f"{checkpoint.folder} does not sort into {' and '.join(CLASSES)}.")
+        check_classes(checkpoint)
     dataset = CoupleFolder(root, split)
     chosen = choose_pictures(dataset, n, seed)
     told = read_boxes(dataset) if "hidden" in wanted else []
@@ -86,7 +86,7 @@ def predict_sweeps(
         part = part.assign(level=float(level), reference=level == reference_of(kind, checkpoint))
         order = [checkpoint.model.classes.index(label) for label in CLASSES]
         part[LOGITS] = torch.cat(logits)[:, order].double().numpy()
-        parts.append(part.assign(**{key: checkpoint.config[key] for key in PICKS}))
+        parts.append(part.assign(**choices_of(checkpoint)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -152,27 +152,6 @@ def _ask(
 def _shown(kind: str, indices: Iterable[int], boxes: Collection[int]) -> list[int]:
     """Those of the pictures that are in a sweep."""
     return [index for index in indices if kind != "hidden" or index in boxes]
-
-
-def choose_pictures(dataset: CoupleFolder, n: int | None, seed: int = 0) -> list[int]:
-    """Indices of about n pictures of a `CoupleFolder`: whole groups, by lot, each class its share.
-
-    All if n is None. Raises ValueError for fewer than two.
-    """
-    if n is not None and n < 2:
-        raise ValueError(f"n must be at least 2 pictures, or None for all, not {n}.")
-    if n is None or n >= len(dataset):
-        return list(range(len(dataset)))
-    groups = np.unique(dataset.groups, return_inverse=True)[1]
-    kinds = strata(groups, dataset.labels.numpy() == 1)
-    rng, places = np.random.default_rng(seed), np.empty(len(kinds))
-    for kind in np.unique(kinds):
-        members = rng.permutation(np.flatnonzero(kinds == kind))
-        places[members] = (np.arange(len(members)) + 0.5) / len(members)
-    order = np.argsort(places, kind="stable")
-    sizes = np.bincount(groups)[order]
-    kept = order[np.cumsum(sizes) - sizes < n]
-    return np.flatnonzero(np.isin(groups, kept)).tolist()
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,26 +4,21 @@ If size, weight or mean colour of a file give its label away, a network may lear
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
-from dclib.extras import extra
+from dclib.evaluation.parts import fit_folds
+from dclib.intervals import TAILS
 from dclib.pictures import PictureError, read_picture
-from dclib.ranking import Ranking, area_under_roc
-
-with extra("scrape"):
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+from dclib.ranking import Ranking, area_under_roc, auroc
 
 HIGH = 0.65  # area under the curve from which on, if its interval agrees, we warn
-FOLDS, DRAWS = 5, 1000
+DRAWS = 1000
+NUMBERS = ("width", "height", "bytes", "red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -79,17 +74,18 @@ def probe(rows: Sequence[dict], seed: int = 0) -> Probe:
     Logistic regression, cross-validated so that no group is in training and test; the interval is
     a bootstrap over groups, of the scores as they are: for labels drawn by lot, 82 of 100 such
     intervals held 0.5 (100 pictures each), and 4 of 100 probes warned. Raises ValueError if a class
-    has fewer than `FOLDS` groups.
+    has fewer than `dclib.evaluation.parts.FOLDS` groups.
     """
     labels = np.array([CLASSES.index(row["label"]) for row in rows])
     scores, groups = guess(rows, seed)
     unknown = sum(not row.get("group") for row in rows)
     names, columns = _columns(rows)
-    low, high = interval(labels, scores, groups, seed)
-    alone = {name: roc_auc_score(labels, columns[:, i]) for i, name in enumerate(names)}
+    once = np.ones((1, len(rows)))
+    areas = [auroc(column, labels == 1, once).item() for column in columns.T]
+    alone = dict(zip(names, areas, strict=True))
     counts = Counter(CLASSES[label] for label in labels)
-    area = roc_auc_score(labels, scores)
-    return Probe(area, low, high, counts, int(groups.max()) + 1, alone, unknown)
+    found = area_interval(labels, scores, groups, seed)
+    return Probe(*found, counts, int(groups.max()) + 1, alone, unknown)
 
 
 def guess(rows: Sequence[dict], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -103,56 +99,9 @@ def guess(rows: Sequence[dict], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return fit_folds(columns, labels, groups, seed=seed)[0], groups
 
 
-def fit_folds(
-    columns: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    folds: int = FOLDS,
-    seed: int = 0,
-    inverse_penalty: float = 1.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds of "unhappy" by logistic regressions that never saw the row's group.
-
-    Args:
-        columns: (N, columns), standardised here.
-        labels: (N,) 0 or 1.
-        groups: (N,) numbers from 0.
-        inverse_penalty: C of scikit-learn; the smaller, the flatter the fit.
-
-    Returns them (N,) and each row's fold (N,). Raises ValueError if a class has fewer groups than
-    `folds`.
-    """
-    for index, name in enumerate(CLASSES):
-        if len(set(groups[labels == index])) < folds:
-            raise ValueError(
-                f"The probe needs {folds} independent {name} pictures or more; gather more first."
-            )
-    scores, fold = np.zeros(len(labels)), np.zeros(len(labels), int)
-    cuts = grouped_folds(labels, groups, folds, np.random.default_rng(seed))
-    for number, (train, test) in enumerate(cuts):
-        model = make_pipeline(
-            StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000)
-        )
-        model.fit(columns[train], labels[train])
-        scores[test], fold[test] = model.decision_function(columns[test]), number
-    return scores, fold
-
-
-def grouped_folds(
-    labels: np.ndarray, groups: np.ndarray, n: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rest, fold), indices, of n folds that hold whole groups and even shares of the classes."""
-    # Groups are shuffled here: with shuffle=True scikit-learn before 1.8 loses the strata.
-    names = rng.permutation(groups.max() + 1)[groups]
-    return list(StratifiedGroupKFold(n).split(labels, labels, names))
-
-
 def _columns(rows: Sequence[dict]) -> tuple[list[str], np.ndarray]:
     """Names and values, (rows, columns), of what may give a label away."""
-    values = {
-        name: np.array([float(row[name]) for row in rows])
-        for name in ("width", "height", "bytes", "red", "green", "blue")
-    }
+    values = {name: np.array([float(row[name]) for row in rows]) for name in NUMBERS}
     pixels = values["width"] * values["height"]
     values["aspect"] = values["width"] / values["height"]
     values["bytes a pixel"] = values["bytes"] / pixels
@@ -165,10 +114,10 @@ def _columns(rows: Sequence[dict]) -> tuple[list[str], np.ndarray]:
     return list(values), np.stack(list(values.values()), axis=1)
 
 
-def interval(
+def area_interval(
     labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the AUROC of scores (N,): groups drawn with replacement (Efron 1979).
+) -> tuple[float, float, float]:
+    """(area, low, high): AUROC of scores (N,), groups drawn with replacement (Efron 1979).
 
     `labels` (N,) are 0 and 1, both of them there; `groups` (N,) are numbers from 0.
     """
@@ -180,8 +129,8 @@ def interval(
         unhappy, happy = ranking.count(labels == 1, times[None])
         if unhappy.any() and happy.any():
             areas.append(area_under_roc(unhappy, happy).item())
-    low, high = np.quantile(areas, (0.025, 0.975)).tolist()
-    return low, high
+    low, high = np.quantile(areas, TAILS).tolist()
+    return auroc(scores, labels == 1, np.ones((1, len(scores)))).item(), low, high
 
 
 def measure_pictures(root: str | Path, splits: Iterable[str] | None = None) -> list[dict]:
@@ -190,7 +139,9 @@ def measure_pictures(root: str | Path, splits: Iterable[str] | None = None) -> l
     All splits by default, or those that are named.
     Size and bytes are those of metadata.csv where it has them (of the originals), else the file's.
     Pictures that cannot be read are printed and left out, as `dclib.data.CoupleFolder` does. Raises
-    FileNotFoundError for a missing folder and ValueError for one of a class without pictures.
+    FileNotFoundError for a missing folder, and ValueError for one of a class without pictures and
+    for a width, height or bytes in metadata.csv that is not above 0, or a red, green or blue that
+    is no number.
     """
     rows = []
     for split in splits or splits_of(root):
@@ -199,12 +150,28 @@ def measure_pictures(root: str | Path, splits: Iterable[str] | None = None) -> l
         for path, label in list_pictures(folder, CLASSES):
             row = told.get(path.relative_to(folder).as_posix(), {})
             known = {name: value for name, value in row.items() if value}
+            _check_numbers(known, folder / "metadata.csv")
             try:
                 name = {"id": path.relative_to(root).as_posix(), "label": CLASSES[label]}
                 rows.append(_measure(path) | known | name)
             except (PictureError, OSError) as error:
                 print(f"Left out of {split}: {error}")
     return rows
+
+
+def _check_numbers(told: Mapping[str, str], path: Path) -> None:
+    """Raise ValueError, naming file and column, for a number of a picture that is none."""
+    for name in NUMBERS:
+        least, wanted = (0, "above 0") if name in NUMBERS[:3] else (-np.inf, "finite")
+        try:
+            fits = least < float(told.get(name, 1)) < np.inf
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{path} has {name} {told[name]!r} for {told['file_name']}; write a number that is "
+                f"{wanted}, or leave the cell empty."
+            )
 
 
 def _measure(path: Path) -> dict:

@@ -13,6 +13,7 @@ from scipy.stats import t as student
 from dclib.data import splits_of
 from dclib.evaluation.shortcuts import measure_pictures
 from dclib.extras import extra
+from dclib.intervals import TAILS, holm
 from dclib.metrics import Scored, proportion_interval
 from dclib.predictions import by_seed, check_predictions
 
@@ -212,7 +213,7 @@ def measure_gap(
     k = len(np.unique(groups))
     variance = np.square(np.bincount(groups, parts)).sum() * k / (k - 1)
     error, middle = np.sqrt(max(variance, least_variance)), shares[0] - shares[1]
-    reach = student.ppf(0.975, g - 1) * error
+    reach = student.ppf(TAILS[1], g - 1) * error
     p = 2 * student.sf(abs(middle) / error, g - 1)
     return {"gap": gap, "gap_low": middle - reach, "gap_high": middle + reach, "p": p}
 
@@ -226,14 +227,6 @@ def _judge(rows: pd.DataFrame) -> pd.DataFrame:
     verdicts = np.where(rows["p_holm"] < 0.05, seen, "no difference seen")
     rows["verdict"] = np.where(rows["p"].isna(), "too few", verdicts)
     return rows
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (M,) corrected for all M tests (Holm 1979, Scandinavian Journal of Statistics 6)."""
-    order, m = np.argsort(p, kind="stable"), len(p)
-    corrected = np.empty(m)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(m, 0, -1)), 1)
-    return corrected
 
 
 def format_slices(frame: pd.DataFrame) -> str:

@@ -116,13 +116,15 @@ def choose_levels(
 ) -> dict[str, list[float]]:
     """{kind: levels in order, without the reference}: those asked for, else those of `SWEEPS`.
 
-    `kinds`: names, or one name; all by default. Raises ValueError for an unknown sweep and for a
-    level out of its range.
+    `kinds`: names, or one name; all by default. Raises ValueError for an unknown sweep, for levels
+    of one that is not asked for, and for a level out of its range.
     """
     kinds, levels = [kinds] if isinstance(kinds, str) else list(kinds or SWEEPS), levels or {}
     for kind in [*kinds, *levels]:
         if kind not in SWEEPS:
             raise ValueError(f"There is no sweep {kind!r}; there are {', '.join(SWEEPS)}.")
+        if kind not in kinds:
+            raise ValueError(f"{kind} has levels but is not asked for; add it to kinds.")
     chosen = {}
     for kind in kinds:
         _, usual, (low, high), reference, _ = SWEEPS[kind]

@@ -12,23 +12,43 @@ from numpy.typing import ArrayLike
 STRIDE = 32  # pixels of the input from cell to cell, in every ResNet
 
 
-def cell_edges(n: int, size: int) -> np.ndarray:
+def cell_edges(n: int, size: int | None) -> np.ndarray:
     """Where n cells along a side of `size` input pixels begin and end, as shares of it: (n + 1,).
+
+    None for a map that is stretched over the picture, as most tools show it.
 
     >>> cell_edges(3, 80).tolist()
     [0.0, 0.2, 0.6, 1.0]
     """
+    if size is None:
+        return np.linspace(0, 1, n + 1)
     inner = STRIDE * (np.arange(n - 1) + 0.5) / size
     return np.concatenate([[0.0], inner, [1.0]])
 
 
-def cell_centres(n: int, size: int) -> np.ndarray:
+def cell_centres(n: int, size: int | None) -> np.ndarray:
     """Where the views of n cells are centred, as shares of a side of `size` input pixels: (n,).
+
+    None for a map that is stretched over the picture.
 
     >>> cell_centres(3, 80).tolist()
     [0.0, 0.4, 0.8]
     """
+    if size is None:
+        return (np.arange(n) + 0.5) / n
     return STRIDE * np.arange(n) / size
+
+
+def from_centre(h: int, w: int, size: int | None) -> np.ndarray:
+    """Squared distance of each cell's centre from that of the picture, in sides: (h, w).
+
+    `size` as of `cell_centres`.
+
+    >>> from_centre(1, 3, 80).round(2).tolist()
+    [[0.5, 0.26, 0.34]]
+    """
+    down, across = cell_centres(h, size), cell_centres(w, size)
+    return (down[:, None] - 0.5) ** 2 + (across - 0.5) ** 2
 
 
 def box_mask(boxes: ArrayLike, down: np.ndarray, across: np.ndarray) -> np.ndarray:

@@ -23,25 +23,24 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from dclib.checkpoint import Checkpoint
-from dclib.explain.cells import cell_edges, covered_cells
+from dclib.drawn.drawing import MARK
+from dclib.explain.cells import cell_edges, covered_cells, from_centre
 from dclib.explain.maps import choose, collect_features, other_groups, random_network, signed_maps
 from dclib.explain.occlusion import hide_cells, leave_one_out
 from dclib.explain.pointing import energy_share
 from dclib.extras import extra
 from dclib.intervals import estimate, mean_row
-from dclib.model import DeepConnection
+from dclib.model import BLOCKS, DeepConnection
 
 with extra("evaluate"):
     import pandas as pd
 
 STEPS = 16  # most points of a curve after its first
 TRUTH = "leave one out"
-MARK = (0.03, 0.03, 0.12, 0.12)  # where dclib.drawn.drawing plants it, as shares of the sides
 PARTS = {  # what is randomised, from the last layer to the first
     "lin2": ("head.lin2",),
     "lin1": ("head.lin1", "head.bn1"),
-    **{f"layer{k}": (f"backbone.layer{k}",) for k in (4, 3, 2, 1)},
-    "conv1": ("backbone.conv1", "backbone.bn1"),
+    **{names[0]: tuple(f"backbone.{name}" for name in names) for names in BLOCKS[::-1]},
 }
 
 
@@ -76,20 +75,21 @@ def hide_in_order(
     model: DeepConnection,
     features: Tensor,
     groups: np.ndarray,
+    size: int,
     temperature: float = 1.0,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Deletion and insertion curves of each order of cells: two DataFrames, curves and areas.
 
-    Of feature maps (N, C, h, w) and groups (N,). Curves: map, curve, share (of cells hidden, or
-    shown), value, low, high, n: the mean probability of the class that the whole picture has as its
-    answer, after `temperature`. Areas under them: map, curve, value, low, high, n; gain, gain_low,
-    gain_high: how much better than the random order, paired by picture (deletion is better if
-    lower). Orders: the maps that support the answer first, the truth one cell at a time, random,
-    centre first.
+    Of feature maps (N, C, h, w), groups (N,) and `size`, pixels a side of the network's input.
+    Curves: map, curve, share (of cells hidden, or shown), value, low, high, n: the mean probability
+    of the class that the whole picture has as its answer, after `temperature`. Areas under them:
+    map, curve, value, low, high, n; gain, gain_low, gain_high: how much better than the random
+    order, paired by picture (deletion is better if lower). Orders: the maps that support the answer
+    first, the truth one cell at a time, random, centre first.
     """
     device = next(model.parameters()).device
-    orders, sign = rank_cells(model, features, seed)
+    orders, sign = rank_cells(model, features, size, seed)
     n, cells = len(features), features.shape[2] * features.shape[3]
     counts = np.unique(np.linspace(0, cells, min(cells, STEPS) + 1).round().astype(int))
     curves = {}
@@ -104,7 +104,7 @@ def hide_in_order(
 
 
 def rank_cells(
-    model: DeepConnection, features: Tensor, seed: int = 0
+    model: DeepConnection, features: Tensor, size: int, seed: int = 0
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Orders of cells, those that support the answer first: {name: (N, h * w)}, and signs (N,).
 
@@ -117,8 +117,7 @@ def rank_cells(
     maps = signed_maps(model, features)
     maps[TRUTH] = leave_one_out(model, features.to(device)).cpu().numpy()
     maps = {name: sign[:, None] * values.reshape(n, -1) for name, values in maps.items()}
-    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in (h, w))
-    maps["centre first"] = np.broadcast_to(-(y[:, None] ** 2 + x**2).ravel(), (n, h * w))
+    maps["centre first"] = np.broadcast_to(-from_centre(h, w, size).ravel(), (n, h * w))
     maps["random"] = np.random.default_rng(seed).random((n, h * w))
     return {name: np.argsort(-values, 1, kind="stable") for name, values in maps.items()}, sign
 

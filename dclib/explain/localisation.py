@@ -18,7 +18,7 @@ import numpy as np
 
 from dclib.checkpoint import Checkpoint
 from dclib.data import CoupleFolder
-from dclib.explain.cells import STRIDE
+from dclib.explain.cells import from_centre
 from dclib.explain.maps import choose, collect_features, draw_maps, other_groups, random_network
 from dclib.explain.pointing import POINTING, find_regions, measure_maps
 from dclib.extras import extra
@@ -79,11 +79,11 @@ def find_cases(
     dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
     features = collect_features(checkpoint, dataset, chosen, size)
     h, w = features.shape[2:]
-    stride = STRIDE / size if place == PLACES[0] else None
-    regions = find_regions(dataset, chosen, h, w, stride)
+    placed = size if place == PLACES[0] else None
+    regions = find_regions(dataset, chosen, h, w, placed)
     if not regions["faces"][1].any():
         raise ValueError(f"No picture of {root}/{split} has face boxes in metadata.csv (boxes).")
-    maps = draw_maps(checkpoint.model, features) | draw_priors(regions["faces"][1], groups)
+    maps = draw_maps(checkpoint.model, features) | draw_priors(regions["faces"][1], groups, placed)
     maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]
     named = [*maps.items(), *_draw_untrained(checkpoint, dataset, chosen, size, seed)]
     ids = dataset.ids
@@ -108,13 +108,14 @@ def _draw_untrained(
             yield f"random weights: {name}", maps[name]
 
 
-def draw_priors(shares: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
+def draw_priors(shares: np.ndarray, groups: np.ndarray, size: int | None) -> dict[str, np.ndarray]:
     """Maps that know nothing of the picture: {name: (N, h, w)}.
 
-    `shares` (N, h, w): how much of each cell is in a face; `groups` (N,) whole numbers from 0.
+    `shares` (N, h, w): how much of each cell is in a face; `groups` (N,) whole numbers from 0;
+    `size` as of `find_regions`.
     """
-    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in shares.shape[1:])
-    centre = np.exp(-(y[:, None] ** 2 + x**2) / (2 * SPREAD**2))
+    _, h, w = shares.shape
+    centre = np.exp(-from_centre(h, w, size) / (2 * SPREAD**2))
     of_group = np.zeros((groups.max() + 1, *shares.shape[1:]))
     np.add.at(of_group, groups, shares)
     return {

@@ -13,7 +13,7 @@ from torch import Tensor
 from dclib.augment import EvalTransform
 from dclib.checkpoint import Checkpoint
 from dclib.data import CoupleFolder
-from dclib.evaluation.robustness import choose_pictures
+from dclib.evaluation.parts import choose_pictures
 from dclib.evidence import find_evidence
 from dclib.gradcam import extract_features, grad_cam
 from dclib.model import DeepConnection
@@ -43,7 +43,7 @@ def choose(
 ) -> tuple[CoupleFolder, list[int], np.ndarray]:
     """A `CoupleFolder`, the indices of about n of its pictures, and their groups as numbers (n,).
 
-    See `dclib.evaluation.robustness.choose_pictures`.
+    See `dclib.evaluation.parts.choose_pictures`.
     """
     dataset = CoupleFolder(root, split, classes=checkpoint.model.classes)
     chosen = choose_pictures(dataset, n, seed)

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, CoupleFolder, make_loader, read_boxes
-from dclib.evaluation.interventions import keep
-from dclib.evaluation.robustness import choose_pictures
+from dclib.evaluation.parts import choose_pictures, keep
 from dclib.evidence import FoldedHead, find_evidence, fold_head
 from dclib.explain.cells import cell_edges, covered_cells
 from dclib.extras import extra
@@ -47,7 +46,8 @@ class States:
         by_level: (N, 100, L), the parts of z by pyramid level; with `bias` (100,) they add up to z.
         cells: (N, 100, 2), row and column of the strongest cell of each neuron's region map.
         on_faces: (N, 100), share of a region map's positive mass on face boxes, NaN without boxes.
-        face_area: (N,), share of the picture that these boxes cover, NaN without.
+        face_area: (N,), mean over the cells of the share in these boxes, NaN without: what
+            `on_faces` would be by chance.
         maps: (100, h, w), mean region map over the pictures on which a neuron is on.
         weights: (2, 100), folded, of happy and unhappy; const: what the margin has besides.
         levels: bins a side of the pyramid's L levels; threshold: of the verdict; split: its name;
@@ -118,8 +118,7 @@ def activation_states(
     model, size = checkpoint.model, checkpoint.config["image_size"]
     head = fold_head(model, checkpoint.config["temperature"])
     dataset = CoupleFolder(root, split, checkpoint.transform, model.classes)
-    chosen = choose_pictures(dataset, n)
-    dataset = keep(dataset, np.isin(np.arange(len(dataset)), chosen))
+    dataset = keep(dataset, choose_pictures(dataset, n))
     order = [head.classes.index(name) for name in CLASSES]
     offset = head.offset.double().cpu().numpy()[order]
     return States(

@@ -22,11 +22,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from dclib.data import CLASSES
-from dclib.evaluation.slices import holm
 from dclib.explain.neurons import States
 from dclib.extras import extra
-from dclib.intervals import NOTHING, difference_interval, draw_times, freedom, strata
-from dclib.metrics import DRAWS, compare, measure
+from dclib.intervals import NOTHING, difference_interval, draw_times, freedom, holm, strata
+from dclib.metrics import DRAWS, compare, measure, tell_value
 from dclib.predictions import LOGITS
 
 with extra("evaluate"):
@@ -187,8 +186,4 @@ def _ends(row: pd.Series, name: str) -> pd.Series:
 
 
 def _told(ends: Sequence[float], form: str = ".3f") -> str:
-    value, low, high = ends
-    if np.isnan(value):
-        return "-"
-    interval = f" ({low:{form}} to {high:{form}})" if np.isfinite(low) else ""
-    return f"{value:{form}}{interval}"
+    return tell_value(dict(zip(ENDS, ends, strict=True)), form)

@@ -10,12 +10,12 @@ there is no tolerance: the usual 15 px would be half a cell. A flat map misses, 
 and pictures without the boxes in question are NaN.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from dclib.data import CoupleFolder, read_boxes
-from dclib.explain.cells import box_mask, covered_cells
+from dclib.explain.cells import box_mask, cell_centres, cell_edges, covered_cells
 
 TIE = 1e-5  # values that differ by less, as a share of the largest, are equal
 POINTING = "pointing"
@@ -29,38 +29,34 @@ Regions = dict[str, Region]  # by name
 
 
 def find_regions(
-    dataset: CoupleFolder, chosen: Iterable[int], h: int, w: int, stride: float | None = None
+    dataset: CoupleFolder, chosen: Iterable[int], h: int, w: int, size: int | None = None
 ) -> Regions:
     """Where the boxes of pictures are on maps of h x w cells: {region: (centres, shares)}.
 
     Both are (N, h, w): whether the centre of a cell is in a box, and how much of the cell. Regions
     are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
-    `stride`: from the centre of a cell's view to the next, as a share of the picture; None
-    stretches the map over the picture. A cell at the picture's edge counts as a whole, together
-    with what lies beyond. Raises ValueError for boxes that cannot be read.
+    `size`: pixels a side of the network's input, which says where its cells look; None stretches
+    the map over the picture. Raises ValueError for boxes that cannot be read.
     """
-    edges = [
-        np.linspace(0, 1, n + 1) if stride is None else stride * (np.arange(n + 1) - 0.5)
-        for n in (h, w)
-    ]
+    grid = h, w, size
     columns = [read_boxes(dataset, column) for column in COLUMNS]
     found: dict[str, list[Region]] = {"faces": [], "couple": [], OTHERS: []}
     for index in chosen:
         sides = np.tile(dataset.picture(index).size, 2)
         faces, bodies, others = (column[index] / sides for column in columns)
         couple, nobody = np.concatenate([faces, bodies]), faces[:0]
-        found["faces"].append(_visible(faces, nobody, edges))
-        found["couple"].append(_visible(couple if len(bodies) else nobody, nobody, edges))
-        found[OTHERS].append(_visible(others, couple, edges))
+        found["faces"].append(_visible(faces, nobody, *grid))
+        found["couple"].append(_visible(couple if len(bodies) else nobody, nobody, *grid))
+        found[OTHERS].append(_visible(others, couple, *grid))
     return {
         name: (np.stack([centres for centres, _ in parts]), np.stack([share for _, share in parts]))
         for name, parts in found.items()
     }
 
 
-def _visible(boxes: np.ndarray, hiding: np.ndarray, edges: Sequence[np.ndarray]) -> Region:
+def _visible(boxes: np.ndarray, hiding: np.ndarray, h: int, w: int, size: int | None) -> Region:
     """Centres (h, w) bool and shares (h, w) of cells in boxes (K, 4) that no other (M, 4) hides."""
-    middles = [(ends[:-1] + ends[1:]) / 2 for ends in edges]
+    middles, edges = ([along(n, size) for n in (h, w)] for along in (cell_centres, cell_edges))
     centres = box_mask(boxes, *middles) & ~box_mask(hiding, *middles)
     both = np.concatenate([boxes, hiding])
     return centres, covered_cells(both, *edges) - covered_cells(hiding, *edges)

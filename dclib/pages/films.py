@@ -4,17 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dclib.data import CLASSES
+from dclib.data import CLASSES, NOT_ASSESSABLE
 from dclib.files import write_whole
 from dclib.frames import VideoSource, read_frames, write_mp4
 from dclib.pages.regions import to_image
 from dclib.photo import percent, sigmoid
 from dclib.plots.explain import overlay
-from dclib.plots.video import map_at, map_scale, strip
-from dclib.timeline import NOT_ASSESSABLE
+from dclib.plots.video import map_scale, strip
 
 if TYPE_CHECKING:
     from dclib.video import VideoResult
@@ -96,7 +94,7 @@ def annotate(result: "VideoResult", source: VideoSource, rate: float = 12) -> It
             width, height = (max(2, round(side * ratio / 2) * 2) for side in image.size)
             line = to_image(strip(result, 2 * width))
         image = image.resize((width, height))
-        seen = to_image(overlay(image, map_at(result, time), scale, result.size))
+        seen = to_image(overlay(image, result.maps[result.at(time)], scale, result.size))
         top = height + TEXT  # of the timeline
         sheet = Image.new("RGB", (2 * width, top + line.height), "white")
         sheet.paste(image, (0, 0))
@@ -111,8 +109,7 @@ def annotate(result: "VideoResult", source: VideoSource, rate: float = 12) -> It
 
 def said(result: "VideoResult", time: float) -> str:
     """The line of text below the frame at a time in seconds."""
-    times = result.frames["time"].to_numpy()
-    row = result.frames.iloc[max(0, int(np.searchsorted(times, time + 1e-6)) - 1)]
+    row = result.frames.iloc[result.at(time)]
     label = result.label(row["smooth"])
     if label == NOT_ASSESSABLE:
         return f"{time:5.1f} s  {NOT_ASSESSABLE}. {row['reason']}"

@@ -4,10 +4,11 @@ import html
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
+from dclib.data import NOT_ASSESSABLE
 from dclib.live import LiveTimeline, State
+from dclib.pages.regions import notes_html
 from dclib.photo import how_sure, percent, sigmoid
 from dclib.plots import HAPPY, UNHAPPY
-from dclib.timeline import NOT_ASSESSABLE
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 150, 70, 18
 LEAST = 20  # seconds that the time axis shows at least
@@ -39,10 +40,9 @@ def numbers_sentence(state: State) -> str:
 
 def answer_html(words: str, timeline: LiveTimeline, notes: Iterable[str], answered: int) -> str:
     """Sentence, curve and notes; the browser waits for the number `answered` of its last frame."""
-    below = "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
     return (
         f'<div class="dc-answer dc-panel" data-answered="{answered}"><p>{html.escape(words)}</p>'
-        f"{timeline_svg(timeline.states, timeline.threshold)}{below}</div>"
+        f"{timeline_svg(timeline.states, timeline.threshold)}{notes_html(notes)}</div>"
     )
 
 
@@ -51,7 +51,8 @@ def timeline_svg(states: Sequence[State], threshold: float = 0.5) -> str:
 
     Grey is not assessable; a line across is a cut or a pause; dashed is the network's threshold.
     """
-    states = [*states[:: -(-len(states) // POINTS) or 1][: POINTS - 1], *states[-1:]]
+    step = -(-len(states) // POINTS) or 1
+    states = [*states[:-1:step][: POINTS - 1], *states[-1:]]
     end = max([LEAST, *(state.time for state in states[-1:])])
 
     def x(time: float) -> float:

@@ -12,6 +12,7 @@ from PIL import ImageDraw
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
+from dclib.data import NOT_ASSESSABLE
 from dclib.evidence import Evidence
 from dclib.extras import extra
 from dclib.pages.regions import (
@@ -24,7 +25,7 @@ from dclib.pages.regions import (
     strongest,
     to_image,
 )
-from dclib.photo import NOT_ASSESSABLE, Prediction, percent
+from dclib.photo import Prediction, percent
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.plots.explain import overlay
 from dclib.plots.neurons import waterfall_steps
@@ -113,9 +114,9 @@ def framed(prediction: Prediction) -> np.ndarray:
     return np.asarray(image) / 255
 
 
-def waterfall_html(evidence: Evidence, n: int = 8) -> str:
-    """From the constant to the margin by the n strongest neurons: a table with bars."""
-    steps = waterfall_steps(evidence, 0, n)
+def waterfall_html(evidence: Evidence) -> str:
+    """From the constant to the margin by the 8 strongest neurons: a table with bars."""
+    steps = waterfall_steps(evidence, n=8)
     ends = np.cumsum([0, *(value for _, value in steps)])
     low, width = ends.min(), np.ptp(ends) or 1.0
     rows = ""

@@ -18,13 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from dclib.evidence import Evidence
-from dclib.explain.cells import cell_edges, spread
-from dclib.extras import extra
+from dclib.explain.cells import cell_edges
 from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.explain import OPACITY, overlay
-
-with extra("plots"):
-    from matplotlib.colors import to_rgb
+from dclib.plots.explain import overlay, shade
 
 SIDE = 336  # pixels of a picture on the page
 SHOWN = 8  # neurons of a cell
@@ -49,7 +45,8 @@ def neuron_page(
     are on sum to the margin map. A neuron that is off adds nothing and has no colour.
     """
     name = f"dc{uuid.uuid4().hex[:8]}"  # two panels of a notebook must not share radio buttons
-    maps, pull = through_neurons(evidence)
+    maps = evidence.through_neurons[0].cpu()  # (100, h, w)
+    pull = evidence.of_margin("contributions")[0].cpu()
     scale = maps.abs().max().item() or 1.0
     order = pull.abs().argsort(descending=True, stable=True).tolist()
     scales = scale, pull.abs().max().item() or 1.0, size
@@ -88,20 +85,15 @@ def cell_page(
 
 def page(body: str, notes: Iterable[str] = ()) -> str:
     """A page around its body, with the sentences below it, which are escaped."""
-    below = "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
+    below = notes_html(notes)
     return (
         f'<div class="dc-panel"><style>{CSS}</style><div class="dc-page">{body}</div>{below}</div>'
     )
 
 
-def through_neurons(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """What each cell adds to the margin through each neuron, and each neuron's sum with its bias.
-
-    Returns (100, h, w) and (100,), of the first picture, on the CPU; 0 where a neuron is off.
-    """
-    pull, z = evidence.of_margin("contributions")[0], evidence.z[0]
-    weights = torch.where(z > 0, pull / z, 0)
-    return (weights[:, None, None] * evidence.neuron_maps[0]).cpu(), pull.cpu()
+def notes_html(notes: Iterable[str]) -> str:
+    """Sentences as paragraphs of small print, escaped."""
+    return "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
 
 
 def _left(name: str, image: Image.Image, margin_map: Tensor, told: Iterable[str], size: int) -> str:
@@ -239,10 +231,7 @@ def describe_pull(added: float) -> str:
 
 def tint(values: Tensor, scale: float, size: int) -> Image.Image:
     """The colours that `overlay` puts over a greyed picture, alone: (h, w) -> RGBA Pillow image."""
-    strength = (np.asarray(values.cpu(), float) / scale).clip(-1, 1)
-    strength = spread(strength, (SIDE, SIDE), size)[..., None]  # (h, w) -> (SIDE, SIDE, 1)
-    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
-    return to_image(np.concatenate([colour, OPACITY * np.abs(strength)], 2))
+    return to_image(np.concatenate(shade(values, scale, (SIDE, SIDE), size), 2))
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:

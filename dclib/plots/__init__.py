@@ -3,9 +3,9 @@
 All but `save_figure` save nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,9 +23,16 @@ with extra("plots"):
 if TYPE_CHECKING:
     from dclib.photo import Prediction
 
-# blue and vermilion: told apart by every kind of colour vision
-HAPPY, UNHAPPY = "#0072B2", "#D55E00"
+# Told apart by every kind of colour vision (Okabe and Ito). Two mean the classes, nothing else.
+HAPPY, UNHAPPY = "#0072B2", "#D55E00"  # blue and vermilion
 COLOURS = {"happy": HAPPY, "unhappy": UNHAPPY}
+INK, ORANGE, PINK, SKY, GREEN = "0.2", "#E69F00", "#CC79A7", "#56B4E9", "#009E73"
+Line = tuple[str, Any, str]  # a colour, a line and a marker, as matplotlib takes them
+LINES: tuple[Line, ...] = (
+    *((INK, "-", "o"), (ORANGE, "--", "s"), (PINK, "-.", "^"), (SKY, ":", "v")),
+    (GREEN, (0, (5, 1, 1, 1, 1, 1)), "D"),
+)
+SMALL = {"fontsize": 8, "frameon": False}  # a legend
 
 
 def show_pictures(
@@ -63,6 +70,24 @@ def plot_prediction(image: Image.Image, prediction: "Prediction") -> Figure:
         right.text(prob + (-0.02 if inside else 0.02), row, f"{prob:.1%}", va="center", **place)
     right.set(xlim=(0, 1), xlabel="probability, as the network sees it")
     return finish(fig)
+
+
+def lines_for(names: Iterable[str]) -> dict[str, Line]:
+    """A line for each of several things in one figure, told apart without colour too.
+
+    Raises ValueError for more than there are lines.
+    """
+    names = list(names)
+    if len(names) > len(LINES):
+        raise ValueError(
+            f"{len(names)} lines are too many for one figure; draw {len(LINES)} at most."
+        )
+    return dict(zip(names, LINES))
+
+
+def at_row(axis: Axes, ha: str) -> dict[str, Any]:
+    """Text at a row of the data, from the left (0) to the right (1) end of the axes and beyond."""
+    return {"transform": axis.get_yaxis_transform(), "ha": ha, "va": "center", "fontsize": 8}
 
 
 def draw_interval(

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from dclib.evaluate import Accuracy
-from dclib.plots import finish
+from dclib.plots import SMALL, finish
 
 
 def plot_distributions(samples: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
@@ -22,7 +22,7 @@ def plot_distributions(samples: Mapping[str, Mapping[str, ArrayLike]]) -> Figure
             axis.step(values, shares, style, color="0.2", label=f"{source}, n = {len(values)}")
         axis.set(xlabel=quantity, ylim=(0, 1))
     axes[0, 0].set_ylabel("share of draws below")
-    axes[0, -1].legend(frameon=False, fontsize=8, loc="lower right")
+    axes[0, -1].legend(loc="lower right", **SMALL)
     return finish(fig)
 
 

@@ -22,17 +22,21 @@ from dclib.evaluation.calibration import (
     risk_at,
     risk_coverage,
 )
-from dclib.metrics import DRAWS, Scored, draw_groups, measure, proportion_interval, score_seeds
+from dclib.intervals import TAILS
+from dclib.metrics import (
+    DRAWS,
+    Scored,
+    draw_groups,
+    measure,
+    proportion_interval,
+    score_seeds,
+    tell_value,
+)
 from dclib.pictures import read_picture
-from dclib.plots import COLOURS, draw_interval, finish, show_pictures
+from dclib.plots import COLOURS, SMALL, at_row, draw_interval, finish, lines_for, show_pictures
 from dclib.predictions import describe, kind_of, probabilities
 
-LINES = (  # one a table; the colours are none of the classes'
-    *(("0.15", "-"), ("#009E73", "--"), ("#CC79A7", "-.")),
-    *(("#56B4E9", (0, (1, 1))), ("#E69F00", (0, (5, 1, 1, 1, 1, 1)))),
-)
 GRID = np.linspace(0, 1, 201)
-SMALL = {"fontsize": 8, "frameon": False}
 BELOW = SMALL | {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
 AREAS = ("AUROC", "average precision")
 LOSSES = ("log-loss", "Brier", "ECE")
@@ -72,18 +76,19 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> Figur
 
     Raises ValueError for tables of different pictures, and for more than five.
     """
-    sentence = _common(tables)
+    sentence, looks = _common(tables), lines_for(tables)
     fig, axes = plt.subplots(1, 2, figsize=(8, 4.1 + 0.18 * len(tables)))
     left, right = axes
-    for (name, table), (colour, style) in zip(tables.items(), LINES):
+    for name, table in tables.items():
+        colour, style, _ = looks[name]
         sets, measured = score_seeds(table), measure(table, draws)
         lines = _curves(sets, np.ones((1, sets[0].n)))[:, 0]  # (2, 201)
         bands = np.hstack([_curves(sets, weights) for weights in draw_groups(sets[0], draws)])
         for axis, line, band, metric in zip(axes, lines, bands, AREAS, strict=True):
-            label = f"{name}: {_value(measured.loc[metric])}"
+            label = f"{name}: {tell_value(measured.loc[metric])}"
             axis.plot(GRID, line, color=colour, ls=style, label=label)
             if sets[0].n_groups > 1 and np.isfinite(line).all():
-                low, high = np.quantile(band, (0.025, 0.975), axis=0)
+                low, high = np.quantile(band, TAILS, axis=0)
                 axis.fill_between(GRID, low, high, color=colour, alpha=0.15, lw=0)
     left.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":", label="guessing")
     share = score_seeds(next(iter(tables.values())))[0].labels.mean()
@@ -131,7 +136,7 @@ def plot_reliability(table: pd.DataFrame, draws: int = DRAWS) -> Figure:
         upper.errorbar(
             rows["prob"], rows["share"], np.clip(reach, 0, 1), color="0.2", fmt="o-", lw=1
         )
-        upper.set_title(f"{name}: ECE {_value(error.loc['ECE'])}", fontsize=9)
+        upper.set_title(f"{name}: ECE {tell_value(error.loc['ECE'])}", fontsize=9)
         lower.hist(probabilities(table, calibrated), np.linspace(0, 1, 21), color="0.6")
         lower.set_xlabel('probability of "unhappy"')
     axes[0, 0].set(ylabel="share of unhappy pictures", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -148,10 +153,11 @@ def plot_risk_coverage(
     `confidence`: a number (or None) for all tables, or {name: number}. Raises ValueError as
     `plot_curves` does.
     """
-    sentence = _common(tables)
+    sentence, looks = _common(tables), lines_for(tables)
     fig, axis = plt.subplots(figsize=(8, 3.8 + 0.4 * len(tables)))
     each = confidence if isinstance(confidence, Mapping) else dict.fromkeys(tables, confidence)
-    for (name, table), (colour, style) in zip(tables.items(), LINES):
+    for name, table in tables.items():
+        colour, style, _ = looks[name]
         rows = risk_coverage(table)
         rows = rows[rows["n"] >= min(LEAST, rows["n"].max())]
         label = f"{name}, area {risk_area(table):.3f}"
@@ -232,7 +238,8 @@ def plot_metrics(
 ) -> Figure:
     """Metrics of several tables side by side, a panel each; small dots: lowest and highest seed.
 
-    `metrics` are some of `dclib.metrics.METRICS`. Raises ValueError as `plot_curves` does.
+    `metrics` are some of `dclib.metrics.METRICS`. Raises ValueError for tables of different
+    pictures.
     """
     sentence, size = _common(tables), (8, 0.35 * len(tables) + 1.2)
     fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
@@ -244,8 +251,7 @@ def plot_metrics(
             mean = {"mean": row["value"], "low": row["low"], "high": row["high"]}
             draw_interval(axis, place, mean, np.reshape(ends, (-1, 1)), "0.2")
             if not np.isfinite(row["value"]):
-                where = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center"}
-                axis.text(0.5, place, "not defined", fontsize=8, **where)
+                axis.text(0.5, place, "not defined", **at_row(axis, "center"))
         axis.set_xlabel(metric + (" (less is better)" if metric in LOSSES else ""))
         axis.locator_params("x", nbins=4)
         axis.grid(axis="x", color="0.9")
@@ -273,16 +279,8 @@ def plot_predictive_values(measured: pd.DataFrame) -> Figure:
     axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
     axis.set_xlabel("prevalence: share of unhappy couples among those asked about")
     axis.legend(loc="lower center", **SMALL)
-    parts = [f"{r.name} {_value(r)}, n = {r['n']}" for r in (happy, unhappy)]
+    parts = [f"{r.name} {tell_value(r)}, n = {r['n']}" for r in (happy, unhappy)]
     return finish(fig, "; ".join(parts))
-
-
-def _value(row: pd.Series) -> str:
-    """A row of `measure` as text."""
-    if not np.isfinite(row["value"]):
-        return "not defined"
-    interval = f" ({row['low']:.3f} to {row['high']:.3f})" if np.isfinite(row["low"]) else ""
-    return f"{row['value']:.3f}{interval}"
 
 
 def _sentence(table: pd.DataFrame) -> str:
@@ -292,10 +290,8 @@ def _sentence(table: pd.DataFrame) -> str:
 
 
 def _common(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The sentence of tables on the same pictures, as few as there are lines to tell them apart."""
+    """The sentence of tables, which must be on the same pictures."""
     first, *others = tables.values()
     if any(set(table["id"]) != set(first["id"]) for table in others):
         raise ValueError("The tables are not of the same pictures; draw them one by one.")
-    if len(tables) > len(LINES):
-        raise ValueError(f"{len(tables)} tables are too many for one figure; draw {len(LINES)}.")
     return _sentence(first)

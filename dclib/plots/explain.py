@@ -19,9 +19,10 @@ from torch import Tensor
 
 from dclib.evidence import Evidence
 from dclib.explain.cells import spread
-from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots import HAPPY, SMALL, UNHAPPY
 
 OPACITY = 0.75  # of the colour at `scale`
+EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "0.85", UNHAPPY))
 
 
 def overlay(
@@ -42,18 +43,32 @@ def overlay(
 
     The picture is greyed, and as grey where a value is 0. Raises ValueError unless scale > 0.
     """
-    if not scale > 0:
-        raise ValueError(f"scale must be above 0, not {scale}.")
     pixels = np.asarray(image)
     picture = pixels / 255 if pixels.dtype == np.uint8 else pixels  # (H, W, 3)
     grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
-    cells = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
-    height, width, _ = picture.shape
-    strength = spread(cells / scale, (height, width), size, smooth)
-    strength = strength.clip(-1, 1)[..., None]  # (h, w) -> (H, W, 1)
-    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
-    share = OPACITY * np.abs(strength)
+    colour, share = shade(values, scale, picture.shape[:2], size, smooth)
     return grey * (1 - share) + colour * share
+
+
+def shade(
+    values: np.ndarray | Tensor,
+    scale: float,
+    shape: tuple[int, ...],
+    size: int,
+    smooth: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `overlay` puts over a picture of `shape` (H, W): colour (H, W, 3), opacity (H, W, 1).
+
+    The other arguments are those of `overlay`. Raises ValueError unless scale > 0.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, not {scale}.")
+    cells = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
+    height, width = shape
+    strength = spread(cells / scale, (height, width), size, smooth)
+    strength = strength.clip(-1, 1)[..., None]  # (H, W) -> (H, W, 1)
+    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
+    return colour, OPACITY * np.abs(strength)
 
 
 def show_maps(
@@ -101,8 +116,7 @@ def show_maps(
 
 def draw_scale(fig: Figure, axes: np.ndarray, scale: float, unit: str = "log-odds") -> None:
     """The colour bar of maps over pictures, `axes`, from -scale to scale."""
-    shades = LinearSegmentedColormap.from_list("evidence", [HAPPY, "0.85", UNHAPPY])
-    bar = fig.colorbar(ScalarMappable(Normalize(-scale, scale), shades), ax=axes, pad=0.01)
+    bar = fig.colorbar(ScalarMappable(Normalize(-scale, scale), EVIDENCE), ax=axes, pad=0.01)
     bar.set_ticks([-scale, 0, scale], labels=[f"{scale:.2g}\nhappy", "0", f"unhappy\n{scale:.2g}"])
     bar.set_label(unit, fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -127,6 +141,6 @@ def plot_parts(evidence: Evidence, index: int = 0) -> Figure:
     axis.axvline(0, color="0.7", lw=1)
     axis.invert_yaxis()
     axis.set_xlabel("log-odds for unhappy, added from top to bottom")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(**SMALL)
     sns.despine(fig)
     return fig

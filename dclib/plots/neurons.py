@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
@@ -21,29 +20,19 @@ from dclib.evidence import Evidence, fold_head
 from dclib.explain.crops import top_crops
 from dclib.explain.neurons import States
 from dclib.explain.own_right import KINDS, OwnRight
-from dclib.plots import COLOURS, HAPPY, UNHAPPY, finish
-from dclib.plots.explain import draw_scale, overlay
+from dclib.plots import COLOURS, HAPPY, INK, SMALL, UNHAPPY, at_row, finish
+from dclib.plots.explain import EVIDENCE, draw_scale, overlay
 
 HEAT = "YlOrRd"  # the authors' colours of activation
-SMALL = {"fontsize": 8, "frameon": False}
-EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "white", UNHAPPY))
 
 
-def plot_scatter(
-    checkpoint: Checkpoint,
-    evidence: Evidence,
-    index: int = 0,
-    table: pd.DataFrame | None = None,
-) -> Figure:
+def plot_scatter(checkpoint: Checkpoint, evidence: Evidence, index: int = 0) -> Figure:
     """The last layer's two weights of every neuron, coloured by what one picture does to it.
 
     Left as the authors drew it: weights as trained, colour from -1 to 1.5 for the neuron after
     BatchNorm, where one that is off has any colour. Right with BatchNorm folded, where off is 0 and
-    drawn hollow. Neurons off far outside of those that are on are counted, not drawn.
-
-    Args:
-        evidence: of a batch, from `find_evidence`, the picture at `index`.
-        table: from `neuron_table`, for sizes by mean |contribution|; else by this picture's.
+    drawn hollow, and sizes are by |contribution|. Neurons off far outside of those that are on are
+    counted, not drawn. `evidence` is that of a batch, from `find_evidence`, `index` the picture.
     """
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
     order = [head.classes.index(name) for name in CLASSES]
@@ -58,8 +47,7 @@ def plot_scatter(
         left.set(xlabel="Happy Weight", ylabel="Unhappy Weight")
         left.set_title("Activation of Neurons in Last Layer", fontsize=10)
         fig.colorbar(points, ax=left).set_label("Incoming Activation Values")
-    strength = evidence.of_margin("contributions")[index].abs().cpu().numpy()
-    sizes = strength if table is None else table["strength"].to_numpy()
+    sizes = evidence.of_margin("contributions")[index].abs().cpu().numpy()
     right = fig.add_subplot(1, 2, 2)
     _draw_folded(fig, right, head.last.cpu().numpy()[order], activation.numpy(), sizes)
     fig.tight_layout()
@@ -103,21 +91,27 @@ def strongest(evidence: Evidence, index: int = 0, n: int = 12) -> list[int]:
 
 
 def plot_region_maps(
-    image: Image.Image | np.ndarray, evidence: Evidence, size: int, index: int = 0, n: int = 12
+    image: Image.Image | np.ndarray, evidence: Evidence, size: int, n: int = 12
 ) -> Figure:
     """What each region adds to the margin through each of the strongest neurons, on one scale.
 
     Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
     through one that pulls towards happy it is the reverse. Summed over all neurons that are on,
-    these maps are the margin map. `size`: pixels a side of the network's input. Raises ValueError
-    if no neuron is on.
+    these maps are the margin map.
+
+    Args:
+        image: as `dclib.plots.explain.overlay` takes it.
+        evidence: of this picture, the first of its batch.
+        size: pixels a side of the network's input.
+        n: neurons at most.
+
+    Raises ValueError if no neuron is on.
     """
-    shown = strongest(evidence, index, n)
+    shown = strongest(evidence, n=n)
     if not shown:
         raise ValueError("No neuron is on in this picture: no region has a say in the margin.")
-    added = evidence.of_margin("contributions")[index]
-    pull = (added / evidence.z[index])[shown]
-    maps = (pull[:, None, None] * evidence.neuron_maps[index, shown]).cpu()  # (n, h, w)
+    added = evidence.of_margin("contributions")[0]
+    maps = evidence.through_neurons[0, shown].cpu()  # (n, h, w)
     scale = float(maps.abs().max())
     rows = -(-len(shown) // 4)
     inches = (8, 2.1 * rows + 0.3)
@@ -145,10 +139,10 @@ def plot_waterfall(evidence: Evidence, index: int = 0, n: int = 10) -> Figure:
         axis.barh(row, value, left=place, color=colour if row else "0.6")
         place += value
         axis.vlines(place, row - 0.4, row + 1.4, color="0.5", lw=0.8)
-        axis.text(1.01, row, f"{value:+.2f}", **_beside(axis))
-    axis.plot(place, len(steps), "D", color="0.2")
+        axis.text(1.01, row, f"{value:+.2f}", **at_row(axis, "left"))
+    axis.plot(place, len(steps), "D", color=INK)
     answer = "unhappy" if place > 0 else "happy"
-    axis.text(1.01, len(steps), f"{place:+.2f}", color=COLOURS[answer], **_beside(axis))
+    axis.text(1.01, len(steps), f"{place:+.2f}", color=COLOURS[answer], **at_row(axis, "left"))
     axis.axvline(0, color="0.7", lw=1, ls=":")
     axis.use_sticky_edges = False
     axis.margins(x=0.02)
@@ -169,11 +163,6 @@ def waterfall_steps(evidence: Evidence, index: int = 0, n: int = 10) -> list[tup
     for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
         steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
     return steps
-
-
-def _beside(axis: Axes) -> dict:
-    """Text beside the axes, at a row of the data."""
-    return {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8}
 
 
 def plot_cards(
@@ -273,8 +262,8 @@ def plot_own_right(result: OwnRight) -> Figure:
         for axis, column in ((share, "share"), (area, "auroc")):
             ends = [row[column + end] for end in ("", "_low", "_high")]
             _tell_interval(axis, place, ends, colours[name])
-    _tell_interval(share, 2, (1, np.nan, np.nan), "0.2")
-    _tell_interval(area, 2, result.whole, "0.2")
+    _tell_interval(share, 2, (1, np.nan, np.nan), INK)
+    _tell_interval(area, 2, result.whole, INK)
     share.set(yticks=range(3), yticklabels=["unhappiness", "missing\nhappiness", "all"])
     share.set_xlim(min(-0.05, result.kinds["share_low"].min()), 1.1)
     area.set_xlim(min(0.45, result.kinds["auroc_low"].min()), 1.03)

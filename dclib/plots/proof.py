@@ -10,21 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dclib.explain.pointing import AGAINST, MEASURES
-from dclib.plots import finish
+from dclib.plots import INK, SMALL, finish, lines_for
 
-LOOKS = {  # a colour, a line and a marker for each kind of map
-    "evidence": ("0.1", "-", "o"),
-    "evidence for the answer": ("0.1", "-", "D"),
-    "HiResCAM": ("#E69F00", "--", "s"),
-    "Grad-CAM": ("#CC79A7", "-.", "^"),
-    "leave one out": ("#56B4E9", ":", "v"),
-    "centre first": ("#009E73", (0, (5, 1, 1, 1)), "P"),
-    "random": ("0.6", "-", "x"),
-}
+LOOKS = lines_for(("evidence", "HiResCAM", "Grad-CAM", "leave one out", "centre first"))
+LOOKS |= {"evidence for the answer": (INK, "-", "P"), "random": ("0.6", "-", "x")}
 PANELS = (("faces", MEASURES[0]), ("faces", MEASURES[3]), (AGAINST, MEASURES[3]))
 ROW = 0.24  # inches
 BASELINE = "0.55"
-SMALL: dict = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
+NOTE: dict = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
 
 
 def plot_localisation(table: pd.DataFrame) -> Figure:
@@ -63,7 +56,7 @@ def _draw_dots(axis: Axes, part: pd.DataFrame, rows: Sequence[str]) -> None:
         axis.plot(part["value"][name], place, marker, color=colour, ms=5)
     chance = part["chance"].mean()
     axis.axvline(chance, color="0.75", lw=1, ls=":", zorder=0)
-    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **SMALL)
+    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **NOTE)
     axis.tick_params(left=False)
 
 
@@ -123,5 +116,5 @@ def plot_cascade(table: pd.DataFrame) -> Figure:
         )
     axes[0].set_ylabel(f"rank correlation with the original (n = {table['n'].max()})", fontsize=8)
     axes[0].set_ylim(-1.02, 1.05)
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[1].legend(**SMALL)
     return finish(fig)

@@ -1,6 +1,6 @@
 """Figures of slices and sweeps: where a network is worse, and how much change it bears."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,17 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dclib.evaluation.sweeps import SWEEPS
-from dclib.plots import HAPPY, UNHAPPY
+from dclib.plots import HAPPY, INK, SMALL, UNHAPPY, Line, at_row, lines_for
 
-MARKS = {"worse": UNHAPPY, "better": HAPPY, "no difference seen": "0.2", "too few": "0.7"}
-LINES = (  # a colour, a line and a marker for each model
-    ("0.2", "-", "o"),
-    ("#E69F00", "--", "s"),
-    ("#56B4E9", ":", "^"),
-    ("#CC79A7", "-.", "D"),
-    ("#009E73", (0, (5, 1, 1, 1, 1, 1)), "v"),
-)
+MARKS = {"worse": UNHAPPY, "better": HAPPY, "no difference seen": INK, "too few": "0.7"}
 ROW = 0.2  # inches
+COLUMNS = 3  # of sweeps
 CAUTION = "lines: 95 % intervals, each for its slice alone; vertical line: all pictures"
 
 
@@ -34,20 +28,20 @@ def plot_slices(frame: pd.DataFrame) -> Figure:
     fig, axis = plt.subplots(figsize=(8, ROW * len(rows) + 1.2))
     for place, row in enumerate(rows):
         if isinstance(row, str):
-            axis.text(-0.01, place, row, weight="bold", **_beside(axis, "right"))
+            axis.text(-0.01, place, row, weight="bold", **at_row(axis, "right"))
             continue
         colour = MARKS[row.verdict]
         axis.hlines(place, row.low, row.high, color=colour, lw=2)
         axis.plot(row.accuracy, place, "o", color=colour, ms=5)
-        axis.text(-0.01, place, row.value, color=_ink(colour), **_beside(axis, "right"))
-        axis.text(1.09, place, f"{row.n}", color=_ink(colour), **_beside(axis, "right"))
+        axis.text(-0.01, place, row.value, color=_ink(colour), **at_row(axis, "right"))
+        axis.text(1.09, place, f"{row.n}", color=_ink(colour), **at_row(axis, "right"))
         if row.verdict != "no difference seen":
             told = row.verdict if np.isnan(row.p) else f"{row.verdict}, {_p(row.p_holm)}"
-            axis.text(1.11, place, told, color=_ink(colour), **_beside(axis, "left"))
+            axis.text(1.11, place, told, color=_ink(colour), **at_row(axis, "left"))
     share, n = overall(frame)
     axis.axvline(share, color="0.7", lw=1, zorder=0)
-    axis.text(1.09, -1.2, "n", **_beside(axis, "right"))
-    axis.text(1.11, -1.2, "p after Holm", **_beside(axis, "left"))
+    axis.text(1.09, -1.2, "n", **at_row(axis, "right"))
+    axis.text(1.11, -1.2, "p after Holm", **at_row(axis, "left"))
     axis.set(ylim=(len(rows) - 0.4, -1.6), yticks=[], xlim=(min(0.45, frame["low"].min()), 1.005))
     axis.set_xlabel(f"accuracy (n = {n})")
     axis.set_title(CAUTION, fontsize=9)
@@ -71,54 +65,49 @@ def _rows_of(frame: pd.DataFrame) -> list:
     return rows
 
 
-def _beside(axis: Axes, ha: str) -> dict:
-    """Text left or right of the axes, at a row of the data."""
-    return {"transform": axis.get_yaxis_transform(), "ha": ha, "va": "center", "fontsize": 8}
-
-
 def _ink(colour: str) -> str:
     """Text needs more contrast than a line."""
-    return {"0.2": "black", "0.7": "0.5"}.get(colour, colour)
+    return {INK: "black", "0.7": "0.5"}.get(colour, colour)
 
 
 def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def plot_sweeps(frame: pd.DataFrame, columns: int = 3) -> Figure:
+def plot_sweeps(frame: pd.DataFrame) -> Figure:
     """Accuracy along every sweep: a panel a sweep, a curve a model.
 
-    `frame` is that of `dclib.evaluation.robustness.summarise`, `columns` the most panels in a row.
-    Raises ValueError for more than five models.
+    `frame` is that of `dclib.evaluation.robustness.summarise`. Raises ValueError for more than five
+    models.
     """
-    kinds, models = list(dict.fromkeys(frame["sweep"])), list(dict.fromkeys(frame["model"]))
-    if len(models) > len(LINES):
-        raise ValueError(f"Only {len(LINES)} models can be told apart, not {len(models)}.")
-    columns = min(columns, len(kinds))
+    kinds, looks = list(dict.fromkeys(frame["sweep"])), lines_for(dict.fromkeys(frame["model"]))
+    columns, names = min(COLUMNS, len(kinds)), 5  # in a row of panels and of the legend
     rows = -(-len(kinds) // columns)
-    names = 5 if columns > 1 else 3  # in a row of the legend
-    above = 0.12 + 0.18 * -(-(len(models) + 2) // names)
-    size = (8 if columns > 1 else 4.5, 2 * rows + above)
+    above = 0.12 + 0.18 * -(-(len(looks) + 2) // names)
+    size = (8, 2 * rows + above)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
     for axis in axes.flat[len(kinds) :]:
         axis.set_axis_off()
     for axis, kind in zip(axes.flat, kinds, strict=False):
-        curves = draw_sweep(axis, frame[frame["sweep"] == kind], models)
+        curves = draw_sweep(axis, frame[frame["sweep"] == kind], looks)
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy", fontsize=8)
     axes[0, 0].set_ylim(min(0.45, frame["low"].min()), 1.01)
     sns.despine(fig)
     fig.tight_layout(rect=(0, 0, 1, 1 - above / size[1]))
-    fig.legend(handles=curves, ncols=names, loc="upper center", frameon=False, fontsize=8)
+    fig.legend(handles=curves, ncols=names, loc="upper center", **SMALL)
     return fig
 
 
-def draw_sweep(axis: Axes, frame: pd.DataFrame, models: Sequence[str]) -> list[Artist]:
-    """One sweep: levels at equal distances, the reference in grey. Returns what a legend names."""
+def draw_sweep(axis: Axes, frame: pd.DataFrame, looks: Mapping[str, Line]) -> list[Artist]:
+    """One sweep: levels at equal distances, the reference in grey. Returns what a legend names.
+
+    `looks` are the lines of the models, by their names.
+    """
     levels = sorted(set(frame["level"]))
     place = {level: x for x, level in enumerate(levels)}
     curves = []
-    for model, (colour, style, marker) in zip(models, LINES):
+    for model, (colour, style, marker) in looks.items():
         part = frame[frame["model"] == model].sort_values("level")
         x = part["level"].map(place)
         axis.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, lw=0)

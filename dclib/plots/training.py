@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dclib.data import DRAWN, CoupleFolder
-from dclib.plots import HAPPY, UNHAPPY, draw_interval, finish, show_pictures
+from dclib.plots import HAPPY, ORANGE, SMALL, UNHAPPY, draw_interval, finish, show_pictures
 from dclib.training.history import History
 
 if TYPE_CHECKING:
@@ -18,30 +18,35 @@ if TYPE_CHECKING:
 
 
 class LivePlot:
-    """A watcher of `fit` that redraws loss and accuracy in a notebook's output while it trains."""
+    """A watcher of `fit` that redraws loss and accuracy in a notebook's output while it trains.
+
+    Always on one figure, which pyplot does not know: a notebook keeps each one that it made until
+    the cell ends, some 3 MB for every redrawing.
+    """
 
     def __init__(self) -> None:
+        self.fig = Figure(figsize=(8, 2.6))
         self.handle: DisplayHandle | None = None
 
     def __call__(self, history: History) -> None:
         from IPython.display import display
 
-        fig = plot_progress(history)
-        plt.close(fig)  # else the notebook would show it once more
+        draw_progress(self.fig, history)
         if self.handle is None:
-            self.handle = display(fig, display_id=True)
+            self.handle = display(self.fig, display_id=True)
         else:
-            self.handle.update(fig)
+            self.handle.update(self.fig)
 
 
-def plot_progress(history: History) -> Figure:
-    """Loss of every step and accuracy of every epoch, as far as a run has come."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6))
+def draw_progress(fig: Figure, history: History) -> None:
+    """Draw loss of every step and accuracy of every epoch so far onto a figure, anew."""
+    fig.clear()
+    left, right = fig.subplots(1, 2)
     left.plot([row["loss"] for row in history.steps], color="0.75", lw=1, label="batch")
     ends = [sum(step["epoch"] <= row["epoch"] for step in history.steps) for row in history.epochs]
     left.plot(ends, history.column("val_loss"), "o-", color="0.2", ms=4, label="val")
     left.set(xlabel="update", ylabel="loss", ylim=(0, None))
-    left.legend(frameon=False, fontsize=8)
+    left.legend(**SMALL)
     epochs = np.array(history.column("epoch")) + 1
     for split, style in (("train", "--"), ("val", "o-")):
         right.plot(
@@ -50,8 +55,8 @@ def plot_progress(history: History) -> Figure:
     right.axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
     right.set(xlabel="epoch", ylabel="accuracy", ylim=(0.3, 1.02))
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend(frameon=False, fontsize=8)
-    return finish(fig)
+    right.legend(**SMALL)
+    finish(fig)
 
 
 def plot_history(history: History) -> Figure:
@@ -69,7 +74,7 @@ def plot_history(history: History) -> Figure:
     axes[0].set_ylim(bottom=0)
     axes[1].axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
     axes[1].set_ylim(0.3, 1.02)
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[1].legend(**SMALL)
     return finish(fig)
 
 
@@ -84,19 +89,19 @@ def plot_pace(history: History) -> Figure:
     epochs = np.array(history.column("epoch")) + 1
     bottom = np.zeros(len(epochs))
     parts = {"model at work": training - waiting, "waiting for pictures": waiting}
-    shades = zip((parts | {"validation": validating}).items(), ("0.35", "#E69F00", "0.75"))
+    shades = zip((parts | {"validation": validating}).items(), ("0.35", ORANGE, "0.75"))
     for (name, seconds), shade in shades:
         right.bar(epochs, seconds, bottom=bottom, color=shade, label=name)
         bottom = bottom + seconds
     right.set(xlabel="epoch", ylabel="seconds", ylim=(0, 1.45 * bottom.max()))
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend(frameon=False, fontsize=8, ncols=2)
+    right.legend(ncols=2, **SMALL)
     return finish(fig)
 
 
-def show_answers(dataset: CoupleFolder, logits: Tensor, n: int = 12) -> Figure:
-    """`n` pictures from all over a split, each with the network's answer, of logits (N, 2)."""
-    shown = np.linspace(0, len(dataset) - 1, min(n, len(dataset))).astype(int)
+def show_answers(dataset: CoupleFolder, logits: Tensor) -> Figure:
+    """12 pictures from all over a split, each with the network's answer, of logits (N, 2)."""
+    shown = np.linspace(0, len(dataset) - 1, min(12, len(dataset))).astype(int)
     titles = []
     for index in shown:
         answer, truth = logits[index].argmax(), dataset.labels[index]

@@ -11,20 +11,21 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from dclib.data import CLASSES
+from dclib.data import CLASSES, NOT_ASSESSABLE
 from dclib.frames import VideoSource, frames_at
 from dclib.plots import COLOURS, finish
 from dclib.plots.explain import draw_scale, overlay
-from dclib.timeline import NOT_ASSESSABLE
 
 if TYPE_CHECKING:
     from dclib.video import VideoResult
+
+STRIP = 40  # pixels, the height of a timeline that is a picture
 
 
 def plot_timeline(result: "VideoResult", truth: dict | None = None) -> Figure:
     """Frames as dots, the smoothed line with its 95 % band, cuts, and where there is no label.
 
-    `truth` as of `dclib.drawn.film.render_clip` is drawn as a strip above.
+    `truth` as of `dclib.drawn.film.render_film` is drawn as a strip above.
     """
     table = result.frames
     fig, axis = plt.subplots(figsize=(10, 3.6))
@@ -63,12 +64,12 @@ def _draw_truth(axis: Axes, truth: dict) -> None:
             axis.axvspan(**place, ymin=0.96, ymax=1, color=COLOURS[part["mood"]])
 
 
-def plot_moments(result: "VideoResult", source: VideoSource, n: int = 6) -> Figure:
+def plot_moments(result: "VideoResult", source: VideoSource) -> Figure:
     """A contact sheet of moments to look at, each with a question; ValueError if there is none.
 
     `source` is the film itself.
     """
-    found = result.moments(n)
+    found = result.moments()
     if not found:
         raise ValueError(f"{result.name} has no moment that could be judged.")
     images = frames_at(source, [moment["time"] for moment in found])
@@ -95,7 +96,7 @@ def plot_film_maps(result: "VideoResult", source: VideoSource, times: Sequence[f
         square = image.resize((256, 256))
         column[0].imshow(square)
         column[0].set_title(f"{time:.1f} s", fontsize=9)
-        column[1].imshow(overlay(square, map_at(result, time), scale, result.size))
+        column[1].imshow(overlay(square, result.maps[result.at(time)], scale, result.size))
         for axis in column:
             axis.set_axis_off()
     draw_scale(fig, axes, scale)
@@ -107,22 +108,17 @@ def map_scale(result: "VideoResult") -> float:
     return float(np.quantile(np.abs(result.maps), 0.99)) or 1.0
 
 
-def map_at(result: "VideoResult", time: float) -> np.ndarray:
-    """The evidence map (h, w) of the last frame judged at or before a time in seconds."""
-    times = result.frames["time"].to_numpy()
-    return result.maps[max(0, int(np.searchsorted(times, time + 1e-6)) - 1)]
-
-
-def strip(result: "VideoResult", width: int, height: int = 40) -> np.ndarray:
-    """The timeline as a narrow picture (height, width, 3), 0 to 1: colour by label and strength."""
-    line, middle = np.full((height, width, 3), 0.85), height // 2
+def strip(result: "VideoResult", width: int) -> np.ndarray:
+    """The timeline as a narrow picture (40, width, 3), 0 to 1: colour by label and strength."""
+    middle = STRIP // 2
+    line = np.full((STRIP, width, 3), 0.85)
     for row in result.seconds.itertuples():
         ends = [round(width * t / result.duration) for t in (row.second, row.second + 1)]
         if row.label == NOT_ASSESSABLE:
             line[:, ends[0] : ends[1]][::4] = 0.6
             continue
         colour = np.array(to_rgb(COLOURS[row.label]))
-        tall = max(2, round(height / 2 * min(1, abs(row.margin) / 4)))
+        tall = max(2, round(middle * min(1, abs(row.margin) / 4)))
         top = middle - tall if row.label == CLASSES[1] else middle
         line[top : top + tall, ends[0] : ends[1]] = colour
     return line

@@ -209,7 +209,7 @@ def _fetch_once(path: Path, fetch: Callable[[str], Page], url: str) -> Page:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all."""
+    """The file appears whole or not at all, though threads may write the same picture at once."""
     part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
     part.write_bytes(content)
     os.replace(part, path)

@@ -16,6 +16,7 @@ from dclib.scrape.sources import (
 )
 from dclib.scrape.urls import join
 
+API = "https://commons.wikimedia.org/w/api.php"
 # Wikimedia serves thumbnails in steps only (..., 500, 960, 1280, ...); others are refused.
 WIDTH = 960
 KINDS = {"image/jpeg", "image/png", "image/webp"}
@@ -34,9 +35,6 @@ class Commons:
 
     name, api = "commons", True
     pace = 1.0  # seconds between requests: one after the other, as its etiquette asks
-
-    def __init__(self, base: str = "https://commons.wikimedia.org/w/api.php") -> None:
-        self.base = base
 
     def start(self, text: str) -> str:
         """Address of the first page of results for a search phrase (CirrusSearch words work)."""
@@ -58,7 +56,7 @@ class Commons:
             "iiurlwidth": WIDTH,
             "iiextmetadatafilter": FIELDS,
         }
-        return f"{self.base}?{urlencode({**following, **fixed})}"
+        return f"{API}?{urlencode({**following, **fixed})}"
 
     def parse(self, page: Page) -> Listing:
         """Candidates of one answer, in the order of the search; raises SourceError for errors.
@@ -86,9 +84,9 @@ class Commons:
 
     def _candidate(self, page: dict) -> Candidate:
         name = plain_text(page.get("title"))
-        landing = join(self.base, "/wiki/" + quote(name.replace(" ", "_")))
+        landing = join(API, "/wiki/" + quote(name.replace(" ", "_")))
         info = _info(page)
-        url = join(self.base, info.get("thumburl")) or join(self.base, info.get("url"))
+        url = join(API, info.get("thumburl")) or join(API, info.get("url"))
         if _absent(page) or not url:
             reason = _absent(page) or "no address given"
             return Candidate(url=landing, page=landing, title=name, objection=reason)
@@ -98,15 +96,15 @@ class Commons:
         artist = meta.get("Artist") or meta.get("Attribution")
         author = plain_text(artist)
         title = plain_text(meta.get("ObjectName")) or _without_affixes(name)
-        licence, licence_url = _licence(meta, self.base)
+        licence, licence_url = _licence(meta)
         return Candidate(
             url=url,
-            page=join(self.base, info.get("descriptionurl")) or landing,
+            page=join(API, info.get("descriptionurl")) or landing,
             title=title,
             licence=licence,
             licence_url=licence_url,
             author=author,
-            author_url=first_link(artist, self.base),
+            author_url=first_link(artist, API),
             series=series_of(
                 _without_affixes(name), author, _day(meta), author and _category(meta)
             ),
@@ -154,9 +152,9 @@ def _objection(info: dict, meta: dict) -> str:
     return "personality rights" if "personality" in str(meta.get("Restrictions")).lower() else ""
 
 
-def _licence(meta: dict, base: str) -> tuple[str, str]:
+def _licence(meta: dict) -> tuple[str, str]:
     """(key, address) by the first of the three fields that is understood."""
-    url = join(base, meta.get("LicenseUrl"))
+    url = join(API, meta.get("LicenseUrl"))
     for field in (url, meta.get("License"), meta.get("LicenseShortName")):
         if key := licence_key(field):
             version = re.search(r"\d\.\d", str(field))

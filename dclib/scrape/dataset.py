@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dclib.data import CLASSES, SUFFIXES, list_pictures, read_metadata
+from dclib.files import save_json, write_whole
 from dclib.pictures import PictureError, read_picture
 from dclib.scrape.duplicates import duplicate_groups, fingerprints, is_flat
 from dclib.scrape.split import LeakReport, assign, leak_report
@@ -43,13 +44,12 @@ def write_dataset(rows: Sequence[dict], destination: str | Path) -> Path:
     splits = {row["split"] for row in rows}
     for split in {*before.values()} - splits:
         shutil.rmtree(destination / split, ignore_errors=True)
-    destination.mkdir(parents=True, exist_ok=True)
     parts = sorted(f"{row.get('sha256')} {row['label']} {row['split']}" for row in rows)
     places = {row["file"]: row["split"] for row in rows}
     version = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     mark = {"version": version, "n": len(rows), "splits": places}
     plan = mark | {"splits": before | places}  # what is ours, should we be killed
-    _replace(destination / MARK, json.dumps(plan, indent=1) + "\n")
+    save_json(destination / MARK, plan)
     for label in CLASSES:
         for path in destination.glob(f"*/{label}/*"):
             ours = path.name in before or path.suffix == ".part"
@@ -60,7 +60,7 @@ def write_dataset(rows: Sequence[dict], destination: str | Path) -> Path:
     for split in splits:
         chosen = [row for row in rows if row["split"] == split]
         _write_rows(destination / split / "metadata.csv", chosen)
-    _replace(destination / MARK, json.dumps(mark, indent=1) + "\n")
+    save_json(destination / MARK, mark)
     return destination
 
 
@@ -85,7 +85,7 @@ def read_places(destination: str | Path) -> dict[str, str]:
     try:
         return json.loads((destination / MARK).read_text())["splits"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        begun = [destination / f"{MARK}.part"]
+        begun = [destination / f"{MARK}.unfinished"]
         if destination.exists() and list(destination.iterdir()) not in ([], begun):
             raise FileExistsError(
                 f"{destination} holds something else; choose another folder."
@@ -107,25 +107,17 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write_rows(path: Path, rows: Iterable[dict]) -> None:
-    part = path.with_name("metadata.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with write_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
         writer.writeheader()
         for row in rows:
             row = row | {"file_name": f"{row['label']}/{row['file']}"}
             writer.writerow({name: _harmless(row.get(name, "")) for name in COLUMNS})
-    os.replace(part, path)
 
 
 def _harmless(value: object) -> object:
     """Text of strangers that a spreadsheet would take for a formula gets a quote before it."""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def split_folder(source: str | Path, destination: str | Path, seed: int = 0) -> LeakReport:

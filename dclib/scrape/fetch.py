@@ -12,7 +12,7 @@ import requests
 from urllib3 import BaseHTTPResponse, HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
-import dclib
+from dclib import __version__
 from dclib.scrape.connection import (
     CONNECT_SECONDS,
     SILENCE_SECONDS,
@@ -109,9 +109,14 @@ class Fetcher:
         self.hosts.slow_down(host(url), rules.delay())
 
     def _robots_file(self, url: str) -> tuple[int, bytes]:
-        """(status, content) of robots.txt and its like, after at most five redirects."""
+        """(status, content) of robots.txt and its like, after at most five redirects.
+
+        Raises FetchError where it cannot be reached, which is any 5xx (RFC 9309, 2.3.1.4).
+        """
         for _ in range(REDIRECTS + 1):
             answer = self._persist(url, ROBOTS_BYTES, {"Accept": "*/*"}, cut=True)
+            if answer.status >= 500:
+                raise FetchError(f"http {answer.status}", host(url), later=True)
             if not answer.target:
                 return answer.status, answer.content
             url = _redirected(url, answer.target)
@@ -202,7 +207,7 @@ def user_agent(contact: str) -> str:
             f"contact is {contact!r}: give your own e-mail address or web page, so that a site can "
             "reach you instead of blocking you."
         )
-    return f"{AGENT}/{dclib.__version__} ({contact}) python-requests/{requests.__version__}"
+    return f"{AGENT}/{__version__} ({contact}) python-requests/{requests.__version__}"
 
 
 def read_body(raw: BaseHTTPResponse, cap: int, cut: bool = False) -> bytes:

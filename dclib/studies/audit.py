@@ -27,23 +27,29 @@ from dclib.evaluate import predict_logits
 from dclib.evaluation.interventions import (
     Changed,
     brighten,
-    keep,
     match_levels,
     paint,
     pair_boxes,
     thumbnails,
     with_boxes,
 )
-from dclib.evaluation.shortcuts import HIGH, fit_folds, interval, measure_pictures, probe
+from dclib.evaluation.parts import fit_folds, keep
+from dclib.evaluation.shortcuts import HIGH, area_interval, measure_pictures, probe
 from dclib.extras import extra
-from dclib.intervals import estimate
+from dclib.intervals import TAILS, estimate
 from dclib.metrics import compare
-from dclib.predictions import answers, describe, make_table, predict_folder, probabilities
+from dclib.predictions import (
+    answers,
+    choices_of,
+    describe,
+    make_table,
+    predict_folder,
+    probabilities,
+)
 from dclib.train import build_model, fit, load_splits
 
 with extra("evaluate"):
     import pandas as pd
-    from sklearn.metrics import roc_auc_score
 
 DROP = 0.05  # accuracy lost from which on, if its interval agrees, we warn
 METADATA, SURROUNDINGS, HIDDEN = "metadata", "surroundings", "couple hidden"
@@ -72,7 +78,7 @@ class Check:
     @property
     def corrected_low(self) -> float:
         """Lower end of the interval, stretched from 95 % to what five checks need."""
-        wider = norm.ppf((1 + CONFIDENCE) / 2) / norm.ppf(0.975)
+        wider = norm.ppf((1 + CONFIDENCE) / 2) / norm.ppf(TAILS[1])
         return self.value - wider * (self.value - self.low)
 
     @property
@@ -132,41 +138,36 @@ class Audit:
         )
 
 
-def audit(
-    checkpoint: Checkpoint,
-    root: str | Path,
-    split: str = "test",
-    train: TrainConfig | None = None,
-    seed: int = 0,
-) -> Audit:
+def audit(checkpoint: Checkpoint, root: str | Path, train: TrainConfig | None = None) -> Audit:
     """Look for shortcuts of a loaded checkpoint on a data set.
 
+    Networks answer to the split test, which decided nothing in training; the checks without a
+    network take all splits.
+
     Args:
-        split: the pictures that the network answers to; it must not have been trained on them. The
-            checks without a network take all splits.
         train: settings for "source left out", which trains two networks for each source, so it
             takes long. None leaves that check out.
 
     Raises what `dclib.predictions.predict_folder` raises, and with `train` what `load_splits` and
     `fit` do. A check that the pictures do not allow says why instead.
     """
-    before = predict_folder(checkpoint, root, split)
-    dataset = CoupleFolder(root, split, checkpoint.transform, checkpoint.model.classes)
+    before = predict_folder(checkpoint, root)
+    dataset = CoupleFolder(root, "test", checkpoint.transform, checkpoint.model.classes)
     checks = (
-        check_metadata(root, seed),
-        check_surroundings(root, seed),
-        check_hidden(checkpoint, dataset, seed),
+        check_metadata(root),
+        check_surroundings(root),
+        check_hidden(checkpoint, dataset),
         check_brightness(checkpoint, dataset, before),
-        check_sources(root, split, train, seed),
+        check_sources(root, train),
     )
-    title = f"{checkpoint.folder} on {Path(root).name}/{split}, {describe(before)}"
+    title = f"{checkpoint.folder} on {Path(root).name}/test, {describe(before)}"
     return Audit(title, checks)
 
 
-def check_metadata(root: str | Path, seed: int = 0) -> Check:
+def check_metadata(root: str | Path) -> Check:
     """`dclib.evaluation.shortcuts.probe` on all splits of a data set, as a `Check`."""
     try:
-        found = probe(measure_pictures(root), seed)
+        found = probe(measure_pictures(root))
     except ValueError as error:
         return Check(METADATA, _because(error))
     best = max(found.columns, key=lambda name: abs(found.columns[name] - 0.5))
@@ -175,7 +176,7 @@ def check_metadata(root: str | Path, seed: int = 0) -> Check:
     return Check(METADATA, says, "AUROC", found.auroc, found.low, found.high, n)
 
 
-def check_surroundings(root: str | Path, seed: int = 0) -> Check:
+def check_surroundings(root: str | Path) -> Check:
     """What a logistic regression on coarse thumbnails without the couple tells of the classes.
 
     All splits, each picture by a fit that never saw its group. It finds what is at the same place
@@ -185,33 +186,33 @@ def check_surroundings(root: str | Path, seed: int = 0) -> Check:
     for split in splits_of(root):
         dataset, boxes = with_boxes(CoupleFolder(root, split))
         if len(set(dataset.labels.tolist())) == len(CLASSES):
-            parts.append((thumbnails(dataset, boxes, seed), dataset.labels, dataset.groups))
+            parts.append((thumbnails(dataset, boxes), dataset.labels, dataset.groups))
     if not parts:
         return Check(SURROUNDINGS, _NO_BOXES)
     columns, labels, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
     groups = np.unique(groups, return_inverse=True)[1]
     try:
-        scores, _ = fit_folds(columns, labels, groups, seed=seed, inverse_penalty=0.01)
+        scores, _ = fit_folds(columns, labels, groups, inverse_penalty=0.01)
     except ValueError as error:
         return Check(SURROUNDINGS, _because(error))
     says = "A probe of coarse thumbnails with the couple painted over"
-    return _area(SURROUNDINGS, says, labels, scores, groups, seed)
+    return _area(SURROUNDINGS, says, labels, scores, groups)
 
 
-def check_hidden(checkpoint: Checkpoint, dataset: CoupleFolder, seed: int = 0) -> Check:
+def check_hidden(checkpoint: Checkpoint, dataset: CoupleFolder) -> Check:
     """What the network tells of the classes when the couple is painted over."""
     dataset, boxes = with_boxes(dataset)
     labels = dataset.labels.numpy()
     if len(set(labels)) < len(CLASSES):
         return Check(HIDDEN, _NO_BOXES)
-    hidden = pair_boxes(boxes, labels, seed)
+    hidden = pair_boxes(boxes, labels)
     table = answer(
         checkpoint, dataset, lambda image, i: Image.fromarray(paint(np.asarray(image), hidden[i]))
     )
     labels = (table["label"] == CLASSES[1]).to_numpy().astype(int)
     groups = np.unique(table["group"], return_inverse=True)[1]
     says = "The network on pictures with the couple painted over"
-    return _area(HIDDEN, says, labels, probabilities(table), groups, seed)
+    return _area(HIDDEN, says, labels, probabilities(table), groups)
 
 
 def check_brightness(checkpoint: Checkpoint, dataset: CoupleFolder, before: pd.DataFrame) -> Check:
@@ -229,34 +230,34 @@ def check_brightness(checkpoint: Checkpoint, dataset: CoupleFolder, before: pd.D
     return _lost(BRIGHTNESS, says, before, after)
 
 
-def check_sources(root: str | Path, split: str, train: TrainConfig | None, seed: int = 0) -> Check:
+def check_sources(root: str | Path, train: TrainConfig | None) -> Check:
     """What a network loses on pictures of a source that it was not trained on.
 
     For each source one network is trained without it, and one on as many pictures drawn from all
-    sources; both answer to the source's pictures in `split`. The sizes are equal, so that a loss is
-    not for want of pictures.
+    sources; both answer to the source's pictures in test, as those in val have chosen the epoch of
+    one of the two. The sizes are equal, so that a loss is not for want of pictures.
     """
     if train is None:
         return Check(SOURCES, "no settings for the trainings that it takes were given (train=)")
     sets = load_splits(root, train)
-    if split not in sets or split == "train":
-        return Check(SOURCES, f"it is trained on train and needs another split than {split}")
-    sources = [
-        s for s in sorted(set(sets[split].column("source"))) if _can_leave_out(sets, split, s)
-    ]
+    if "test" not in sets:
+        return Check(SOURCES, "it asks about pictures in test, and there is no such split")
+    sources = [s for s in sorted(set(sets["test"].column("source"))) if _can_leave_out(sets, s)]
     if len(sources) < 2:
         return Check(SOURCES, "it needs two sources or more, each with pictures of both classes")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     known: list[pd.DataFrame] = []
     unknown: list[pd.DataFrame] = []
     for source in sources:
         there = {name: np.array(sets[name].column("source")) == source for name in sets}
         without = {name: ~rows for name, rows in there.items()}
         alike = {name: rng.permutation(without[name]) for name in sets}  # as many, of all sources
-        asked = keep(sets[split], there[split])
+        asked = keep(sets["test"], np.flatnonzero(there["test"]))
         for wanted, tables in ((without, unknown), (alike, known)):
             model = build_model(train)
-            learned, decided = (keep(sets[name], wanted[name]) for name in ("train", "val"))
+            learned, decided = (
+                keep(sets[name], np.flatnonzero(wanted[name])) for name in ("train", "val")
+            )
             fit(model, learned, decided, train, progress=False)
             logits, _ = predict_logits(model, make_loader(asked, train.batch_size))
             tables.append(make_table(asked, logits))
@@ -264,10 +265,10 @@ def check_sources(root: str | Path, split: str, train: TrainConfig | None, seed:
     return _lost(SOURCES, says, *(pd.concat(tables) for tables in (known, unknown)))
 
 
-def _can_leave_out(sets: Mapping[str, CoupleFolder], split: str, source: str) -> bool:
-    """Whether it has both classes in the split, train has them without it, and val has pictures."""
+def _can_leave_out(sets: Mapping[str, CoupleFolder], source: str) -> bool:
+    """Whether it has both classes in test, train has them without it, and val has pictures."""
     there = {name: np.array(sets[name].column("source")) == source for name in sets}
-    asked, left = sets[split].labels[there[split]], sets["train"].labels[~there["train"]]
+    asked, left = sets["test"].labels[there["test"]], sets["train"].labels[~there["train"]]
     return len(set(asked.tolist())) == len(set(left.tolist())) == len(CLASSES) and any(
         ~there["val"]
     )
@@ -280,20 +281,13 @@ def answer(
 ) -> pd.DataFrame:
     """The table of predictions of a checkpoint; change(picture, index) gives what it sees."""
     logits, _ = predict_logits(checkpoint.model, make_loader(Changed(dataset, change), 32))
-    chosen = {name: checkpoint.config[name] for name in ("temperature", "threshold")}
-    return make_table(dataset, logits, **chosen)
+    return make_table(dataset, logits, **choices_of(checkpoint))
 
 
 def _area(
-    name: str,
-    says: str,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    groups: np.ndarray,
-    seed: int,
+    name: str, says: str, labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
 ) -> Check:
-    low, high = interval(labels, scores, groups, seed)
-    return Check(name, says, "AUROC", roc_auc_score(labels, scores), low, high, len(labels))
+    return Check(name, says, "AUROC", *area_interval(labels, scores, groups), len(labels))
 
 
 def _lost(name: str, says: str, before: pd.DataFrame, after: pd.DataFrame) -> Check:

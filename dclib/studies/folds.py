@@ -1,7 +1,6 @@
 """Pictures of all splits in one row, divided into folds in which no group is on two sides."""
 
 from collections.abc import Iterable, Sequence
-from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from PIL import Image
 from dclib.augment import EvalTransform
 from dclib.config import TrainConfig
 from dclib.data import CLASSES, CoupleFolder, splits_of
-from dclib.evaluation.shortcuts import grouped_folds
+from dclib.evaluation.parts import grouped_folds, keep
 from dclib.train import make_transforms
 from dclib.training.cache import PictureCache, build_cache
 
@@ -44,8 +43,8 @@ class Pool(CoupleFolder):
 
     def part(self, indices: Iterable[int], transform: EvalTransform | None = None) -> "Pool":
         """The pictures of some indices, through a transform; without one, as they are."""
-        part = copy(self)
-        part.samples, part.transform = [self.samples[index] for index in indices], transform
+        part = keep(self, indices)
+        part.transform = transform
         return part
 
 

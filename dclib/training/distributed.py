@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from dclib.evaluate import pick_device
+
 PATIENCE = timedelta(minutes=10)  # how long a process waits for another before it gives up
 PREPARING = timedelta(hours=6)  # the same while the first prepares data, perhaps on a slow drive
 # What gloo, NCCL and the store behind them say when they lose a process.
@@ -107,13 +109,6 @@ class Processes:
             self.wait()
         self.wait()
         return loaded
-
-
-def pick_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of this name; "auto" is the GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def join_processes(device: str | torch.device = "auto") -> tuple[Processes, torch.device]:

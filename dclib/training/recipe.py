@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dclib.config import TrainConfig
-from dclib.model import DeepConnection
+from dclib.model import BLOCKS, DeepConnection
 
 # From the head down; every group learns at `lr_decay` times the rate of the one above it.
-GROUPS = (("head",), ("layer4",), ("layer3",), ("layer2",), ("layer1",), ("conv1", "bn1"))
+GROUPS = (("head",), *BLOCKS[::-1])
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,

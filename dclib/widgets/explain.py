@@ -6,34 +6,22 @@ be chosen with the pointer or the keyboard.
 
 import html
 import uuid
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from dclib.augment import EvalTransform
-from dclib.checkpoint import Checkpoint, load_checkpoint
-from dclib.evidence import find_evidence, fold_head
-from dclib.explain.cells import cell_edges, spread
-from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
+from dclib.checkpoint import Checkpoint
+from dclib.explain.hiding import Look
 from dclib.extras import extra
-from dclib.gradcam import extract_features
-from dclib.pages import regions
-from dclib.pages.regions import SIDE, describe_pull, place
-from dclib.photo import DRAWINGS_ONLY, sigmoid
-from dclib.pictures import Source, read_picture
-from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.explain import overlay
+from dclib.pages import hide
+from dclib.pages.regions import CSS, describe_pull, neuron_page, place, tracks
+from dclib.pictures import Source
 from dclib.widgets.uploads import ipywidgets
 
 with extra("widgets"):
     from IPython.display import HTML, display
-
-FEATURES, PIXELS = "zero its features", "cover its pixels"
-MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16
 
 
 def hide_panel(
@@ -64,63 +52,17 @@ def neuron_panel(
     look = _look(checkpoint, image, size)
     if isinstance(look, HTML):
         return look
-    return HTML(regions.neuron_page(look.image, look.evidence, look.size, look.notes))
+    return HTML(neuron_page(look.image, look.evidence, look.size, look.notes))
 
 
-def _look(checkpoint: Checkpoint | str | Path, image: Source, size: int | None) -> "Look | HTML":
+def _look(checkpoint: Checkpoint | str | Path, image: Source, size: int | None) -> Look | HTML:
     """A look, or the sentence why there is none."""
     try:
         return Look(checkpoint, image, size)
     except (ValueError, FileNotFoundError) as error:  # pictures, checkpoints and sizes among them
-        return HTML(f'<p class="dc-error">{html.escape(str(error))}</p>')
-
-
-class Look:
-    """A network, a picture, and what one has to say about the other.
-
-    Raises PictureError, CheckpointError, FileNotFoundError, or ValueError for a size that is no
-    whole number from 32 to 512.
-    """
-
-    def __init__(
-        self, checkpoint: Checkpoint | str | Path, image: Source, size: int | None = None
-    ) -> None:
-        checkpoint = load_checkpoint(checkpoint)
-        config = checkpoint.config
-        size = config["image_size"] if size is None else size
-        if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
-            raise ValueError(f"size must be a whole number from 32 to 512 pixels, not {size!r}.")
-        self.model, self.temperature = checkpoint.model, config["temperature"]
-        self.size = size
-        self.transform = EvalTransform(size, config["mean"], config["std"])
-        self.image, notes = read_picture(image)
-        self.notes = [*([DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []), *notes]
-        self.head = fold_head(self.model, self.temperature)
-        self.feature_map = self.features(self.image)  # (1, C, h, w)
-        self.evidence = find_evidence(self.head, self.feature_map)
-        self.margin = self.evidence.margin.item()
-        self.margin_map = self.evidence.margin_map[0].cpu()  # (h, w)
-
-    def features(self, image: Image.Image) -> Tensor:
-        """The feature map (1, C, h, w) of an RGB image."""
-        return extract_features(self.model, self.transform(image)[None])
-
-    def margin_without(self, hidden: Tensor) -> float:
-        """Log-odds for unhappy with cells (h, w) zeroed in the feature map."""
-        logits = hide_cells(self.model, self.feature_map, hidden[None].to(self.feature_map.device))
-        happy, unhappy = (self.model.classes.index(name) for name in ("happy", "unhappy"))
-        return (logits[0, unhappy] - logits[0, happy]).item() / self.temperature
-
-    def margin_covered(self, hidden: Tensor) -> float:
-        """Log-odds for unhappy of the picture with the pixels of cells (h, w) covered."""
-        return find_evidence(self.head, self.features(self.covered(hidden))).margin.item()
-
-    def covered(self, hidden: Tensor) -> Image.Image:
-        """The picture with the pixels of cells (h, w) covered."""
-        rows, columns = hidden.nonzero().numpy().T  # (K,) each
-        down, across = (cell_edges(n, self.size) for n in hidden.shape)
-        ends = (across[columns], down[rows], across[columns + 1], down[rows + 1])
-        return cover_pixels(self.image, np.stack(ends, 1))
+        return HTML(_refusal(str(error)))
+    except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
+        return HTML(_refusal(f"The network could not look at this picture ({error})."))
 
 
 class HidePanel(ipywidgets.Box):
@@ -131,15 +73,14 @@ class HidePanel(ipywidgets.Box):
         h, w = look.margin_map.shape
         bare = {"layout": ipywidgets.Layout(), "style": ipywidgets.ToggleButton().style}
         self.cells = [ipywidgets.ToggleButton(**bare) for _ in range(h * w)]  # 256 at most
-        self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="Hide a cell:")
+        self.how = ipywidgets.RadioButtons(
+            options=[hide.FEATURES, hide.PIXELS], description="Hide a cell:"
+        )
         self.strongest = ipywidgets.Button(description="Hide the strongest cell")
         self.clear = ipywidgets.Button(description="Clear")
-        self.scale = look.margin_map.abs().max().item() or 1.0  # of full colour
-        notes = [f'<p class="dc-note">{html.escape(note)}</p>' for note in look.notes]
-        self.below = f"<p>{regions.legend(self.scale)}</p>{''.join(notes)}"
         self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
         self.without = f"dc{uuid.uuid4().hex[:8]}"  # class of the page for where this is not shown
-        sheet = ipywidgets.HTML(f"<style>{regions.CSS} .{self.without} {{display: none}}</style>")
+        sheet = ipywidgets.HTML(f"<style>{CSS} .{self.without} {{display: none}}</style>")
         sheet.layout.display = "none"
         grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w, look.size)).add_class("dc-grid")
         stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
@@ -183,102 +124,27 @@ class HidePanel(ipywidgets.Box):
             state = ", hidden" if cell.value else ""
             cell.tooltip = f"{place(at)}: {describe_pull(added)}{state}"
         try:
-            self.answer.value = self.tell(hidden) + self.below
-            self.picture.value = self.draw(hidden)
-        except RuntimeError as error:  # of torch: too little memory, mostly
-            self.answer.value = f'<p class="dc-error">{html.escape(f"This failed: {error}")}</p>'
-
-    def draw(self, hidden: Tensor) -> str:
-        """The picture as an <img>: evidence in colour, what is hidden grey or covered."""
-        covering = self.how.value == PIXELS
-        image = self.look.covered(hidden) if covering else self.look.image
-        values = self.look.margin_map.masked_fill(hidden, 0)
-        pixels = overlay(image.resize((SIDE, SIDE)), values, self.scale, self.look.size)
-        grey = spread(hidden.numpy(), (SIDE, SIDE), self.look.size) & (not covering)
-        pixels = np.where(grey[..., None], 0.5, pixels)
-        alt = f"the picture with {count(hidden)} hidden"
-        return f'<img alt="{alt}" src="{regions.data_uri(regions.to_image(pixels), "JPEG")}">'
-
-    def tell(self, hidden: Tensor) -> str:
-        """The answer before and after, and what the evidence map books for these cells."""
-        look, how = self.look, self.how.value
-        whole = ("whole picture", look.margin)
-        if not hidden.any():
-            return _answers([whole]) + "<p>Choose cells of the picture to hide them.</p>"
-        margin = look.margin_covered(hidden) if how == PIXELS else look.margin_without(hidden)
-        moves = {
-            "move measured": margin - look.margin,
-            "move by evidence": 0 - look.margin_map[hidden].sum().item(),
-        }
-        answers = _answers([whole, (f"without {count(hidden)}", margin)])
-        return answers + _moves(moves, look.margin_map) + why(how, look)
+            self.answer.value = hide.answer_html(self.look, hidden, self.how.value)
+            self.picture.value = hide.picture_html(self.look, hidden, self.how.value)
+        except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
+            self.answer.value = _refusal(f"This failed: {error}")
 
     def _ipython_display_(self, **_: object) -> None:
         """A page for where no widget can be shown, then the widget, which hides the page.
 
         Called by ipywidgets 7 and 8. An exported notebook has no widgets without the internet.
         """
-        display(HTML(f'<div class="{self.without}">{self.page()}</div>'))
+        display(HTML(f'<div class="{self.without}">{hide.hide_page(self.look)}</div>'))
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         plain = {"text/plain": "A panel to hide regions of a picture."}
         display(plain | {"application/vnd.jupyter.widget-view+json": view}, raw=True)
 
-    def page(self) -> str:
-        """What each cell alone does, as HTML that needs no kernel."""
-        look = self.look
-        falls = leave_one_out(look.model, look.feature_map)[0].cpu() / look.temperature  # (h, w)
-        told = [
-            _answers([("whole picture", look.margin), ("without this cell", look.margin - fall)])
-            + _moves({"move measured": -fall, "move by evidence": 0 - added}, look.margin_map)
-            for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
-        ]
-        text = "Without a kernel: choose a cell to see what zeroing the features of it alone does."
-        return regions.cell_page(look.image, look.margin_map, told, look.size, text, look.notes)
-
 
 def _tracks(h: int, w: int, size: int) -> ipywidgets.Layout:
     return ipywidgets.Layout(
-        grid_template_rows=regions.tracks(h, size), grid_template_columns=regions.tracks(w, size)
+        grid_template_rows=tracks(h, size), grid_template_columns=tracks(w, size)
     )
 
 
-def count(hidden: Tensor) -> str:
-    """How many cells are hidden, in words."""
-    n = int(hidden.sum())
-    return "1 cell" if n == 1 else f"{n or 'no'} cells"
-
-
-def why(how: str, look: Look) -> str:
-    """Why the margin did not move by what the evidence map says, as HTML."""
-    if how == PIXELS:
-        return (
-            "<p>The two differ because covered pixels also change the cells around them, and a "
-            "flat patch is something to see too.</p>"
-        )
-    gone = "a maximum that is gone leaves its runner-up, and "
-    if look.model.stage == "resnet34":  # a mean has no maximum
-        gone = ""
-    return f"<p>The two differ because {gone}neurons switch on or off.</p>"
-
-
-def _answers(rows: Sequence[tuple[str, float]]) -> str:
-    """Margins and the probabilities that they mean, as a table."""
-    body = "".join(
-        f"<tr><td>{name}</td><td>{margin:+.2f}</td><td>{sigmoid(-margin):.1%}</td>"
-        f"<td>{sigmoid(margin):.1%}</td></tr>"
-        for name, margin in rows
-    )
-    return f"<table><tr><th></th><th>log-odds</th><th>happy</th><th>unhappy</th></tr>{body}</table>"
-
-
-def _moves(moves: Mapping[str, float], margin_map: Tensor) -> str:
-    """Log-odds as numbers and bars; a full bar is all evidence of one sign in the picture."""
-    full = max(margin_map.clamp(min=0).sum().item(), -margin_map.clamp(max=0).sum().item()) or 1.0
-    rows = ""
-    for name, move in moves.items():
-        width = min(abs(move) / full, 1) * 50
-        start, colour = (50, UNHAPPY) if move > 0 else (50 - width, HAPPY)
-        bar = f'<i style="left: {start:.1f}%; width: {width:.1f}%; background: {colour}"></i>'
-        bar = f'<span class="dc-bar">{bar}</span>'
-        rows += f"<tr><td>{name}</td><td>{move:+.2f}</td><td>{bar}</td></tr>"
-    return f"<table>{rows}</table>"
+def _refusal(sentence: str) -> str:
+    return f'<p class="dc-error">{html.escape(sentence)}</p>'

@@ -10,14 +10,14 @@ from pathlib import Path
 from PIL import Image
 
 from dclib import assess
-from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.colab import in_colab
 from dclib.evidence import find_evidence, fold_head
 from dclib.gradcam import extract_features
 from dclib.live import LiveTimeline, is_cut
 from dclib.pages.live import answer_html, label_sentence, numbers_sentence
 from dclib.pages.regions import CSS
-from dclib.photo import DRAWINGS_ONLY, limits
+from dclib.photo import limits
 from dclib.pictures import Boxes, PictureError, read_picture
 from dclib.widgets.browser import camera_html, start_script, status_html
 from dclib.widgets.uploads import clear_uploads, ipywidgets, link, uploaded_files
@@ -88,8 +88,8 @@ class LivePanel(ipywidgets.VBox):
             return
         clear_uploads(self.upload)
         name, data = frames[0]
-        self.answered = int(Path(name).stem)
         try:
+            self.answered = int(Path(name).stem)
             self.look(read_picture(data).image, self.answered / 1000)
             self.show()
         except PictureError as error:

@@ -70,7 +70,9 @@ def install_three_ways(python, wheel, home, environment, before):
         if way == "wheel":
             shutil.copy(wheel, here)
         cell = setup_cell(drive if way == "clone" else home / "no drive", archive)
+        there = drive / "deepconnection" if way == "clone" else python.parent.parent
         shown = f"\nimport av, dclib.augment\nprint('Installed from the {way}:', dclib.__file__)"
+        shown += f"\nassert Path(dclib.__file__).is_relative_to({str(there)!r}), {str(there)!r}"
         again = f"import subprocess\nsubprocess.run = None\n{cell}"
         call(python, "-c", cell + shown, cwd=here, env=environment)
         call(python, "-c", again, cwd=here, env=environment)
