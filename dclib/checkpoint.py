@@ -30,7 +30,7 @@ from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, re
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
 REQUIRED: tuple[str, ...] = ("stage", "backbone", "levels", "classes", "image_size", "mean", "std")
 REQUIRED += ("threshold", "temperature", "training_data", "versions", "metrics", "weights_sha256")
-REQUIRED += ("dropout_samples",)
+REQUIRED += ("dropout_samples", "format")
 ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
 DRAWINGS_ONLY = (
     "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
@@ -58,7 +58,8 @@ class Checkpoint:
     @property
     def knows_only_drawings(self) -> bool:
         """Whether all its training pictures were drawn, so that photographs mean nothing to it."""
-        return self.config["training_data"]["kind"] == DRAWN
+        data = self.config["training_data"]
+        return data.get("learned_from", data["kind"]) == DRAWN
 
     @property
     def abstain(self) -> float | None:
@@ -105,6 +106,8 @@ def save_checkpoint(
         temperature: divides the logits before the softmax; fitted on val, or 1.
         abstain: confidence below which no answer is given (see `dclib.evaluation.calibration`), or
             None.
+
+    Raises ValueError, after which an older one is still there, for a number that is none.
     """
     folder = Path(folder)
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -225,12 +228,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} is not readable JSON: {ADVICE}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
-        raise CheckpointError(f"{folder} has format {found}; this dclib reads {FORMAT}.")
-    if missing := [key for key in REQUIRED if key not in config]:
+    entries = config if isinstance(config, dict) else {}
+    if entries.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(f"{folder} has format {config['format']}; this dclib reads {FORMAT}.")
+    if missing := [key for key in REQUIRED if key not in entries]:
         raise CheckpointError(f"{folder / CONFIG} lacks {', '.join(missing)}: {ADVICE}")
-    return config
+    return entries
 
 
 def _portable(tensor: Tensor) -> Tensor:

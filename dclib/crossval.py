@@ -230,7 +230,8 @@ def baselines(root: str | Path, table: pd.DataFrame, seed: int = 0) -> dict[str,
     a logistic regression on size, weight, mean colour and source, which divides the pictures into
     folds of its own (`dclib.evaluation.shortcuts`; its fold is -1). For predictions of a checkpoint
     (fold -1) both learn from all other pictures of the folder. Raises ValueError if the folder
-    lacks one of the table's pictures, or if a class has fewer than five groups.
+    lacks one of the table's pictures, or if a class has fewer than five groups, and as
+    `dclib.evaluation.shortcuts.measure_pictures` does.
     """
     one = by_seed(check_predictions(table))[0].assign(temperature=1.0, threshold=0.5)
     rows = {row["id"]: row for row in measure_pictures(root)}

@@ -180,25 +180,29 @@ def check_groups(root: str | Path) -> None:
 def fingerprint(root: str | Path) -> dict[str, Any]:
     """What a checkpoint remembers of its training data: kind, counts and a hash of all files.
 
-    The kind is that of train and val, or without them of test. Raises as `list_pictures` and
-    `read_metadata` do.
+    `learned_from` is the kind of train and val alone (of test where there is nothing else). Raises
+    as `list_pictures` and `read_metadata` do.
     """
-    root, digest, drawn = Path(root), hashlib.sha256(), 0
-    learned = [split for split in splits_of(root) if split != "test"] or splits_of(root)
-    n: dict[str, int] = {}
+    root, digest = Path(root), hashlib.sha256()
+    n: Counter[str] = Counter()
+    drawn: Counter[str] = Counter()
     for split in splits_of(root):
         rows = read_metadata(root / split)
-        pictures = list_pictures(root / split, CLASSES)
-        n[split] = len(pictures)
-        for path, _ in pictures:
+        for path, _ in list_pictures(root / split, CLASSES):
             name = path.relative_to(root).as_posix()
             digest.update(f"{name} {file_hash(path)}\n".encode())
             row = rows.get(path.relative_to(root / split).as_posix(), {})
-            drawn += split in learned and row.get("source", "").startswith(DRAWN)
-    total = sum(n[split] for split in learned)
-    kind = {0: "photographs", total: DRAWN}.get(drawn, "photographs and drawings")
+            n[split] += 1
+            drawn[split] += row.get("source", "").startswith(DRAWN)
     name = Path(os.path.abspath(root)).name  # "." has none
-    return {"kind": kind, "name": name, "n": n, "sha256": digest.hexdigest()}
+    found = {"kind": _kind(n.total(), drawn.total()), "name": name, "n": dict(n)}
+    from_these = {"train", "val"} & set(n) or set(n)
+    learned = [sum(counts[split] for split in from_these) for counts in (n, drawn)]
+    return found | {"learned_from": _kind(*learned), "sha256": digest.hexdigest()}
+
+
+def _kind(n: int, drawn: int) -> str:
+    return {n: DRAWN, 0: "photographs"}.get(drawn, "photographs and drawings")
 
 
 class EpochBatches(Sampler[list[Key]]):

@@ -150,9 +150,10 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _read_recipe(root: Path) -> dict[str, Any] | None:
     """How the set in a folder was drawn; None if it is no such set."""
     try:
-        return json.loads((root / "recipe.json").read_text())
+        recipe = json.loads((root / "recipe.json").read_text())
     except (OSError, ValueError):
         return None
+    return {"drawings": 1} | recipe if isinstance(recipe, dict) else None  # the first had no number
 
 
 def main() -> None:

@@ -265,7 +265,8 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         const=3,
         metavar="K",
-        help="compare the stages instead, with K repetitions (3); also drawn there",
+        help="compare the stages instead, with K repetitions (3); numbers and ablation.png go to "
+        "the folder",
     )
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write curves there")
     return add_settings(parser)

@@ -57,16 +57,27 @@ BOX = st.tuples(*[st.floats(-0.2, 1.2)] * 4).map(
 )
 
 
-@given(st.lists(BOX, max_size=4), st.integers(33, 160), st.integers(33, 160))
-def test_cells_are_covered_as_many_points_say(boxes, height, width):
+BOXES = st.lists(BOX, max_size=4)
+
+
+@given(BOXES, BOXES, st.integers(33, 160), st.integers(33, 160))
+def test_cells_are_covered_as_many_points_say(boxes, hiding, height, width):
     """Boxes overlap, are empty, and reach beyond the picture."""
     down, across = (cell_edges(-(-side // STRIDE), side) for side in (height, width))
     fine = (np.arange(60) + 0.5) / 60
     y, x = ((e[:-1, None] + np.diff(e)[:, None] * fine).ravel() for e in (down, across))
-    points = box_mask(boxes, y, x).reshape(len(down) - 1, 60, len(across) - 1, 60)
-    found = covered_cells(boxes, down, across)
+    points = box_mask(boxes, y, x) & ~box_mask(hiding, y, x)
+    points = points.reshape(len(down) - 1, 60, len(across) - 1, 60)
+    found = covered_cells(boxes, down, across, hiding)
     np.testing.assert_allclose(found, points.mean((1, 3)), atol=0.1)
     assert ((found >= 0) & (found <= 1)).all()
+
+
+@given(BOXES)
+def test_what_is_hidden_is_nothing_but_for_no_rounding(boxes):
+    assert not covered_cells(boxes, cell_edges(3, 80), cell_edges(4, 112), boxes).any()
+    all_of_it = [(-1, -1, 2, 2)]
+    assert not covered_cells(boxes, cell_edges(3, 80), cell_edges(4, 112), all_of_it).any()
 
 
 @given(BOX)

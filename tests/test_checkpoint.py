@@ -114,6 +114,7 @@ def edit(folder, **changes):
         (forget_threshold, "lacks threshold"),
         (lambda folder: edit(folder, format=99), "has format 99"),
         (next_format, "has format 2"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "lacks stage, .*format"),
     ],
 )
 def test_a_tampered_checkpoint_is_refused(saved, tamper, message):

@@ -167,7 +167,9 @@ def test_fingerprint_tells_drawings_and_changes(folder, monkeypatch):
     assert mixed["kind"] == "photographs and drawings"
     assert mixed["sha256"] != drawn["sha256"]
     (folder / "train" / "happy" / "mine.png").rename(folder / "test" / "happy" / "mine.png")
-    assert fingerprint(folder)["kind"] == "demo drawings"  # which is all that a network learns from
+    apart = fingerprint(folder)
+    assert apart["kind"] == "photographs and drawings"
+    assert apart["learned_from"] == "demo drawings"
     for path in folder.rglob("metadata.csv"):
         path.unlink()
     assert fingerprint(folder)["kind"] == "photographs"

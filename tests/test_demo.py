@@ -251,7 +251,8 @@ def test_an_existing_set_is_kept_and_another_folder_refused(couples, tmp_path, m
     with pytest.raises(FileExistsError, match="holds older drawings; delete it"):
         render_couples(couples, **SMALL)
     (tmp_path / "photo.jpg").write_bytes(b"mine")
-    with pytest.raises(FileExistsError):
+    (tmp_path / "recipe.json").write_text("[1]")  # somebody's own
+    with pytest.raises(FileExistsError, match="holds something else"):
         render_couples(tmp_path, n=36)
     assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
 

@@ -82,19 +82,19 @@ def test_the_live_plot_redraws_one_output(history, monkeypatch):
     shown, open_before = [], matplotlib.pyplot.get_fignums()
 
     class Handle:
-        def update(self, fig):
-            shown.append("again")
+        def update(self, image):
+            shown.append(("again", image.data[:4]))
 
-    def display(fig, display_id):
+    def display(image, display_id):
         assert display_id is True
-        shown.append("first")
+        shown.append(("first", image.data[:4]))
         return Handle()
 
     monkeypatch.setattr("IPython.display.display", display)
     live = LivePlot()
     for _ in range(3):
         live(history)
-    assert shown == ["first", "again", "again"]
+    assert shown == [(when, b"\x89PNG") for when in ("first", "again", "again")]
     assert matplotlib.pyplot.get_fignums() == open_before
 
 

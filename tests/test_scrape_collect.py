@@ -463,7 +463,7 @@ def kept_row(rows):
     return next(row for row in rows if row["stage"] == "kept")
 
 
-@pytest.mark.parametrize("column", ["url", "page", "sha256", "identity"])
+@pytest.mark.parametrize("column", ["url", "page", "sha256", "identity", "file"])
 def test_forget(site, collected, tmp_path, column):
     rows, folder = collected
     make_dataset(folder, tmp_path / "data")

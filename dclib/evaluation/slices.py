@@ -46,7 +46,7 @@ def read_tags(
     one of their values, a tag "x count" of those that have something. More than `MOST` numbers
     become thirds. Returns (tags, left_out): a DataFrame by id with a categorical column a tag, and
     {column: why it is no tag}. `splits` are all that there are by default. Raises
-    FileNotFoundError or ValueError if there are no pictures in them.
+    FileNotFoundError or ValueError without pictures in them, and as `measure_pictures` does.
     """
     splits = [splits] if isinstance(splits, str) else list(splits or splits_of(root))
     rows = measure_pictures(root, splits)

@@ -62,18 +62,23 @@ def box_mask(boxes: ArrayLike, down: np.ndarray, across: np.ndarray) -> np.ndarr
     return (rows[:, :, None] & columns[:, None]).any(0)
 
 
-def covered_cells(boxes: ArrayLike, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+def covered_cells(
+    boxes: ArrayLike, down: np.ndarray, across: np.ndarray, hiding: ArrayLike = ()
+) -> np.ndarray:
     """How much of each cell the boxes cover together: (K, 4), (h + 1,), (w + 1,) -> (h, w), 0 to 1.
 
-    Boxes as in `box_mask`; `down` and `across` are where cells begin and end.
+    Boxes as in `box_mask`; `down` and `across` are where cells begin and end. What lies in a box of
+    `hiding` (M, 4) does not count.
 
     >>> covered_cells([(0, 0, 0.3, 1)], cell_edges(1, 32), cell_edges(3, 80)).round(2).tolist()
     [[1.0, 0.25, 0.0]]
     """
-    boxes = np.reshape(boxes, (-1, 4))
-    y = np.union1d(down, boxes[:, 1::2].clip(down[0], down[-1]))  # no box and no cell ends within
-    x = np.union1d(across, boxes[:, ::2].clip(across[0], across[-1]))
-    areas = box_mask(boxes, y[:-1], x[:-1]) * np.diff(y)[:, None] * np.diff(x)
+    ends = np.concatenate([np.reshape(part, (-1, 4)) for part in (boxes, hiding)])
+    y = np.union1d(down, ends[:, 1::2].clip(down[0], down[-1]))  # no box and no cell ends within
+    x = np.union1d(across, ends[:, ::2].clip(across[0], across[-1]))
+    at = y[:-1], x[:-1]
+    inside = box_mask(boxes, *at) & ~box_mask(hiding, *at)
+    areas = inside * np.diff(y)[:, None] * np.diff(x)
     areas = np.add.reduceat(areas, np.searchsorted(y, down[:-1]), 0)
     areas = np.add.reduceat(areas, np.searchsorted(x, across[:-1]), 1)  # (h, w)
     return np.minimum(areas / np.diff(down)[:, None] / np.diff(across), 1)

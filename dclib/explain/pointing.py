@@ -56,10 +56,9 @@ def find_regions(
 
 def _visible(boxes: np.ndarray, hiding: np.ndarray, h: int, w: int, size: int | None) -> Region:
     """Centres (h, w) bool and shares (h, w) of cells in boxes (K, 4) that no other (M, 4) hides."""
-    middles, edges = ([along(n, size) for n in (h, w)] for along in (cell_centres, cell_edges))
+    middles = cell_centres(h, size), cell_centres(w, size)
     centres = box_mask(boxes, *middles) & ~box_mask(hiding, *middles)
-    both = np.concatenate([boxes, hiding])
-    return centres, covered_cells(both, *edges) - covered_cells(hiding, *edges)
+    return centres, covered_cells(boxes, cell_edges(h, size), cell_edges(w, size), hiding)
 
 
 def measure_maps(values: np.ndarray, regions: Regions) -> list[dict]:

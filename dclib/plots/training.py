@@ -1,5 +1,6 @@
 """Figures of training: while it runs, what came of it, and what the parts are worth."""
 
+import io
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class LivePlot:
     """A watcher of `fit` that redraws loss and accuracy in a notebook's output while it trains.
 
-    Always on one figure, which pyplot does not know: a notebook keeps each one that it made until
-    the cell ends, some 3 MB for every redrawing.
+    Always on one figure, which pyplot does not know: of those that it makes a notebook keeps all
+    until the cell ends, some 3 MB for every redrawing.
     """
 
     def __init__(self) -> None:
@@ -29,13 +30,16 @@ class LivePlot:
         self.handle: DisplayHandle | None = None
 
     def __call__(self, history: History) -> None:
-        from IPython.display import display
+        from IPython.display import Image, display
 
         draw_progress(self.fig, history)
+        file = io.BytesIO()
+        self.fig.savefig(file, format="png")
+        image = Image(file.getvalue())
         if self.handle is None:
-            self.handle = display(self.fig, display_id=True)
+            self.handle = display(image, display_id=True)
         else:
-            self.handle.update(self.fig)
+            self.handle.update(image)
 
 
 def draw_progress(fig: Figure, history: History) -> None:

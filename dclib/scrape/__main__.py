@@ -27,7 +27,7 @@ def main() -> None:
         "joined by +",
     )
     parser.add_argument("--per-query", type=int, default=100, help="pictures (default 100)")
-    parser.add_argument("--forget", metavar="WHAT", help="remove a URL or sha256 for good")
+    parser.add_argument("--forget", metavar="WHAT", help="remove a URL, sha256 or file for good")
     args = parser.parse_args()
     try:
         if args.forget is not None:

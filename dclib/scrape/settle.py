@@ -127,19 +127,21 @@ def _write_placed(manifest: Manifest, destination: str | Path) -> list[dict]:
 
 
 def forget(folder: str | Path, what: str, destination: str | Path | None = None) -> int:
-    """Remove a picture (its URL, the URL of its page, or its sha256) and keep it from coming back.
+    """Remove a picture and keep it from coming back.
+
+    `what` is its URL, the URL of its page, its sha256, or the name of its file in `pool`.
 
     Its copies go too, and from the data set `destination` if there is one; whatever else is there
     stays as it is. Returns how many were removed. Raises ValueError if it is empty or unknown,
     and what `Manifest` and `write_dataset` raise.
     """
     if not what.strip():
-        raise ValueError("Say which picture: its URL, the URL of its page, or its sha256.")
+        raise ValueError("Say which picture: its URL, that of its page, its sha256 or its file.")
     with Manifest(folder) as manifest:
-        known = "sha256 = ? OR url = ? OR page = ? OR identity = ?"
-        asked = manifest.rows(known, (what.lower(), what, what, identity(what) or what))
+        known = "sha256 = ? OR url = ? OR page = ? OR identity = ? OR file = ?"
+        asked = manifest.rows(known, (what.lower(), what, what, identity(what) or what, what))
         if not asked:
-            raise ValueError(f"No picture here has the URL or sha256 {what!r}.")
+            raise ValueError(f"No picture here has the URL, sha256 or file {what!r}.")
         fetched = manifest.rows("state = 'fetched'")
         ids = {row["id"] for row in asked}
         for group in duplicate_groups(fetched):
