@@ -42,8 +42,7 @@ if missing := [name for name in needed if not importlib.util.find_spec(name)]:
     release = f"deepconnection[notebooks] @ https://github.com/{{REPO}}/archive/{{TAG}}.tar.gz"
     source = f"{{wheel or clone}}[notebooks]" if wheel or clone else release
     if not IN_COLAB:
-        told = "cannot be imported here: in a clone, start with `make lab`."
-        raise ModuleNotFoundError(f"{{', '.join(missing)}} {{told}}")
+        raise ModuleNotFoundError(f"No {{', '.join(missing)}}: in a clone, start with `make lab`.")
     if source == release and REPO.startswith("OWNER"):
         raise RuntimeError("This copy names no repository: upload dclib's wheel and run again.")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)

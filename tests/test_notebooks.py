@@ -236,5 +236,5 @@ def test_setup_without_a_repository_or_outside_colab(setup, monkeypatch):
         setup(missing=("dclib",), colab=True, repo="OWNER/deepconnection")
     monkeypatch.delitem(sys.modules, "google.colab")
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
-    with pytest.raises(ModuleNotFoundError, match=r"^av, protego cannot be imported.*make lab"):
+    with pytest.raises(ModuleNotFoundError, match=r"^No av, protego: .*make lab"):
         setup(missing=("av", "protego"))
