@@ -22,8 +22,8 @@ from torchvision.transforms import v2
 
 from dclib.augment import authors_policy
 from dclib.augment.tensor import TensorPolicy
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 
 RESULTS = Path(__file__).parent / "results" / "augment.json"
 PACKAGES = ["torch", "torchvision", "numpy", "imgaug", "opencv-python-headless", "opencv-python"]

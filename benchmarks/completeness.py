@@ -20,11 +20,11 @@ import torch
 from machine import machine, versions
 from torchvision.transforms.functional import pil_to_tensor
 
-from dclib.data import CoupleFolder
-from dclib.demo import render_couples
-from dclib.evidence import find_evidence, fold_head
-from dclib.gradcam import extract_features
+from dclib.data.loading import CoupleFolder
+from dclib.drawn import render_couples
+from dclib.explain.evidence import find_evidence, fold_head
 from dclib.model import DeepConnection
+from dclib.predict import extract_features
 
 RESULTS = Path(__file__).parent / "results" / "completeness.json"
 STAGES, SIDES, LIMIT = ("spp", "spp+pmt"), (96, 768), 1e-4

@@ -21,7 +21,7 @@ from machine import machine, versions
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from dclib.metrics import METRICS, Scored, bootstrap, compare, measure, score_seeds
+from dclib.evaluate.metrics import METRICS, Scored, bootstrap, compare, measure, score_seeds
 
 RESULTS = Path(__file__).parent / "results" / "coverage.json"
 PACKAGES = ["numpy", "pandas", "scipy", "scikit-learn"]

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from machine import machine, versions
 
-from dclib.evidence import find_evidence, fold_head
-from dclib.gradcam import extract_features, grad_cam
+from dclib.explain.evidence import find_evidence, fold_head
+from dclib.explain.gradcam import grad_cam
 from dclib.model import DeepConnection
+from dclib.predict import extract_features
 
 RESULTS = Path(__file__).parent / "results" / "explain.json"
 PACKAGES = ["torch", "captum", "torchcam", "grad-cam"]

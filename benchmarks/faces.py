@@ -20,8 +20,8 @@ import pandas as pd
 from machine import machine, versions
 from PIL import Image
 
-from dclib import assess
-from dclib.evaluate import proportion
+from dclib.evaluate.intervals import proportion
+from dclib.photo import faces as assess
 
 RESULTS = Path(__file__).parent / "results" / "faces.json"
 FILES = ["haarcascade_frontalface_alt2.xml", "haarcascade_frontalface_default.xml"]

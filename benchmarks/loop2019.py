@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 from torchvision import datasets, models, transforms
 
-from dclib.augment import IMAGENET_MEAN, IMAGENET_STD, authors_policy
+from dclib.augment import authors_policy
+from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD
 from dclib.pmt import power_mean_transform
 from dclib.spp import spatial_pyramid_pool
 

@@ -9,9 +9,8 @@ import argparse
 from pathlib import Path
 
 from dclib.checkpoint import load_checkpoint
-from dclib.explain.faithfulness import hide_in_order, rank_agreement
-from dclib.explain.localisation import locate
-from dclib.explain.maps import load_features
+from dclib.explain.pointing import locate
+from dclib.explain.sanity import hide_in_order, load_features, rank_agreement
 
 
 def markdown(table, columns):

@@ -21,10 +21,10 @@ from PIL import Image
 from skimage import data
 from video import make_checkpoint
 
-from dclib import assess
 from dclib.checkpoint import load_checkpoint
-from dclib.pages.photo import photo_page
+from dclib.photo import faces as assess
 from dclib.photo import look, predict_photo
+from dclib.photo.page import photo_page
 from dclib.pictures import read_picture
 
 RESULTS = Path(__file__).parent / "results" / "photo.json"

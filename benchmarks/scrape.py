@@ -31,10 +31,8 @@ WHAT = {
 
 def run_dclib(urls, folder):
     from dclib.scrape.collect import collect
-    from dclib.scrape.fetch import Fetcher
-    from dclib.scrape.limits import Hosts
-    from dclib.scrape.sources import Candidate, Listing
-    from dclib.scrape.urls import host
+    from dclib.scrape.fetch import Fetcher, Hosts
+    from dclib.scrape.sources import Candidate, Listing, host
 
     class Everything:
         name, api, pace = "benchmark", True, 0.0

@@ -24,16 +24,13 @@ from loop2019 import train as train_2019
 from machine import machine, versions
 from torch.utils.data import DataLoader
 
-from dclib.augment import EvalTransform
-from dclib.config import TrainConfig
-from dclib.data import CoupleFolder
-from dclib.demo import render_couples
-from dclib.evaluate import pick_device
-from dclib.precision import make_precision, why_no_apex
-from dclib.train import build_model, fit, load_splits
-from dclib.training.distributed import Processes
-from dclib.training.history import Stopwatch, peak_memory
-from dclib.training.update import Updater
+from dclib.data.loading import CoupleFolder, EvalTransform
+from dclib.drawn import render_couples
+from dclib.predict import pick_device
+from dclib.train import TrainConfig, build_model, fit, load_splits
+from dclib.train.distributed import Processes
+from dclib.train.loop import Stopwatch, Updater, peak_memory
+from dclib.train.precision import make_precision, why_no_apex
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 PACKAGES = ["torch", "torchvision", "numpy", "imgaug", "apex"]

@@ -25,13 +25,13 @@ from PIL import Image
 from skimage import data
 
 from dclib.checkpoint import load_checkpoint, save_checkpoint
-from dclib.config import TrainConfig
-from dclib.evaluate import Accuracy
-from dclib.evidence import find_evidence, fold_head
+from dclib.data.loading import EvalTransform
+from dclib.evaluate.intervals import Accuracy
+from dclib.explain.evidence import find_evidence, fold_head
 from dclib.frames import read_frames, write_mp4
-from dclib.gradcam import extract_features
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
+from dclib.predict import extract_features
 from dclib.video import score_video
 
 RESULTS = Path(__file__).parent / "results" / "video.json"
@@ -42,8 +42,8 @@ RATE, BATCH = 4, 16
 def make_checkpoint(folder, size):
     torch.manual_seed(0)
     model = DeepConnection("spp+pmt", "resnet34", weights=None)
-    config = TrainConfig.demo(image_size=size)
-    return save_checkpoint(folder, model, config, PHOTOS, {"val": Accuracy(0.5, 6, 0.19, 0.81)})
+    accuracy = {"val": Accuracy(0.5, 6, 0.19, 0.81)}
+    return save_checkpoint(folder, model, EvalTransform(size), PHOTOS, accuracy)
 
 
 def make_film(path, seconds, rate=12):

@@ -1,27 +1,40 @@
 """DeepConnection: happy or unhappy couples in photos, and what the network looked at.
 
-Where things are, in the order of imports: a module uses those before it, never those after it.
+Where things are, in the order of imports: a room uses those above it, never those below it.
 
-    files extras colab                            small things that many need
-    pictures frames                               pictures and films in, as arrays
-    data drawn demo                               the folder of couples; drawn ones
-    scrape                                        pictures from the web into such a folder
-    augment                                       from a picture to the network's input
-    spp pmt config model checkpoint               the network, and the folder that keeps it
-    intervals evaluate predictions                its answers to a folder of couples, as a table
-    ranking metrics evaluation                    numbers, with their n and interval
-    precision training train                      learning
-    studies crossval report                       what needs several networks; a report on one
-    gradcam evidence explain                      looking inside
-    assess timeline photo film_state video live   one photo, film or camera, one answer
-    plots                                         figures of all that
-    pages widgets                                 what is read in a browser, or clicked
+    files colab                    small things that many need
+    pictures frames                pictures and films, in and out
+    data drawn                     the folder of couples and its loaders; drawn couples and films
+    cells plots web                where cells look; what all figures, and all panels, share
+    spp pmt model checkpoint       the network, and the folder that keeps it
+    predict                        ask a network: logits, feature map, log-odds in words
+    augment                        notebook 02: from a picture to 48 and more
+    evaluate                       notebook 04: numbers, each with its n and interval
+    scrape                         notebook 01: pictures from the web into such a folder
+    train                          notebook 03: learning, and studies of several networks
+    explain                        notebooks 05 and 06: looking inside
+    photo                          notebook 07: one photo, one answer
+    video                          notebook 08: a film or a camera, an answer every moment
+
+In a room, `plots` draws, `panel` (or `panels`) is clicked, `__main__` is its command.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dclib.model import DeepConnection
+    from dclib.pmt import power_mean_transform
+    from dclib.spp import spatial_pyramid_pool
+
 __version__ = "0.1.0"
-
-from dclib.model import DeepConnection
-from dclib.pmt import power_mean_transform
-from dclib.spp import spatial_pyramid_pool
-
 __all__ = ["DeepConnection", "power_mean_transform", "spatial_pyramid_pool"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the network when it is asked for: gathering pictures needs no torch (PEP 562)."""
+    homes = dict(zip(__all__, ("model", "pmt", "spp")))
+    if name not in homes:
+        raise AttributeError(f"module 'dclib' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"dclib.{homes[name]}"), name)

@@ -21,9 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dclib import __version__
-from dclib.augment import EvalTransform
-from dclib.config import TrainConfig
 from dclib.data import DRAWN
+from dclib.data.loading import EvalTransform
 from dclib.files import file_hash
 from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
 
@@ -86,9 +85,10 @@ class Checkpoint:
 def save_checkpoint(
     folder: str | Path,
     model: DeepConnection,
-    train_config: TrainConfig,
+    transform: EvalTransform,
     training_data: dict[str, Any],
     metrics: Mapping[str, Any],
+    start_weights: str | Path | None = None,
     threshold: float = 0.5,
     temperature: float = 1.0,
     abstain: float | None = None,
@@ -99,12 +99,13 @@ def save_checkpoint(
 
     Args:
         model: the network; its weights are saved in float32.
-        train_config: of the run; picture size, mean, std and start weights are kept.
+        transform: what turns a picture into the network's input; size, mean and std are kept.
         training_data: from `dclib.data.fingerprint`.
-        metrics: `dclib.evaluate.Accuracy` by split.
+        metrics: `dclib.evaluate.intervals.Accuracy` by split.
+        start_weights: "imagenet", or the file of the weights that the training began with.
         threshold: probability of unhappy from which that is the verdict.
         temperature: divides the logits before the softmax; fitted on val, or 1.
-        abstain: confidence below which no answer is given (see `dclib.evaluation.calibration`), or
+        abstain: confidence below which no answer is given (see `dclib.evaluate.calibration`), or
             None.
 
     Raises ValueError, after which an older one is still there, for a number that is none.
@@ -117,7 +118,7 @@ def save_checkpoint(
     for leftover in (unfinished, old):
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    config = _config_of(model, train_config) | {
+    config = _config_of(model, transform, start_weights) | {
         "training_data": training_data,
         "metrics": {split: asdict(result) for split, result in metrics.items()},
         "threshold": threshold,
@@ -200,7 +201,9 @@ def load_2019(path: str | Path) -> DeepConnection:
     return model.eval()
 
 
-def _config_of(model: DeepConnection, train_config: TrainConfig) -> dict[str, Any]:
+def _config_of(
+    model: DeepConnection, transform: EvalTransform, start_weights: str | Path | None
+) -> dict[str, Any]:
     """What config.json says of the network itself, its input and its origin."""
     return {
         "format": FORMAT,
@@ -209,10 +212,10 @@ def _config_of(model: DeepConnection, train_config: TrainConfig) -> dict[str, An
         "levels": list(model.levels),
         "classes": list(model.classes),
         "dropout_samples": model.head.samples,
-        "image_size": train_config.image_size,
-        "mean": list(train_config.mean),
-        "std": list(train_config.std),
-        "start_weights": train_config.weights and Path(train_config.weights).name,
+        "image_size": transform.size,
+        "mean": list(transform.mean),
+        "std": list(transform.std),
+        "start_weights": start_weights and Path(start_weights).name,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

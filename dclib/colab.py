@@ -33,7 +33,7 @@ def install_apex() -> str:
     """Install the last Apex with mixed precision, where that can work. Returns what happened.
 
     Only in Colab with a GPU: its Python-only build takes a quarter of a minute, but needs the CUDA
-    toolkit that is there. `dclib.precision.why_no_apex` tells afterwards whether Apex trains.
+    toolkit that is there. `dclib.train.precision.why_no_apex` tells afterwards whether Apex trains.
     """
     if importlib.util.find_spec("apex"):
         return "There is an apex already: nothing installed."

@@ -34,3 +34,18 @@ def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Import inside what this extra of pyproject.toml brings.
+
+    Raises ModuleNotFoundError, saying what to install, where a package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is missing: it comes with dclib's extra {name}. In a clone, "
+            f"`pip install '.[{name}]'`; elsewhere put the path of its wheel in place of the dot."
+        ) from error

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dclib.extras import extra
-from dclib.files import write_whole
+from dclib.files import extra, write_whole
 from dclib.pictures import MAX_PIXELS
 
 with extra("video"):

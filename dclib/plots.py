@@ -7,12 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from dclib.extras import extra
+from dclib.cells import spread
+from dclib.files import extra
 
 with extra("plots"):
     import matplotlib.pyplot as plt
@@ -21,7 +28,7 @@ with extra("plots"):
     from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from dclib.photo import Prediction
+    pass
 
 # Told apart by every kind of colour vision (Okabe and Ito). Two mean the classes, nothing else.
 HAPPY, UNHAPPY = "#0072B2", "#D55E00"  # blue and vermilion
@@ -33,6 +40,8 @@ LINES: tuple[Line, ...] = (
     (GREEN, (0, (5, 1, 1, 1, 1, 1)), "D"),
 )
 SMALL = {"fontsize": 8, "frameon": False}  # a legend
+OPACITY = 0.75  # of the colour at `scale`
+EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "0.85", UNHAPPY))
 
 
 def show_pictures(
@@ -55,21 +64,6 @@ def show_pictures(
         axis.set_title(title, fontsize=9, color=COLOURS.get(title.split(" ")[0], "black"))
     fig.tight_layout(pad=0.4, h_pad=1.0)
     return fig
-
-
-def plot_prediction(image: Image.Image, prediction: "Prediction") -> Figure:
-    """A photo beside the probability of each class."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 1.2))
-    left.imshow(image)
-    left.set_axis_off()
-    names, probs = list(prediction.probs), list(prediction.probs.values())
-    right.barh(names, probs, color=[COLOURS[name] for name in names])
-    for row, prob in enumerate(probs):
-        inside = prob > 0.8
-        place = {"ha": "right", "color": "white"} if inside else {"ha": "left"}
-        right.text(prob + (-0.02 if inside else 0.02), row, f"{prob:.1%}", va="center", **place)
-    right.set(xlim=(0, 1), xlabel="probability, as the network sees it")
-    return finish(fig)
 
 
 def lines_for(names: Iterable[str]) -> dict[str, Line]:
@@ -125,3 +119,57 @@ def save_figure(fig: Figure, path: str | Path, colours: int | None = None) -> Pa
         palette = image.quantize(colours, kmeans=1)
         image.quantize(palette=palette).save(path, optimize=True)  # dithered
     return path
+
+
+def overlay(
+    image: Image.Image | np.ndarray,
+    values: np.ndarray | Tensor,
+    scale: float,
+    size: int,
+    smooth: bool = False,
+) -> np.ndarray:
+    """A map over its picture: an array (H, W, 3), 0 to 1.
+
+    Args:
+        image: Pillow image, or array (H, W, 3) of uint8, or of floats from 0 to 1.
+        values: (h, w), one a cell; `dclib.cells` says where cells are.
+        scale: value of full colour, for all maps that are compared; larger ones look the same.
+        size: pixels a side of the network's input.
+        smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
+
+    The picture is greyed, and as grey where a value is 0. Raises ValueError unless scale > 0.
+    """
+    pixels = np.asarray(image)
+    picture = pixels / 255 if pixels.dtype == np.uint8 else pixels  # (H, W, 3)
+    grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
+    colour, share = tint_over(values, scale, picture.shape[:2], size, smooth)
+    return grey * (1 - share) + colour * share
+
+
+def tint_over(
+    values: np.ndarray | Tensor,
+    scale: float,
+    shape: tuple[int, ...],
+    size: int,
+    smooth: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `overlay` puts over a picture of `shape` (H, W): colour (H, W, 3), opacity (H, W, 1).
+
+    The other arguments are those of `overlay`. Raises ValueError unless scale > 0.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, not {scale}.")
+    cells = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
+    height, width = shape
+    strength = spread(cells / scale, (height, width), size, smooth)
+    strength = strength.clip(-1, 1)[..., None]  # (H, W) -> (H, W, 1)
+    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
+    return colour, OPACITY * np.abs(strength)
+
+
+def draw_scale(fig: Figure, axes: np.ndarray, scale: float, unit: str = "log-odds") -> None:
+    """The colour bar of maps over pictures, `axes`, from -scale to scale."""
+    bar = fig.colorbar(ScalarMappable(Normalize(-scale, scale), EVIDENCE), ax=axes, pad=0.01)
+    bar.set_ticks([-scale, 0, scale], labels=[f"{scale:.2g}\nhappy", "0", f"unhappy\n{scale:.2g}"])
+    bar.set_label(unit, fontsize=8)
+    bar.ax.tick_params(labelsize=7)

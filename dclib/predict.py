@@ -1,45 +1,18 @@
 """Logits of all pictures of a loader, where they are computed, and the share that is right."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from dclib.intervals import wilson_interval
-from dclib.model import eval_mode
+from dclib.data import NOT_ASSESSABLE
+from dclib.model import DeepConnection, eval_mode
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A share of right answers with its 95 % Wilson interval."""
-
-    accuracy: float
-    n: int
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.accuracy:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n})"
-        )
-
-
-def proportion(correct: int, n: int) -> Accuracy:
-    """`Accuracy` of so many right ones among n. Raises ValueError as `wilson_interval` does.
-
-    >>> print(proportion(3, 4))
-    0.750 (95 % interval 0.301 to 0.954, n = 4)
-    """
-    low, high = wilson_interval(correct, n)
-    return Accuracy(correct / n, n, low, high)
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
-    """`Accuracy` of logits (N, classes) against labels (N,). Raises ValueError if N is 0."""
-    return proportion(int((logits.argmax(1) == labels).sum()), len(labels))
+Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
 
 
 @torch.inference_mode()
@@ -79,3 +52,79 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean cross-entropy and share of right answers, of logits (N, classes) and labels (N,)."""
     loss = F.cross_entropy(logits, labels).item()
     return loss, (logits.argmax(1) == labels).double().mean().item()
+
+
+def extract_features(model: DeepConnection, images: Tensor) -> Tensor:
+    """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32.
+
+    The images may be of any floating dtype and on any device; the network computes in its own.
+    """
+    with eval_mode(model), torch.no_grad():
+        return model.forward_features(images.to(next(model.parameters()))).float()
+
+
+def head_logits(model: DeepConnection, feature_map: Tensor) -> Tensor:
+    """Logits of pooling and head in eval mode and float32: (B, C, h, w) -> (B, n_classes).
+
+    The gradient reaches the feature map, never the parameters.
+    """
+    state = {name: _wide(value) for name, value in model.head.state_dict().items()}
+    with eval_mode(model), torch.autocast(feature_map.device.type, enabled=False):
+        return functional_call(model.head, state, model.pool(feature_map.float()))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+
+
+def target_weights(classes: Sequence[str], targets: Sequence[str]) -> Tensor:
+    """What each target is of the logits: names -> (T, n_classes).
+
+    Raises ValueError for other names than `grad_cam` takes, and for none.
+
+    >>> target_weights(("happy", "unhappy"), ("happy", "margin"))
+    tensor([[ 1.,  0.],
+            [-1.,  1.]])
+    """
+    units = dict(zip(classes, torch.eye(len(classes)), strict=True))
+    known = units | {"margin": units["unhappy"] - units["happy"]}
+    unknown = [target for target in targets if target not in known]
+    if unknown or not targets:
+        raise ValueError(f"targets must be some of {tuple(known)}, not {tuple(targets)}.")
+    return torch.stack([known[target] for target in targets])
+
+
+def label_of(margin: float, threshold: float = 0.5, abstain: float | None = None) -> str:
+    """What log-odds are called: "unhappy" from a probability of `threshold` on, else "happy".
+
+    "not assessable" for NaN, and where the likelier class has less than `abstain`.
+
+    >>> label_of(0.1), label_of(0.1, threshold=0.6), label_of(0.1, abstain=0.6)
+    ('unhappy', 'happy', 'not assessable')
+    """
+    unhappy = sigmoid(margin)
+    if math.isnan(margin) or (abstain is not None and max(unhappy, 1 - unhappy) < abstain):
+        return NOT_ASSESSABLE
+    return "unhappy" if unhappy >= threshold else "happy"
+
+
+def how_sure(confidence: float) -> str:
+    """A probability from 0.5 to 1 in words."""
+    for least, words in ((0.95, "sure"), (0.8, "fairly sure"), (0.65, "leaning this way")):
+        if confidence >= least:
+            return words
+    return "hardly more than the toss of a coin"
+
+
+def percent(share: float) -> str:
+    """As people read it, and never 100 % or 0 % for what is only close to it.
+
+    >>> percent(0.9999)
+    '99.9 %'
+    """
+    return f"{min(max(share, 0.001), 0.999):.1%}".replace("%", " %")
+
+
+def sigmoid(margin: float) -> float:
+    """The probability that log-odds mean, in float64."""
+    return torch.tensor(margin, dtype=torch.float64).sigmoid().item()

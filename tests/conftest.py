@@ -8,11 +8,12 @@ import torch
 from hypothesis import settings
 
 from dclib.checkpoint import save_checkpoint
-from dclib.config import TrainConfig
 from dclib.data import fingerprint
-from dclib.demo import render_couples
-from dclib.evaluate import Accuracy
+from dclib.data.loading import EvalTransform
+from dclib.drawn import render_couples
+from dclib.evaluate.intervals import Accuracy
 from dclib.model import DeepConnection
+from dclib.train import TrainConfig
 
 settings.register_profile("series", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("series")
@@ -20,7 +21,7 @@ settings.load_profile("series")
 
 # One process forks the children of all tests. It imports once what they need, and has no threads.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["pytest", "dclib.crossval", "dclib.scrape.__main__"])
+FORKSERVER.set_forkserver_preload(["pytest", "dclib.train", "dclib.scrape.__main__"])
 
 SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 
@@ -43,7 +44,8 @@ def make_checkpoint(folder, training_data, **changes):
     config = TrainConfig.demo(**{"image_size": 64} | changes)
     model = DeepConnection(config.stage, config.backbone, weights=None)
     metrics = {"val": Accuracy(0.5, 6, 0.188, 0.812)}
-    save_checkpoint(folder, model, config, training_data, metrics)
+    transform = EvalTransform(config.image_size, config.mean, config.std)
+    save_checkpoint(folder, model, transform, training_data, metrics, config.weights)
     return folder
 
 

@@ -12,8 +12,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 from dclib.scrape.gallery import Gallery
 from dclib.scrape.sources import Candidate, Listing
 

@@ -10,8 +10,8 @@ import zlib
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 from dclib.pictures import TURNS
 
 SCENE = draw_scene(sample_scene(3, 4)[0], 240).resize((240, 160))  # upright is told from turned

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional
 
-from dclib.augment import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, TrainTransform, authors_policy
+from dclib.augment import TrainTransform, authors_policy
 from dclib.augment.tensor import TensorTransform
-from dclib.demo import sample_scene
+from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dclib.evaluate import Accuracy
-from dclib.plots.augmentation import plot_accuracies, plot_distributions
+from dclib.augment.plots import plot_accuracies, plot_distributions
+from dclib.evaluate.intervals import Accuracy
 
 
 def test_distributions_are_the_shares_below():

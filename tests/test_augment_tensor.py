@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, ks_2samp
 from torch.utils.data import DataLoader
 
-from dclib.augment import EvalTransform, TrainTransform, authors_policy
+from dclib.augment import TrainTransform, authors_policy
 from dclib.augment.imgaug_numpy2 import iaa
 from dclib.augment.tensor import OPERATIONS, TensorPolicy, TensorTransform, apply_draws
-from dclib.data import CoupleFolder
-from dclib.demo import sample_scene
+from dclib.data.loading import CoupleFolder, EvalTransform
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 
 SIZE = 48
 N = 500  # pictures a sample

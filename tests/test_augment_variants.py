@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dclib.augment.variants import augmentation_grid
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 
 MARGIN = 2  # grey levels of 255 between any two variants, mean over the picture
 ALIKE = 0.4  # least correlation with the picture, after alignment

@@ -20,23 +20,23 @@ from browser import (
 )
 from PIL import Image
 
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_your_couple_photo.ipynb"
 
 SLIDER = """\
-from dclib.demo import sample_scene
+from dclib.drawn.scenes import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.widgets.strength import strength_panel
+from dclib.augment.panel import strength_panel
 
 strength_panel(draw_scene(sample_scene(0, 0)[0], 150))
 """
 
 PANELS = """\
-from dclib.demo import sample_scene
+from dclib.drawn.scenes import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.widgets.explain import hide_panel, neuron_panel
+from dclib.explain.panels import hide_panel, neuron_panel
 ---
 hide_panel("checkpoints/demo", draw_scene(sample_scene(0, 0)[0], 150), size=128)
 ---

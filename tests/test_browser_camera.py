@@ -20,10 +20,10 @@ from browser import (
 from test_browser import decode
 
 CELLS = """\
-from dclib.widgets.live import live_panel
+from dclib.video.live import live_panel
 live_panel("checkpoints/demo")
 ---
-from dclib.widgets.photo import photo_panel
+from dclib.photo.panel import photo_panel
 photo_panel("checkpoints/demo")
 ---
 import time

@@ -8,9 +8,9 @@ import pytest
 from browser import needs_chromium, new_page, open_browser, show_state
 
 from dclib.checkpoint import load_checkpoint
-from dclib.demo import render_film
-from dclib.pages.films import save_mp4, save_vtt
+from dclib.drawn import render_film
 from dclib.video import score_video
+from dclib.video.export import save_mp4, save_vtt
 
 PAGE = """<!doctype html><title>film</title>
 <video id="film" src="film.mp4" muted controls width="640">

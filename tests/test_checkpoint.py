@@ -8,7 +8,7 @@ from conftest import make_checkpoint
 from safetensors.torch import load, save_file
 
 from dclib.checkpoint import CheckpointError, load_2019, load_checkpoint, save_checkpoint
-from dclib.config import TrainConfig
+from dclib.data.loading import EvalTransform
 from dclib.model import BACKBONE_PARTS, DeepConnection
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10, "val": 4}, "sha256": "0" * 64}
@@ -25,8 +25,8 @@ def test_round_trip(tmp_path, stage):
     model = DeepConnection(
         stage, "resnet18", None, levels=(3, 1), classes=("unhappy", "happy")
     ).eval()
-    config = TrainConfig(image_size=96, mean=(0.1, 0.2, 0.3), std=(1, 1, 1), weights=None)
-    save_checkpoint(tmp_path / "c", model, config, PHOTOS, {}, threshold=0.6, temperature=2.0)
+    transform = EvalTransform(96, mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
+    save_checkpoint(tmp_path / "c", model, transform, PHOTOS, {}, threshold=0.6, temperature=2.0)
     loaded = load_checkpoint(tmp_path / "c")
     images = torch.randn(2, 3, 96, 96)
     assert torch.equal(loaded.model(images), model(images))

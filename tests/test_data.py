@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dclib.augment import EvalTransform, TrainTransform
-from dclib.data import (
-    CoupleFolder,
-    EpochBatches,
-    check_groups,
-    fingerprint,
-    make_loader,
-    read_boxes,
-    splits_of,
-)
+from dclib.augment import TrainTransform
+from dclib.data import check_groups, fingerprint, splits_of
+from dclib.data.loading import CoupleFolder, EpochBatches, EvalTransform, make_loader, read_boxes
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dclib.augment import EvalTransform
-from dclib.data import CLASSES, CoupleFolder
-from dclib.evaluation.parts import choose_pictures, grouped_folds, keep
+from dclib.data import CLASSES
+from dclib.data.loading import CoupleFolder, EvalTransform, choose_pictures, keep
+from dclib.evaluate.probe import grouped_folds
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from scipy.stats import chi2_contingency
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from dclib import demo
 from dclib.data import DRAWN, fingerprint
-from dclib.demo import SHARES, _split_indices, our_couple, render_couples, sample_scene
-from dclib.drawn import drawing
+from dclib.drawn import couples as demo
+from dclib.drawn import drawing, our_couple, render_couples
 from dclib.drawn.canvas import Canvas
+from dclib.drawn.couples import SHARES, _split_indices
 from dclib.drawn.drawing import DRAWINGS, draw_scene
-from dclib.drawn.scenes import CUES, OURS, WARM_PRINTS
+from dclib.drawn.scenes import CUES, OURS, WARM_PRINTS, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_small_and_odd_numbers(tmp_path, n):
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "dclib.demo", tmp_path / "out", "--n", "12", "--size", "32"]
+    command = [sys.executable, "-m", "dclib.drawn", tmp_path / "out", "--n", "12", "--size", "32"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "train 8" in done.stdout
     assert "12/12" in done.stderr  # the progress bar
@@ -290,7 +290,7 @@ def test_the_command_counts_splits_only(tmp_path, capsys, monkeypatch):
 
 def test_killed_while_drawing_leaves_no_half_set(tmp_path):
     root = tmp_path / "out"
-    command = [sys.executable, "-m", "dclib.demo", root, "--n", "3000"]
+    command = [sys.executable, "-m", "dclib.drawn", root, "--n", "3000"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     unfinished = tmp_path / "out.unfinished"
     while not list(unfinished.rglob("*.jpg")):

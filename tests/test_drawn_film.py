@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from dclib.demo import render_film
+from dclib.drawn import render_film
 from dclib.drawn.film import PLAN, _sample_pair
 from dclib.drawn.scenes import OURS, sample_scene
 from dclib.frames import read_frames

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
 from dclib.data import CLASSES
-from dclib.evaluation.calibration import (
+from dclib.evaluate.calibration import (
     abstain_confidence,
     choose_threshold,
     confidences,
@@ -23,7 +23,7 @@ from dclib.evaluation.calibration import (
     risk_at,
     risk_coverage,
 )
-from dclib.metrics import measure
+from dclib.evaluate.metrics import measure
 
 
 def make_table(margins, labels, seed=-1, groups=None, temperature=1.0, threshold=0.5):
@@ -65,7 +65,7 @@ def log_loss(logits, labels, temperature):
 
 
 def test_training_needs_no_pandas_to_choose():
-    code = "import sys, dclib.evaluation.calibration; print(*sys.modules)"
+    code = "import sys, dclib.evaluate.calibration; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "sklearn", "matplotlib"} & set(run.stdout.split())
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import CLASSES, DRAWN
-from dclib.evaluation import model_card
-from dclib.evaluation.model_card import write_card
-from dclib.metrics import METRICS, compare, measure
+from dclib.evaluate import card as model_card
+from dclib.evaluate.card import write_card
+from dclib.evaluate.metrics import METRICS, compare, measure
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 9, "val": 4}, "sha256": "5" * 64}
 DRAWINGS = PHOTOS | {"kind": DRAWN, "name": "demo"}
@@ -248,7 +248,7 @@ def test_choices_that_round_to_none_are_choices_all_the_same(checkpoint):
 
 
 def test_the_verdict_of_a_slice_is_not_given_again(checkpoint):
-    """Another level of significance is decided in `dclib.evaluation.slices` alone."""
+    """Another level of significance is decided in `dclib.evaluate.slices` alone."""
     text = text_of(write_card(checkpoint, make_predictions(), SLICES.assign(verdict=UNSEEN)))
     assert "No slice differs clearly from all others." in text
 

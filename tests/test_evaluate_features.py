@@ -6,12 +6,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dclib.checkpoint import load_checkpoint
-from dclib.data import CoupleFolder, make_loader
-from dclib.demo import render_couples
-from dclib.evaluate import predict_logits
-from dclib.evaluation.features import probe_out_of_fold, read_neurons
-from dclib.evaluation.label_noise import find_suspects
-from dclib.predictions import LOGITS, check_predictions
+from dclib.data.loading import CoupleFolder, make_loader
+from dclib.drawn import render_couples
+from dclib.evaluate.label_noise import find_suspects, probe_out_of_fold, read_neurons
+from dclib.evaluate.predictions import LOGITS, check_predictions
+from dclib.predict import predict_logits
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
-from dclib.intervals import holm, mean_row, wilson_interval
+from dclib.evaluate.intervals import holm, mean_row, wilson_interval
 
 
 def test_a_mean_of_single_pictures_has_students_interval():

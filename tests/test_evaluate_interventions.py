@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from dclib.augment import EvalTransform
-from dclib.data import CoupleFolder
-from dclib.demo import render_couples
-from dclib.evaluation import interventions
-from dclib.evaluation.interventions import (
+from dclib.data.loading import CoupleFolder, EvalTransform
+from dclib.drawn import render_couples
+from dclib.evaluate import shortcuts as interventions
+from dclib.evaluate.probe import fit_folds
+from dclib.evaluate.shortcuts import (
     COARSE,
     GROW,
     Changed,
@@ -24,7 +24,6 @@ from dclib.evaluation.interventions import (
     thumbnails,
     with_boxes,
 )
-from dclib.evaluation.parts import fit_folds
 
 
 @pytest.fixture(scope="module")

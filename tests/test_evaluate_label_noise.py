@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dclib.data import CLASSES
-from dclib.evaluation.label_noise import (
+from dclib.evaluate.label_noise import (
     confident_class,
     estimate_noise,
     find_suspects,

@@ -9,12 +9,13 @@ import torch
 from huggingface_hub import ModelCard
 
 from dclib.checkpoint import load_checkpoint, save_checkpoint
-from dclib.config import TrainConfig
 from dclib.data import CLASSES, fingerprint
-from dclib.metrics import compare, measure
+from dclib.data.loading import EvalTransform
+from dclib.evaluate.__main__ import main
+from dclib.evaluate.metrics import compare, conclude, format_differences, measure
+from dclib.evaluate.predictions import predict_folder, probabilities, read_predictions
 from dclib.model import DeepConnection
-from dclib.predictions import predict_folder, probabilities, read_predictions
-from dclib.report import conclude, format_differences, main
+from dclib.train import TrainConfig
 
 CONFIG = TrainConfig.demo(image_size=64)
 
@@ -26,11 +27,11 @@ def save_random(folder, training, seed=0, spoil=None, classes=CLASSES, temperatu
     if spoil is not None:
         torch.nn.init.constant_(model.head.lin2.weight, spoil)
     picks = {"temperature": temperature}
-    save_checkpoint(folder, model, CONFIG, training, {}, **picks)
+    save_checkpoint(folder, model, EvalTransform(64), training, {}, **picks)
     if data is not None:
         answers = probabilities(predict_folder(load_checkpoint(folder), data))
         picks["threshold"] = float(np.median(answers))
-        save_checkpoint(folder, model, CONFIG, training, {}, **picks)
+        save_checkpoint(folder, model, EvalTransform(64), training, {}, **picks)
 
 
 @pytest.fixture(scope="module")

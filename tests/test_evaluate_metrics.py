@@ -12,15 +12,14 @@ from statsmodels.api import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from dclib.data import CLASSES
-from dclib.intervals import (
+from dclib.data import CLASSES, strata
+from dclib.evaluate.intervals import (
     effective_interval,
     group_interval,
     logit_interval,
     mean_interval,
-    strata,
 )
-from dclib.metrics import (
+from dclib.evaluate.metrics import (
     METRICS,
     PROPORTIONS,
     Scored,

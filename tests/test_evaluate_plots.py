@@ -8,16 +8,15 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from dclib.data import CLASSES, DRAWN
-from dclib.evaluation.calibration import (
+from dclib.evaluate.calibration import (
     LEAST,
     predictive_values,
     reliability,
     risk_area,
     risk_coverage,
 )
-from dclib.metrics import measure
-from dclib.plots import HAPPY, LINES, UNHAPPY, save_figure
-from dclib.plots.evaluation import (
+from dclib.evaluate.metrics import measure
+from dclib.evaluate.plots import (
     GRID,
     plot_confusion,
     plot_curves,
@@ -29,7 +28,8 @@ from dclib.plots.evaluation import (
     plot_risk_coverage,
     plot_scores,
 )
-from dclib.predictions import answers, probabilities
+from dclib.evaluate.predictions import answers, probabilities
+from dclib.plots import HAPPY, LINES, UNHAPPY, save_figure
 
 matplotlib.use("Agg")
 DRAWS = 100

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from dclib.evaluate.plots import overall, plot_slices, plot_sweeps
 from dclib.plots import HAPPY, UNHAPPY, save_figure
-from dclib.plots.slices import overall, plot_slices, plot_sweeps
 
 NAN = math.nan
 SLICES = pd.DataFrame(

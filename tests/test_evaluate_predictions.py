@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from dclib.checkpoint import load_checkpoint
-from dclib.data import CoupleFolder, fingerprint
-from dclib.predictions import (
+from dclib.data import fingerprint
+from dclib.data.loading import CoupleFolder
+from dclib.evaluate.predictions import (
     COLUMNS,
     answers,
     by_seed,
@@ -208,6 +209,6 @@ def test_a_diverged_model_gets_no_table(couples):
 
 def test_without_pandas_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    monkeypatch.delitem(sys.modules, "dclib.predictions")
+    monkeypatch.delitem(sys.modules, "dclib.evaluate.predictions")
     with pytest.raises(ModuleNotFoundError, match=r"\[evaluate\]"):
-        import dclib.predictions  # noqa: F401
+        import dclib.evaluate.predictions  # noqa: F401

@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dclib.data import CLASSES, read_metadata
-from dclib.demo import render_couples
-from dclib.evaluation import shortcuts
-from dclib.evaluation.shortcuts import measure_pictures, probe
+from dclib.drawn import render_couples
+from dclib.evaluate import probe as shortcuts
+from dclib.evaluate.probe import measure_pictures, probe
 
 
 def random_rows(n=100, seed=0):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from dclib.ranking import Ranking, auroc
+from dclib.evaluate.metrics import Ranking, auroc
 
 PICTURES = st.lists(
     st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40

@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dclib.augment import EvalTransform
 from dclib.checkpoint import load_checkpoint
 from dclib.data import CLASSES
-from dclib.evaluation.robustness import predict_sweeps, summarise, versus
-from dclib.evaluation.sweeps import SWEEPS
-from dclib.intervals import estimate
-from dclib.metrics import measure
-from dclib.predictions import LOGITS, answers, check_predictions, predict_folder
+from dclib.data.loading import EvalTransform
+from dclib.evaluate.intervals import estimate
+from dclib.evaluate.metrics import measure
+from dclib.evaluate.predictions import LOGITS, answers, check_predictions, predict_folder
+from dclib.evaluate.robustness import SWEEPS, predict_sweeps, summarise, versus
 
 SMALL = {"size": (48, 96)}
 

@@ -12,12 +12,12 @@ from scipy.stats import norm
 from torch import nn
 
 from dclib.checkpoint import Checkpoint
-from dclib.config import TrainConfig
-from dclib.data import CLASSES, CoupleFolder, fingerprint
-from dclib.demo import render_couples
-from dclib.studies import audit as module
-from dclib.studies.audit import CHANCE, LEAST, NAMES, Check, _lost, audit, check_sources
-from dclib.train import train_checkpoint
+from dclib.data import CLASSES, fingerprint
+from dclib.data.loading import CoupleFolder
+from dclib.drawn import render_couples
+from dclib.evaluate import shortcuts as module
+from dclib.evaluate.shortcuts import CHANCE, LEAST, NAMES, Check, _lost, audit, check_sources
+from dclib.train import TrainConfig, train_checkpoint
 
 SIZE = 64
 RAW = {"image_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}

@@ -9,9 +9,9 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from dclib.data import CLASSES
-from dclib.evaluation.slices import format_slices, measure_gap, read_tags, slice_table
-from dclib.intervals import holm
-from dclib.metrics import measure
+from dclib.evaluate.intervals import holm
+from dclib.evaluate.metrics import measure
+from dclib.evaluate.slices import format_slices, measure_gap, read_tags, slice_table
 
 
 def make_table(right, groups=None, seed=-1):

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from dclib.augment import EvalTransform
-from dclib.evaluation.sweeps import SWEEPS, change_picture, choose_levels, input_size, prepare
+from dclib.data.loading import EvalTransform
+from dclib.evaluate.robustness import SWEEPS, change_picture, choose_levels, input_size, prepare
 
 BOXES = [(10, 20, 50, 60), (70, 10, 90, 50)]
 

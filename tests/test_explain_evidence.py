@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dclib.evidence import RECEPTIVE_FIELD, find_evidence, fold_head
-from dclib.gradcam import extract_features
+from dclib.explain.evidence import RECEPTIVE_FIELD, find_evidence, fold_head
 from dclib.model import STAGES, DeepConnection
 from dclib.pmt import power_mean_transform
+from dclib.predict import extract_features
 
 STAGE = pytest.mark.parametrize("stage", STAGES)
 SHAPES = [(1, 1), (3, 3), (8, 8), (7, 10), (16, 11)]

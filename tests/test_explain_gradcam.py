@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchcam.methods import GradCAM
 
-from dclib.evidence import find_evidence, fold_head
-from dclib.gradcam import extract_features, grad_cam, upsample
+from dclib.explain.evidence import find_evidence, fold_head
+from dclib.explain.gradcam import grad_cam, upsample
 from dclib.model import STAGES, eval_mode
+from dclib.predict import extract_features
 
 STAGE = pytest.mark.parametrize("stage", STAGES)
 METHOD = pytest.mark.parametrize("method", ["grad-cam", "hirescam"])

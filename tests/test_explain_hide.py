@@ -5,8 +5,8 @@ from conftest import lively_network
 from PIL import Image
 from scipy.stats import spearmanr
 
-from dclib.evidence import find_evidence
-from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
+from dclib.explain.evidence import find_evidence
+from dclib.explain.hide import cover_pixels, hide_cells, leave_one_out
 
 
 @pytest.fixture(scope="module")

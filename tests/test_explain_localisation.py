@@ -6,10 +6,17 @@ import pandas as pd
 import pytest
 
 from dclib.checkpoint import load_checkpoint
-from dclib.explain import localisation as module
-from dclib.explain.localisation import draw_priors, find_cases, locate, summarise, versus
-from dclib.explain.maps import draw_maps, random_network
-from dclib.explain.pointing import AGAINST, MEASURES
+from dclib.explain import pointing as module
+from dclib.explain.pointing import (
+    AGAINST,
+    MEASURES,
+    _find_cases,
+    _summarise,
+    draw_priors,
+    locate,
+    versus,
+)
+from dclib.explain.sanity import draw_maps, random_network
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +26,7 @@ def checkpoint(drawn_checkpoint):
 
 @pytest.fixture(scope="module")
 def cases(checkpoint, couples):
-    return find_cases(checkpoint, couples, "train")
+    return _find_cases(checkpoint, couples, "train")
 
 
 def rewrite(root, split, change):
@@ -39,7 +46,7 @@ def of(table, name, region="faces", measure="energy / area"):
 
 
 def test_every_map_is_measured_on_every_picture(cases):
-    table = summarise(cases)
+    table = _summarise(cases)
     assert len(table["map"].unique()) == 11 and cases["id"].nunique() == 24
     assert not cases.duplicated(["map", "region", "measure", "id"]).any()
     faces = table[table["region"] == "faces"]
@@ -49,7 +56,7 @@ def test_every_map_is_measured_on_every_picture(cases):
 
 
 def test_the_uniform_map_misses_and_is_at_chance(cases):
-    table = summarise(cases)
+    table = _summarise(cases)
     assert of(table, "uniform", measure="pointing")["value"] == 0
     assert of(table, "uniform")["value"] == pytest.approx(1)
     row = of(table, "uniform", measure="energy")
@@ -57,7 +64,7 @@ def test_the_uniform_map_misses_and_is_at_chance(cases):
 
 
 def test_the_difference_to_bystanders_has_only_pictures_that_have_both(cases):
-    row = of(summarise(cases), "evidence", AGAINST)
+    row = of(_summarise(cases), "evidence", AGAINST)
     seen = cases[cases["region"].eq("bystanders' faces") & cases["map"].eq("uniform")]
     seen = seen[seen["measure"] == "energy"]["value"].notna().sum()
     assert 0 < row["n"] == seen < 24 and row["excluded"] == 24 - seen
@@ -77,7 +84,7 @@ def test_a_map_of_the_faces_beats_all_that_know_nothing(checkpoint, couples, mon
     find_regions = module.find_regions
     monkeypatch.setattr(module, "find_regions", keep_regions)
     monkeypatch.setattr(module, "draw_maps", draw_faces)
-    found = find_cases(checkpoint, couples, "train", size=128)
+    found = _find_cases(checkpoint, couples, "train", size=128)
     for prior in ("uniform", "centre", "faces elsewhere", "evidence of another picture"):
         gains = versus(found, "evidence", prior)
         assert of(gains, "evidence", measure="energy")["low"] > 0
@@ -86,7 +93,7 @@ def test_a_map_of_the_faces_beats_all_that_know_nothing(checkpoint, couples, mon
 def test_a_difference_is_paired_and_zero_to_itself(cases):
     table = versus(cases, "evidence", "evidence")
     assert (table["value"] == 0).all()
-    gains, means = versus(cases, "Grad-CAM", "centre"), summarise(cases)
+    gains, means = versus(cases, "Grad-CAM", "centre"), _summarise(cases)
     expected = of(means, "Grad-CAM")["value"] - of(means, "centre")["value"]
     assert of(gains, "Grad-CAM")["value"] == pytest.approx(expected)
     with pytest.raises(ValueError, match="no maps 'evidence' and 'luck'"):
@@ -114,7 +121,7 @@ def test_cells_are_where_they_look_unless_stretched(checkpoint, couples, monkeyp
 
     monkeypatch.setattr(module, "find_regions", record)
     for place in ({}, {"place": "stretched"}):
-        find_cases(checkpoint, couples, **place)
+        _find_cases(checkpoint, couples, **place)
     assert sizes == [checkpoint.config["image_size"], None]
 
 
@@ -126,7 +133,7 @@ def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
         return random_network(model, seed)
 
     monkeypatch.setattr(module, "random_network", make)
-    found = find_cases(checkpoint, couples, seed=5)
+    found = _find_cases(checkpoint, couples, seed=5)
     assert seeds == [5, 6, 7]
     values = found[found["map"].eq("random weights: evidence") & found["measure"].eq("pointing")]
     assert not (3 * values["value"].dropna() % 1).round(6).any()  # thirds
@@ -149,6 +156,6 @@ def test_the_centred_map_is_highest_in_the_middle_and_symmetric():
 def test_means_of_cases_are_means_of_pictures(cases):
     part = cases[cases[["map", "region", "measure"]].eq(["centre", "faces", "energy"]).all(axis=1)]
     assert isinstance(part, pd.DataFrame) and len(part) == 24
-    row = of(summarise(cases), "centre", measure="energy")
+    row = of(_summarise(cases), "centre", measure="energy")
     assert row["value"] == pytest.approx(part["value"].mean())
     assert row["chance"] == pytest.approx(part["chance"].mean())

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dclib.checkpoint import load_checkpoint
-from dclib.evidence import find_evidence
-from dclib.explain.maps import draw_maps, load_features, other_groups, random_network
-from dclib.gradcam import grad_cam
+from dclib.explain.evidence import find_evidence
+from dclib.explain.gradcam import grad_cam
+from dclib.explain.sanity import draw_maps, load_features, other_groups, random_network
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,9 @@ from neuron_states import simulate
 from PIL import Image
 
 from dclib.checkpoint import load_checkpoint
-from dclib.data import CoupleFolder
-from dclib.evidence import find_evidence, fold_head
-from dclib.explain.neurons import activation_states, neuron_table
-from dclib.explain.own_right import own_right
-from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.neurons import (
+from dclib.data.loading import CoupleFolder
+from dclib.explain.evidence import find_evidence, fold_head
+from dclib.explain.neuron_plots import (
     plot_cards,
     plot_own_right,
     plot_region_maps,
@@ -24,6 +21,9 @@ from dclib.plots.neurons import (
     plot_waterfall,
     strongest,
 )
+from dclib.explain.neurons import activation_states, neuron_table
+from dclib.explain.unhappiness import own_right
+from dclib.plots import HAPPY, UNHAPPY
 
 matplotlib.use("Agg")
 TEMPERATURE = 0.5

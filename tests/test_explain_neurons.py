@@ -9,15 +9,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from dclib.checkpoint import load_checkpoint
-from dclib.data import CoupleFolder
-from dclib.evidence import find_evidence, fold_head
-from dclib.explain.crops import Crop, _crop_box, top_crops
-from dclib.explain.neurons import activation_states, neuron_table
-from dclib.gradcam import extract_features
-from dclib.intervals import wilson_interval
+from dclib.data.loading import CoupleFolder
+from dclib.evaluate.intervals import wilson_interval
+from dclib.evaluate.predictions import predict_folder
+from dclib.explain.evidence import find_evidence, fold_head
+from dclib.explain.neurons import Crop, _crop_box, activation_states, neuron_table, top_crops
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
-from dclib.predictions import predict_folder
+from dclib.predict import extract_features
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,15 @@ from PIL import Image
 
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import CLASSES, fingerprint
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.evidence import find_evidence, fold_head
-from dclib.explain import hiding
-from dclib.explain.hiding import Look
-from dclib.explain.occlusion import cover_pixels, hide_cells, leave_one_out
-from dclib.gradcam import extract_features
-from dclib.pages.hide import FEATURES, PIXELS, hide_page
-from dclib.pages.regions import SIDE
-from dclib.widgets import explain as widgets_explain
-from dclib.widgets.explain import hide_panel, neuron_panel
+from dclib.drawn.scenes import sample_scene
+from dclib.explain import hide as hiding
+from dclib.explain import panels as widgets_explain
+from dclib.explain.evidence import find_evidence, fold_head
+from dclib.explain.hide import Look, cover_pixels, hide_cells, leave_one_out
+from dclib.explain.panels import FEATURES, PIXELS, hide_page, hide_panel, neuron_panel
+from dclib.predict import extract_features
+from dclib.web.html import SIDE
 
 TEMPERATURE = 1.7
 

@@ -5,9 +5,9 @@ from conftest import lively_network
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from dclib.evidence import find_evidence
-from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.explain import OPACITY, overlay, plot_parts, shade, show_maps
+from dclib.explain.evidence import find_evidence
+from dclib.explain.plots import plot_parts, show_maps
+from dclib.plots import HAPPY, OPACITY, UNHAPPY, overlay, tint_over
 
 PICTURE = np.full((60, 90, 3), (200, 100, 60), np.uint8)
 SIZE = 80  # of the input: 3 x 3 cells, the first of each row half as wide as the others
@@ -52,7 +52,7 @@ def test_a_scale_of_nothing_is_refused():
         with pytest.raises(ValueError, match="scale must be above 0"):
             overlay(PICTURE, np.zeros((2, 2)), scale, SIZE)
         with pytest.raises(ValueError, match="scale must be above 0"):
-            shade(np.zeros((2, 2)), scale, (60, 90), SIZE)
+            tint_over(np.zeros((2, 2)), scale, (60, 90), SIZE)
     with pytest.raises(ValueError, match="scale must be above 0"):
         show_maps([PICTURE], {"margin": np.ones((1, 2, 2))}, SIZE, scale=-1)
 

@@ -3,9 +3,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dclib.explain.plots import LOOKS, plot_cascade, plot_curves, plot_localisation
 from dclib.explain.pointing import AGAINST
 from dclib.plots import save_figure
-from dclib.plots.proof import LOOKS, plot_cascade, plot_curves, plot_localisation
 
 MAPS = ("evidence", "Grad-CAM", "centre", "random weights: evidence")
 

@@ -7,22 +7,21 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 
 from dclib.checkpoint import load_checkpoint
-from dclib.config import TrainConfig
-from dclib.demo import render_couples
-from dclib.evidence import find_evidence
-from dclib.explain import faithfulness as module
-from dclib.explain.faithfulness import (
+from dclib.drawn import render_couples
+from dclib.explain import sanity as module
+from dclib.explain.evidence import find_evidence
+from dclib.explain.pointing import mark_evidence
+from dclib.explain.sanity import (
     PARTS,
     cascade,
     hide_in_order,
-    mark_evidence,
     rank_agreement,
     rank_cells,
     rank_correlation,
+    signed_maps,
 )
-from dclib.explain.maps import signed_maps
 from dclib.model import DeepConnection
-from dclib.train import train_checkpoint
+from dclib.train import TrainConfig, train_checkpoint
 
 GROUPS = np.arange(6)
 SIZE = 128  # pixels a side of the input, if it were one

@@ -8,7 +8,7 @@ from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from dclib.explain.own_right import KINDS, own_right
+from dclib.explain.unhappiness import KINDS, own_right
 
 
 def test_parts_add_up_to_the_separation_and_shares_to_one():

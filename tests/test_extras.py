@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions, requires
 import pytest
 from packaging.requirements import Requirement
 
-from dclib.extras import extra
+from dclib.files import extra
 
 OURS = "deepconnection"
 IMPORT_ALL = """
@@ -55,8 +55,10 @@ def test_every_module_names_the_extra_that_brings_what_it_misses():
     command = [sys.executable, "-c", IMPORT_ALL, json.dumps(hidden)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout)
-    assert {"dclib.metrics", "dclib.plots", "dclib.frames", "dclib.scrape"} <= set(said)
-    assert not {"dclib.train", "dclib.model", "dclib.evidence", "dclib.checkpoint"} & set(said)
+    assert {"dclib.evaluate.metrics", "dclib.plots", "dclib.frames", "dclib.scrape"} <= set(said)
+    assert not {"dclib.train", "dclib.model", "dclib.explain.evidence", "dclib.checkpoint"} & set(
+        said
+    )
     for module, sentence in said.items():
         match = re.fullmatch(r"(\w+)[.\w]* is missing: .*\[(\w+)\]'`.*", sentence)
         assert match, f"{module}: {sentence}"

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 import dclib
-from dclib.demo import SHARES, _split_indices
+from dclib.drawn.couples import SHARES, _split_indices
 from dclib.drawn.scenes import OURS
 
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,7 @@ def test_import_is_thin():
     heavy = {"imgaug", "cv2", "matplotlib", "seaborn", "ipywidgets", "scipy", "skimage", "requests"}
     assert not heavy & loaded_after("import dclib")
     assert not {"imgaug", "ipywidgets", "matplotlib", "pandas", "sklearn"} & loaded_after(
-        "import dclib.train, dclib.photo, dclib.demo"
+        "import dclib.train, dclib.photo, dclib.drawn"
     )
 
 

@@ -7,13 +7,15 @@ from conftest import make_checkpoint
 from PIL import Image, ImageFilter
 from skimage import data
 
-from dclib import assess
 from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
-from dclib.data import NOT_ASSESSABLE, CoupleFolder
-from dclib.evidence import find_evidence, fold_head
-from dclib.gradcam import extract_features, grad_cam
-from dclib.photo import percent, predict_photo
+from dclib.data import NOT_ASSESSABLE
+from dclib.data.loading import CoupleFolder
+from dclib.explain.evidence import find_evidence, fold_head
+from dclib.explain.gradcam import grad_cam
+from dclib.photo import faces as assess
+from dclib.photo import predict_photo
 from dclib.pictures import PictureError, read_picture
+from dclib.predict import extract_features, percent
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
 FACES = ((10, 10, 30, 30), (40, 10, 60, 30))

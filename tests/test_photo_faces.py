@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage import data
 
-from dclib import assess
-from dclib.assess import HAAR, LBP, blur, detector, find_faces, overlap, why_not
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
+from dclib.photo import faces as assess
+from dclib.photo.faces import HAAR, LBP, blur, detector, find_faces, overlap, why_not
 
 FACE = (172, 62, 277, 167)  # of the astronaut
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.pages.photo import framed, photo_page, report_json, report_png, waterfall_html
+from dclib.drawn.scenes import sample_scene
 from dclib.photo import predict_photo
+from dclib.photo.page import framed, photo_page, report_json, report_png, waterfall_html
 
 
 @pytest.fixture(scope="module")

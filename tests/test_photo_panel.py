@@ -9,15 +9,16 @@ import pytest
 from conftest import make_checkpoint
 from PIL import Image
 
+from dclib.augment.panel import strength_panel
 from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
-from dclib.data import CoupleFolder, fingerprint
-from dclib.demo import sample_scene
+from dclib.data import fingerprint
+from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
-from dclib.widgets import photo as photo_widget
-from dclib.widgets.explain import HidePanel
-from dclib.widgets.photo import WELCOME, photo_panel
-from dclib.widgets.strength import strength_panel
-from dclib.widgets.uploads import clear_uploads, ipywidgets, uploaded_files
+from dclib.drawn.scenes import sample_scene
+from dclib.explain.panels import HidePanel
+from dclib.photo import panel as photo_widget
+from dclib.photo.panel import WELCOME, photo_panel
+from dclib.web.html import clear_uploads, ipywidgets, uploaded_files
 
 
 def upload(panel, *files):

@@ -2,21 +2,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.evaluation.shortcuts import Probe
+from dclib.drawn.scenes import sample_scene
+from dclib.evaluate.probe import Probe
 from dclib.photo import predict_photo
-from dclib.plots import (
-    COLOURS,
-    HAPPY,
-    LINES,
-    UNHAPPY,
-    lines_for,
-    plot_prediction,
-    save_figure,
-    show_pictures,
-)
-from dclib.plots.scraping import plot_funnel, plot_probe
+from dclib.photo.plots import plot_prediction
+from dclib.plots import COLOURS, HAPPY, LINES, UNHAPPY, lines_for, save_figure, show_pictures
+from dclib.scrape.plots import plot_funnel, plot_probe
 
 COLUMNS = {"width": 0.5, "brightness": 0.2, "source commons": 0.6}
 

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from dclib.evaluate import accuracy, proportion
-from dclib.intervals import wilson_interval
+from dclib.evaluate.intervals import accuracy, proportion, wilson_interval
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

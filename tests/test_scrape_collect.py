@@ -10,18 +10,17 @@ import time
 import pytest
 from PIL import Image
 
-from dclib.data import DRAWN, CoupleFolder, fingerprint
+from dclib.data import DRAWN, fingerprint
+from dclib.data.loading import CoupleFolder
 from dclib.scrape import fetch
 from dclib.scrape.__main__ import main
 from dclib.scrape.collect import MOST_TRIES, collect, make_plan
-from dclib.scrape.fetch import Fetcher
+from dclib.scrape.dataset import MOST_BY_ONE_AUTHOR, describe, forget, funnel, make_dataset
+from dclib.scrape.fetch import CONNECTIONS, Fetcher
 from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
 from dclib.scrape.html import HtmlGallery
-from dclib.scrape.limits import CONNECTIONS
-from dclib.scrape.live import open_sources
 from dclib.scrape.manifest import Manifest
-from dclib.scrape.queries import load_queries
-from dclib.scrape.settle import MOST_BY_ONE_AUTHOR, describe, forget, funnel, make_dataset
+from dclib.scrape.queries import load_queries, open_sources
 from dclib.scrape.sources import Candidate, Listing, SourceError
 
 
@@ -298,7 +297,7 @@ class Flaky(Gallery):
 
 @pytest.mark.parametrize(("status", "again"), [(503, True), (404, False)])
 def test_failures_that_may_pass_are_tried_again(tmp_path, monkeypatch, status, again):
-    monkeypatch.setattr("dclib.scrape.limits.FAILURES", 1000)
+    monkeypatch.setattr("dclib.scrape.fetch.FAILURES", 1000)
     with Flaky(n=6) as site:
         site.status = status
         rows = run(site, tmp_path)
@@ -313,7 +312,7 @@ def test_failures_that_may_pass_are_tried_again(tmp_path, monkeypatch, status, a
 
 
 def test_after_some_runs_a_failure_is_final(tmp_path, monkeypatch):
-    monkeypatch.setattr("dclib.scrape.limits.FAILURES", 1000)
+    monkeypatch.setattr("dclib.scrape.fetch.FAILURES", 1000)
     monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     with Flaky(n=4) as site:
         site.status = 503

@@ -9,9 +9,10 @@ import time
 import pytest
 from PIL import Image, ImageOps
 
-from dclib.data import CLASSES, SPLITS, CoupleFolder, check_groups, read_metadata
-from dclib.demo import sample_scene
+from dclib.data import CLASSES, SPLITS, check_groups, read_metadata
+from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 from dclib.scrape import dataset
 from dclib.scrape.dataset import COLUMNS, MARK, main, read_folder, split_folder, write_dataset
 

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageEnhance, ImageOps
 
 from dclib.data import CLASSES, list_pictures
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 from dclib.pictures import read_picture
 from dclib.scrape import duplicates
 from dclib.scrape.duplicates import (

@@ -13,9 +13,8 @@ from urllib3 import HTTPResponse
 
 import dclib
 from dclib.scrape import fetch
-from dclib.scrape.fetch import Fetcher, FetchError, read_body, retry_after, user_agent
+from dclib.scrape.fetch import Fetcher, FetchError, Hosts, read_body, retry_after, user_agent
 from dclib.scrape.gallery import Gallery
-from dclib.scrape.limits import Hosts
 
 
 class Recording(Gallery):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dclib.scrape.limits import CONNECTIONS, FAILURES, PATIENCE, PAUSE, Hosts, Postponed
+from dclib.scrape.fetch import CONNECTIONS, FAILURES, PATIENCE, PAUSE, Hosts, Postponed
 
 
 class Clock:

@@ -14,8 +14,8 @@ from hostile import Trap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dclib.scrape.connection import Deadline, NotAllowed, check_url, guarded_session, is_public
 from dclib.scrape.gallery import Gallery
+from dclib.scrape.guard import Deadline, NotAllowed, check_url, guarded_session, is_public
 
 PRIVATE = "127.0.0.1 10.0.0.1 172.16.0.1 192.168.0.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 "
 PRIVATE += "255.255.255.255 192.0.2.1 ::1 :: fe80::1 fc00::1 ff02::1 2001:db8::1 "
@@ -57,7 +57,7 @@ def test_a_name_that_changes_its_mind(monkeypatch):
         return real(address, port, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr("dclib.scrape.connection.is_public", lambda ip: ip == "198.51.100.7")
+    monkeypatch.setattr("dclib.scrape.guard.is_public", lambda ip: ip == "198.51.100.7")
     with Trap() as trap:
         with pytest.raises((requests.ConnectionError, NotAllowed)):
             guarded_session().get(f"http://evil.test:{trap.port}/", timeout=0.5)
@@ -77,7 +77,7 @@ def test_one_private_answer_among_public_ones_is_enough(monkeypatch):
 def test_the_peer_is_checked_after_the_connection_too(monkeypatch):
     """Should the address have passed: what answers is looked at before a byte is sent."""
     verdicts = iter([True, False])
-    monkeypatch.setattr("dclib.scrape.connection.is_public", lambda ip: next(verdicts))
+    monkeypatch.setattr("dclib.scrape.guard.is_public", lambda ip: next(verdicts))
     with Gallery(n=2) as site, pytest.raises(NotAllowed, match="turned out to be"):
         guarded_session().get(site.url, timeout=5)
     assert not site.asked

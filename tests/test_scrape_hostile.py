@@ -10,7 +10,8 @@ import pytest
 from hostile import ADDRESSES, ANSWERS, Catalogue, Hostile, Trap
 from PIL import Image
 
-from dclib.scrape import fetch, limits
+from dclib.scrape import fetch
+from dclib.scrape import fetch as limits
 from dclib.scrape.collect import collect
 from dclib.scrape.fetch import Fetcher
 

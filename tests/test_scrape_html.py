@@ -8,9 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dclib.scrape.html import HtmlGallery, page_optouts
+from dclib.scrape.html import HtmlGallery, best_of, page_optouts, parse_srcset
 from dclib.scrape.sources import Page, SourceError
-from dclib.scrape.srcset import best_of, parse_srcset
 
 GALLERY = HtmlGallery()
 URL = "https://h.org/g/list.html"

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from dclib import pictures
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.scrape.duplicates import distances, fingerprints
-from dclib.scrape.quality import Unsuitable, examine, sniff
+from dclib.drawn.scenes import sample_scene
+from dclib.scrape.duplicates import Unsuitable, distances, examine, fingerprints, sniff
 
 SECRET = b"48.137154 Jane Doe"
 

@@ -8,8 +8,14 @@ from urllib3 import HTTPHeaderDict
 from dclib.scrape import fetch
 from dclib.scrape.fetch import Fetcher, FetchError
 from dclib.scrape.gallery import Gallery
-from dclib.scrape.optouts import content_usage_rules, header_optout, matches, reserved_locations
-from dclib.scrape.robots import FRESH_SECONDS, Robots
+from dclib.scrape.robots import (
+    FRESH_SECONDS,
+    Robots,
+    content_usage_rules,
+    header_optout,
+    matches,
+    reserved_locations,
+)
 
 SITE = "http://a.org"
 

@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dclib.scrape.commons import Commons
 from dclib.scrape.html import HtmlGallery
-from dclib.scrape.openverse import Openverse
+from dclib.scrape.openverse import Commons, Openverse
 from dclib.scrape.queries import load_queries
-from dclib.scrape.sources import Listing, Page, SourceError, plain_text, series_of
-from dclib.scrape.urls import identity, join
+from dclib.scrape.sources import Listing, Page, SourceError, identity, join, plain_text, series_of
 
 ROOT = Path(__file__).parents[1]
 OPENVERSE, COMMONS = Openverse(), Commons()

@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from dclib.checkpoint import load_checkpoint
-from dclib.config import TrainConfig
-from dclib.data import CoupleFolder, make_loader
-from dclib.evaluate import predict_logits, score
-from dclib.evaluation.calibration import abstain_confidence, fit_temperature
+from dclib.data.loading import CoupleFolder, make_loader
+from dclib.evaluate.calibration import abstain_confidence, fit_temperature
 from dclib.model import DeepConnection
-from dclib.precision import FullPrecision
+from dclib.predict import predict_logits, score
 from dclib.train import (
+    TrainConfig,
     build_model,
     calibrate,
     check_agreement,
@@ -25,10 +24,11 @@ from dclib.train import (
     fit,
     load_or_train,
     load_splits,
-    main,
     train_checkpoint,
 )
-from dclib.training.resume import load_state
+from dclib.train.__main__ import main
+from dclib.train.amp import FullPrecision
+from dclib.train.resume import load_state
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_presets():
 
 def test_learns_a_planted_mark(tmp_path):
     """An obvious difference is found, on pictures the network has not seen."""
-    from dclib.demo import render_couples
+    from dclib.drawn import render_couples
 
     root = render_couples(tmp_path / "marked", n=96, size=48, shortcut="mark")
     config = TrainConfig.demo(image_size=48, epochs=6, batch_size=8, workers=0, augment=0)
@@ -112,7 +112,7 @@ def test_early_stopping_restores_the_best(monkeypatch, splits, val, epochs_run, 
         image_size=32, batch_size=24, epochs=5, patience=3, workers=0, augment=0
     )
     scores, seen = iter(val), []
-    monkeypatch.setattr("dclib.training.loop.score", lambda *_: next(scores))
+    monkeypatch.setattr("dclib.train.loop.score", lambda *_: next(scores))
     model = build_model(config)
 
     def keep(history):
@@ -418,7 +418,7 @@ def test_settings_that_mean_nothing(couples, tmp_path, monkeypatch, options, sai
 
 def test_a_comparison_is_drawn(couples, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dclib.studies.ablation.train_arm", lambda *_: [1, 0, 1, 1, 0, 1])
+    monkeypatch.setattr("dclib.train.studies.train_arm", lambda *_: [1, 0, 1, 1, 0, 1])
     monkeypatch.setattr(sys, "argv", ["train", str(couples), "out", *SMALL, "--ablate", "2"])
     main()
     assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dclib.config import TrainConfig
 from dclib.data import DRAWN
-from dclib.demo import render_couples
-from dclib.intervals import estimate
-from dclib.plots.training import plot_ablation
-from dclib.studies import ablation as module
-from dclib.studies.ablation import FILE, Ablation, ablate, arms_of, train_arm
+from dclib.drawn import render_couples
+from dclib.evaluate.intervals import estimate
+from dclib.train import TrainConfig
+from dclib.train import studies as module
+from dclib.train.plots import plot_ablation
+from dclib.train.studies import ABLATION_FILE, Ablation, ablate, arms_of, train_arm
 
 ARMS = ("resnet34", "spp", "spp+pmt", "spp+pmt, logits-averaged")
 CONFIG = TrainConfig.demo(
@@ -227,9 +227,9 @@ def test_other_settings_and_other_data_are_refused(couples, tmp_path, no_trainin
     ablate(couples, CONFIG, 1, tmp_path)
     with pytest.raises(ValueError, match=r"has lr = 0.001, not 0.5: use its settings"):
         ablate(couples, replace(CONFIG, lr=0.5), 1, tmp_path)
-    saved = json.loads((tmp_path / FILE).read_text())
+    saved = json.loads((tmp_path / ABLATION_FILE).read_text())
     saved["settings"]["data"] = "0"
-    (tmp_path / FILE).write_text(json.dumps(saved))
+    (tmp_path / ABLATION_FILE).write_text(json.dumps(saved))
     with pytest.raises(ValueError, match="has data = '0', not "):
         ablate(couples, CONFIG, 1, tmp_path)
     assert len(no_training) == 4
@@ -237,16 +237,18 @@ def test_other_settings_and_other_data_are_refused(couples, tmp_path, no_trainin
 
 @pytest.mark.parametrize("text", ["", '{"runs": [', "[]", "{}", '{"runs": [{"arm": "spp"}]}'])
 def test_a_damaged_file_is_refused(couples, tmp_path, no_training, text):
-    (tmp_path / FILE).write_text(text)
-    with pytest.raises(ValueError, match=rf"{FILE} cannot be read .*; delete it to begin again"):
+    (tmp_path / ABLATION_FILE).write_text(text)
+    with pytest.raises(
+        ValueError, match=rf"{ABLATION_FILE} cannot be read .*; delete it to begin again"
+    ):
         ablate(couples, CONFIG, 1, tmp_path)
 
 
 def test_answers_to_other_pictures_are_refused(couples, tmp_path, no_training):
     ablate(couples, CONFIG, 1, tmp_path)
-    saved = json.loads((tmp_path / FILE).read_text())
+    saved = json.loads((tmp_path / ABLATION_FILE).read_text())
     saved["runs"][2]["correct"].pop()
-    (tmp_path / FILE).write_text(json.dumps(saved))
+    (tmp_path / ABLATION_FILE).write_text(json.dumps(saved))
     with pytest.raises(ValueError, match="one 0 or 1 for each picture"):
         ablate(couples, CONFIG, 1, tmp_path)
 
@@ -274,8 +276,8 @@ def test_without_test_val_is_held_out_and_pictures_without_a_group_stand_alone(
 
 SCRIPT = f"""
 import sys
-from dclib.studies.ablation import ablate
-from dclib.config import TrainConfig
+from dclib.train.studies import ablate
+from dclib.train import TrainConfig
 ablate(sys.argv[1], {CONFIG}, 1, sys.argv[2], progress=False)
 """
 
@@ -287,11 +289,11 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_answers(
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", SCRIPT, str(couples), str(tmp_path)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (tmp_path / FILE).exists():
+    while process.poll() is None and not (tmp_path / ABLATION_FILE).exists():
         time.sleep(0.005)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    runs = json.loads((tmp_path / FILE).read_text())["runs"]
+    runs = json.loads((tmp_path / ABLATION_FILE).read_text())["runs"]
     assert 1 <= len(runs) < 4
     trained = []
     monkeypatch.setattr(module, "train_arm", lambda *a: trained.append(a) or train_arm(*a))
@@ -299,7 +301,7 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_answers(
     assert len(trained) == 4 - len(runs)
     assert continued == undisturbed
     assert f"{len(runs)} trainings were done before" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [ABLATION_FILE]
 
 
 @pytest.mark.parametrize(("kind", "title"), [(DRAWN, "drawn couples"), ("photographs",) * 2])

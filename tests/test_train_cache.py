@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, features
 
 from dclib import pictures
-from dclib.augment import EvalTransform, TrainTransform
+from dclib.augment import TrainTransform
 from dclib.augment.tensor import TensorTransform
-from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
-from dclib.training import cache as cache_module
-from dclib.training.cache import ABANDONED, RESERVE, build_cache
+from dclib.data import fingerprint, splits_of
+from dclib.data.loading import CoupleFolder, EvalTransform, make_loader
+from dclib.train import cache as cache_module
+from dclib.train.cache import ABANDONED, RESERVE, build_cache
 
 SIZES = (32, 48)
 TRANSFORMS = [EvalTransform, TrainTransform, TensorTransform]

@@ -5,8 +5,8 @@ import sys
 
 STANDS_FOR_ONE_OF_SEVERAL = """
 import argparse, os, signal, sys
-from dclib.training import command
-from dclib.training.distributed import Processes
+from dclib.train import __main__ as command
+from dclib.train.distributed import Processes
 
 class Network:
     def __del__(self):

@@ -16,8 +16,8 @@ from conftest import FORKSERVER
 from torch import nn
 
 from dclib.model import DeepConnection
-from dclib.training import distributed
-from dclib.training.distributed import (
+from dclib.train import distributed
+from dclib.train.distributed import (
     Processes,
     as_one,
     distribute,

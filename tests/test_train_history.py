@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dclib.training.history import History, Stopwatch, TensorBoard, peak_memory
+from dclib.train.loop import History, Stopwatch, TensorBoard, peak_memory
 
 ROW = {
     "epoch": 0,
@@ -31,7 +31,7 @@ def test_a_line_tells_of_speed_waiting_and_memory():
 
 def set_clock(monkeypatch, moments):
     clock = SimpleNamespace(perf_counter=iter(moments).__next__)
-    monkeypatch.setattr("dclib.training.history.time", clock)
+    monkeypatch.setattr("dclib.train.loop.time", clock)
 
 
 def test_the_stopwatch_counts_the_time_before_each_batch(monkeypatch):

@@ -20,17 +20,24 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from dclib import crossval as module
-from dclib.augment import draw_seed
-from dclib.config import TrainConfig
-from dclib.crossval import FILE, TABLE, baselines, main, out_of_fold, train_fold
-from dclib.data import CoupleFolder, splits_of
-from dclib.demo import render_couples
-from dclib.evaluation.shortcuts import measure_pictures, probe
-from dclib.predictions import LOGITS, check_predictions, predict_folder, read_predictions
-from dclib.studies.folds import INNER, divide, load_pool
-from dclib.train import make_transforms
-from dclib.training import loop
+from dclib.data import draw_seed, splits_of
+from dclib.data.loading import CoupleFolder
+from dclib.drawn import render_couples
+from dclib.evaluate.predictions import LOGITS, check_predictions, predict_folder, read_predictions
+from dclib.evaluate.probe import measure_pictures, probe
+from dclib.train import TrainConfig, loop, make_transforms
+from dclib.train import studies as module
+from dclib.train.studies import (
+    FILE,
+    INNER,
+    TABLE,
+    baselines,
+    divide,
+    load_pool,
+    main,
+    out_of_fold,
+    train_fold,
+)
 
 CONFIG = TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0, device="cpu")
 GROUPINGS = st.lists(
@@ -379,7 +386,7 @@ def test_a_killed_run_ends_with_the_same_answers(couples, start_child, tmp_path)
 
 def test_of_several_processes_the_first_writes(couples, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "dclib.crossval", couples, tmp_path / "out"]
+    command += ["--nproc-per-node", "2", "-m", "dclib.train", couples, tmp_path / "out"]
     command += ["--preset", "demo", "--image-size", "32", "--epochs", "1", "--batch-size", "8"]
     command += ["--workers", "0", "--augment", "0", "--device", "cpu", "--folds", "2"]
     done = subprocess.run(

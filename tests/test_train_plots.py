@@ -8,15 +8,9 @@ import pytest
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from dclib.data import CoupleFolder
-from dclib.plots.training import (
-    LivePlot,
-    draw_progress,
-    plot_history,
-    plot_pace,
-    show_answers,
-)
-from dclib.training.history import History
+from dclib.data.loading import CoupleFolder
+from dclib.train.loop import History
+from dclib.train.plots import LivePlot, draw_progress, plot_history, plot_pace, show_answers
 
 matplotlib.use("Agg")
 
@@ -105,8 +99,8 @@ import matplotlib
 matplotlib.use("module://matplotlib_inline.backend_inline")
 matplotlib.interactive(True)  # as in a notebook
 from matplotlib_inline.backend_inline import show
-from dclib.plots.training import LivePlot
-from dclib.training.history import History
+from dclib.train.plots import LivePlot
+from dclib.train.loop import History
 
 live = LivePlot()
 for _ in range(3):

@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from unittest.mock import Mock
 
+import dclib.precision
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import dclib.precision
-from dclib.precision import FullPrecision, TorchAmp, choose_precision, make_precision, why_no_apex
-from dclib.training import apex_amp
-from dclib.training.apex_amp import ApexAmp, try_steps
+from dclib.train import apex as apex_amp
+from dclib.train.amp import FullPrecision, TorchAmp
+from dclib.train.apex import ApexAmp, try_steps
+from dclib.train.precision import choose_precision, make_precision, why_no_apex
 
 KINDS = ("fp32", "float16", "bfloat16", "O0", "O1", "O2", "O3")
 SCALED = ("float16", "O1", "O2")  # with a dynamic loss scale
@@ -412,7 +413,7 @@ def test_a_function_imported_meanwhile_is_harmless(apex):
 
 def test_restored_after_a_refused_optimiser(apex):
     before = snapshot()
-    for level in dclib.precision.OPT_LEVELS:
+    for level in dclib.train.apex.OPT_LEVELS:
         model = tiny()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         optimizer._amp_stash = None
@@ -436,7 +437,7 @@ def test_every_level_after_every_other_in_one_process(apex):
     """A cell that is run again: the same model, a new optimiser."""
     before, model = snapshot(), tiny()
     losses = []
-    for level in (*dclib.precision.OPT_LEVELS, *reversed(dclib.precision.OPT_LEVELS)):
+    for level in (*dclib.train.apex.OPT_LEVELS, *reversed(dclib.train.apex.OPT_LEVELS)):
         run = Run(ApexAmp(level), model).steps(2)
         losses.append(run.loss)
         run.end()
@@ -479,11 +480,11 @@ def test_a_gpu_gets_bfloat16_where_it_has_it(monkeypatch, native, half):
 
 def test_apex_or_its_substitute_is_announced(apex, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    monkeypatch.setattr(dclib.precision, "why_no_apex", lambda opt_level: None)
+    monkeypatch.setattr(dclib.train.precision, "why_no_apex", lambda opt_level: None)
     assert choose_precision("apex", "cuda", "O2") == ("apex", "Training in float16 by Apex O2.")
     assert make_precision("apex", "cuda").opt_level == "O1"
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr(dclib.precision, "why_no_apex", lambda opt_level: "it is too old")
+    monkeypatch.setattr(dclib.train.precision, "why_no_apex", lambda opt_level: "it is too old")
     sentence = "Apex cannot be used: it is too old. Training in bfloat16 by torch AMP."
     assert choose_precision("apex", "cuda") == ("torch", sentence)
     assert make_precision("apex", "cuda").name == "torch"
@@ -496,12 +497,12 @@ def test_apex_or_its_substitute_is_announced(apex, monkeypatch, capsys):
 def gpu(monkeypatch):
     """As if there were one; and no trial is remembered."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(dclib.precision, "_worked", set())
+    monkeypatch.setattr(dclib.train.precision, "_worked", set())
 
 
 def test_what_is_missing(gpu, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(dclib.precision.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(dclib.train.precision.importlib.util, "find_spec", lambda name: None)
     assert why_no_apex() == "the package is not installed"
     monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -536,10 +537,10 @@ def test_a_trial_in_a_child_process(gpu, apex, monkeypatch, tmp_path, script, re
     python.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/calls\n{script}\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(dclib.precision, "TRIAL_SECONDS", 1)
+    monkeypatch.setattr(dclib.train.precision, "TRIAL_SECONDS", 1)
     assert [why_no_apex("O1"), why_no_apex("O1")] == [reason, reason]
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls == ["-m dclib.precision O1"] * (2 if reason else 1)  # success is remembered
+    assert calls == ["-m dclib.train.precision O1"] * (2 if reason else 1)  # success is remembered
 
 
 def test_the_child_sees_what_this_process_can_import(gpu, apex, monkeypatch, tmp_path):
@@ -550,7 +551,7 @@ def test_the_child_sees_what_this_process_can_import(gpu, apex, monkeypatch, tmp
     assert f"{tmp_path / 'site'}:" in why_no_apex()
 
 
-@pytest.mark.parametrize("level", dclib.precision.OPT_LEVELS)
+@pytest.mark.parametrize("level", dclib.train.apex.OPT_LEVELS)
 def test_the_trial_itself(apex, level):
     before = snapshot()
     try_steps(level, device="cpu", n=1)
@@ -559,9 +560,9 @@ def test_the_trial_itself(apex, level):
 
 def test_the_trial_as_a_program(apex, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["precision", "O2"])
-    monkeypatch.setattr(dclib.precision, "_what_is_missing", lambda: None)
+    monkeypatch.setattr(dclib.train.precision, "_what_is_missing", lambda: None)
     monkeypatch.setattr(apex_amp, "try_steps", lambda level: print("tried", level))
-    dclib.precision.main()
+    dclib.train.apex.main()
     assert capsys.readouterr().out == "tried O2\nok\n"
 
     for error, said in (
@@ -571,15 +572,15 @@ def test_the_trial_as_a_program(apex, monkeypatch, capsys):
         failing = Mock(side_effect=error)
         monkeypatch.setattr(apex_amp, "try_steps", failing)
         with pytest.raises(SystemExit, match=f"^{said}$"):
-            dclib.precision.main()
+            dclib.train.apex.main()
     monkeypatch.setattr(sys, "argv", ["precision", "o2"])
     with pytest.raises(SystemExit, match="opt_level must be one of"):
-        dclib.precision.main()
+        dclib.train.apex.main()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_program_without_a_gpu():
-    command = [sys.executable, "-m", "dclib.precision", "O1"]
+    command = [sys.executable, "-m", "dclib.train.precision", "O1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "Apex cannot be used: there is no NVIDIA GPU.\n"

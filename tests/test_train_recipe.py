@@ -5,15 +5,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dclib.config import TrainConfig
 from dclib.model import DeepConnection, dropout_loss
-from dclib.training.recipe import (
-    class_weights,
-    cosine,
-    is_frozen,
-    make_optimizer,
-    set_learning_rate,
-)
+from dclib.train import TrainConfig
+from dclib.train.loop import class_weights, cosine, is_frozen, make_optimizer, set_learning_rate
 
 
 @pytest.fixture(scope="module")

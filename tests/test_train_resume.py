@@ -9,12 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dclib.config import TrainConfig
-from dclib.precision import FullPrecision
-from dclib.train import build_model, fit, load_splits
-from dclib.training.distributed import Processes
-from dclib.training.loop import Training
-from dclib.training.resume import (
+from dclib.train import TrainConfig, build_model, fit, load_splits
+from dclib.train.amp import FullPrecision
+from dclib.train.distributed import Processes
+from dclib.train.loop import Training
+from dclib.train.resume import (
     PREVIOUS,
     STATE,
     check_same_run,

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dclib.data import make_loader
-from dclib.precision import FullPrecision
+from dclib.data.loading import make_loader
 from dclib.train import build_model, fit, load_splits
-from dclib.training.distributed import Processes
-from dclib.training.update import Updater, part_of
+from dclib.train.amp import FullPrecision
+from dclib.train.distributed import Processes
+from dclib.train.loop import Updater, part_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from skimage import data
 
 from dclib import video
 from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
-from dclib.demo import render_film
+from dclib.drawn import render_film
 from dclib.frames import VideoError, read_frames, write_mp4
 from dclib.photo import look
 from dclib.video import NO_FACES, NOT_SURE, VideoResult, score_video

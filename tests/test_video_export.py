@@ -11,12 +11,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from dclib.evaluation.films import evaluate_films, score_timeline
 from dclib.frames import read_frames, write_mp4
-from dclib.pages.films import describe, said, save_csv, save_mp4, save_vtt, stamp
 from dclib.plots import HAPPY
-from dclib.plots.video import map_scale, plot_film_maps, plot_moments, plot_timeline, strip
 from dclib.video import VideoResult
+from dclib.video.export import describe, said, save_csv, save_mp4, save_vtt, stamp
+from dclib.video.plots import map_scale, plot_film_maps, plot_moments, plot_timeline, strip
+from dclib.video.truth import evaluate_films, score_timeline
 
 TRUTH = {
     "moods": [

@@ -12,17 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
-from test_widgets import upload
+from test_photo_panel import upload
 
 from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.live import PAUSE, LiveTimeline, is_cut
-from dclib.pages.live import LEAST, LEFT, WIDTH, numbers_sentence, timeline_svg
-from dclib.timeline import Z95
-from dclib.widgets import live as module
-from dclib.widgets.live import live_panel
+from dclib.drawn.scenes import sample_scene
+from dclib.predict import Z95
+from dclib.video import live as module
+from dclib.video.live import (
+    LEAST,
+    LEFT,
+    PAUSE,
+    WIDTH,
+    LiveTimeline,
+    is_cut,
+    live_panel,
+    numbers_sentence,
+    timeline_svg,
+)
 
 
 def jpeg(image):

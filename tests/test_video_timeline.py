@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dclib.timeline import by_second, change, find_cuts, moments, smooth, spans, thumbnail
+from dclib.video.timeline import by_second, change, find_cuts, moments, smooth, spans, thumbnail
 
 
 def test_smoothing_is_the_formula_within_shots():

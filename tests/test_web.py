@@ -10,15 +10,10 @@ import torch
 from conftest import lively_network
 from PIL import Image
 
-from dclib.evidence import find_evidence
-from dclib.pages.regions import (
-    SIDE,
-    cell_page,
-    describe_pull,
-    neuron_page,
-    tint,
-)
-from dclib.plots.explain import overlay
+from dclib.explain.evidence import find_evidence
+from dclib.explain.panels import cell_page, neuron_page
+from dclib.plots import overlay
+from dclib.web.html import SIDE, describe_pull, tint
 
 SIZE = 128  # of the input, as if it were 96 x 128
 

@@ -9,61 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional
+
+from dclib.data import draw_seed
+from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 
 if TYPE_CHECKING:
     from dclib.augment.imgaug_numpy2 import iaa
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class EvalTransform:
-    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values.
-
-    `sizes`: pixels that alternate by epoch instead, as spatial pyramid pooling allows (He et al.,
-    arXiv 1406.4729, section 3.3). Raises ValueError for a size below 1.
-    """
-
-    def __init__(
-        self,
-        size: int = 512,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        sizes: Sequence[int] = (),
-    ) -> None:
-        self.sizes = tuple(sizes) or (size,)
-        if min(*self.sizes, size) < 1:
-            raise ValueError(f"size must be at least 1 pixel, not {min(*self.sizes, size)}.")
-        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
-
-    def __call__(self, image: Image.Image, epoch: int = 0, index: int = 0) -> Tensor:
-        return self.to_tensor(self.resize(image, epoch))
-
-    def size_at(self, epoch: int) -> int:
-        """Pixels a side in this epoch."""
-        return self.sizes[epoch % len(self.sizes)]
-
-    def resize(self, image: Image.Image, epoch: int = 0) -> Image.Image:
-        """The picture squashed to the size of this epoch."""
-        size = self.size_at(epoch)
-        return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
-
-    def to_tensor(self, pixels: Image.Image | np.ndarray) -> Tensor:
-        """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
-        return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
-
-    def finish(self, batch: Tensor, device: str | torch.device) -> Tensor:
-        """What is left to do with a loader's batch on the device that trains: here, to go there."""
-        return batch.to(device, non_blocking=True)
-
-    def undo(self, images: Tensor) -> Tensor:
-        """Back to colours: (..., 3, H, W) normalised -> (..., H, W, 3) float in [0, 1]."""
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
-        return (images.cpu() * std + mean).clamp(0, 1).movedim(-3, -1)
 
 
 class TrainTransform(EvalTransform):
@@ -155,8 +108,3 @@ def policy_ranges(strength: float) -> dict[str, tuple[float, float]]:
         "colour": (-steps, steps),  # of hue and saturation, whole ones
         "contrast": around(0.75, 1.5, neutral=1),
     }
-
-
-def draw_seed(*numbers: int) -> int:
-    """One 31-bit seed from several numbers, without the collisions of adding them."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0] % 2**31)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dclib.extras import extra
+from dclib.files import extra
 
 
 class _NumPyOf2020(types.ModuleType):

@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dclib.augment import TrainTransform
-from dclib.pages.regions import to_image
-from dclib.widgets.uploads import ipywidgets
+from dclib.web.html import ipywidgets, to_image
 
 
 def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidgets.VBox:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from dclib.evaluate import Accuracy
+from dclib.evaluate.intervals import Accuracy
 from dclib.plots import SMALL, finish
 
 

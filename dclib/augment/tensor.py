@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from dclib.augment import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, policy_ranges
+from dclib.augment import policy_ranges
+from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 
 NOISE_PLACES = 2**22  # from where in the table a picture's noise may start
 Draw = dict[str, Any]  # parameters by operation, and their "order"; see `TensorPolicy.draw`

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dclib.augment import draw_seed
 from dclib.augment.imgaug_numpy2 import iaa
+from dclib.data import draw_seed
 from dclib.pictures import Source, read_picture
 
 Variants = dict[str, iaa.Augmenter]

@@ -4,18 +4,14 @@ No photograph of anybody, no network. The label is carried by several weak cues 
 gazes, closeness, lean, embrace): none of them alone decides, all of them together do. What must not
 matter (light, place, skin, presentation, bystanders, covered faces, scale) is drawn independently
 of the label. Every couple is drawn twice, once happy and once unhappy, and is one `group`.
-
-    python -m dclib.demo data/demo --n 3000 --seed 0
 """
 
-import argparse
 import csv
 import hashlib
 import io
 import json
 import math
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +19,9 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from dclib.data import CLASSES, splits_of
+from dclib.data import CLASSES
 from dclib.drawn.drawing import DRAWINGS, Box, draw_scene
-from dclib.drawn.film import render_film
-from dclib.drawn.scenes import OURS, SHORTCUTS, sample_scene
-
-__all__ = ["our_couple", "render_couples", "render_film", "sample_scene"]
+from dclib.drawn.scenes import OURS, sample_scene
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -113,7 +106,7 @@ def _render_one(
         "group": attributes.pop("group"),
         "source": attributes.pop("source"),
         "licence": "MIT",
-        "author": "dclib.demo",
+        "author": "dclib.drawn",
         "url": "",
         "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
     }
@@ -154,24 +147,3 @@ def _read_recipe(root: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return {"drawings": 1} | recipe if isinstance(recipe, dict) else None  # the first had no number
-
-
-def main() -> None:
-    """The command `python -m dclib.demo`; ends with one sentence where it cannot draw."""
-    parser = argparse.ArgumentParser(prog="python -m dclib.demo", description="Draw couples.")
-    parser.add_argument("root", type=Path, help="folder to create")
-    parser.add_argument("--n", type=int, default=3000, help="number of pictures (default 3000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=256, help="pixels a side (default 256)")
-    parser.add_argument("--shortcut", choices=SHORTCUTS, help="plant a fault for audits to find")
-    args = parser.parse_args()
-    try:
-        root = render_couples(args.root, args.n, args.seed, args.size, shortcut=args.shortcut)
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
-    counts = {split: len(list((root / split).glob("*/*.jpg"))) for split in splits_of(root)}
-    print(f"{root}: {', '.join(f'{name} {count}' for name, count in counts.items())} drawings")
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,7 @@ from dclib.drawn.drawing import Person, Scene
 
 SHORTCUTS = ("mark", "brightness", "source")
 WARM_PRINTS = f"{DRAWN}, warm prints"  # the second source of the planted fault "source"
-OURS = 1473  # the couple of seed 0 that the notebooks follow: see `dclib.demo.our_couple`
+OURS = 1473  # the couple of seed 0 that the notebooks follow: see `dclib.drawn.our_couple`
 
 # How much each cue weighs in the couple's mood. A covered cue counts nothing.
 CUES = {

@@ -1,6 +1,6 @@
 """Measure a checkpoint on a folder of couples: the fast path of evaluation, without training.
 
-    python -m dclib.report checkpoints/mine data/mine --against checkpoints/other
+    python -m dclib.evaluate checkpoints/mine data/mine --against checkpoints/other
 
 Prints all metrics with intervals, writes predictions.csv and metrics.json, and, where the pictures
 decided nothing in training, the model card.
@@ -21,12 +21,11 @@ import torch
 from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import fingerprint, splits_of
-from dclib.evaluate import pick_device
-from dclib.evaluation.model_card import too_good, write_card
-from dclib.extras import extra
-from dclib.files import save_json
-from dclib.metrics import compare, format_metrics, judge_difference, measure, tell_interval
-from dclib.predictions import describe, kind_of, predict_folder, save_predictions
+from dclib.evaluate.card import too_good, write_card
+from dclib.evaluate.metrics import compare, conclude, format_differences, format_metrics, measure
+from dclib.evaluate.predictions import describe, kind_of, predict_folder, save_predictions
+from dclib.files import extra, save_json
+from dclib.predict import pick_device
 
 with extra("evaluate"):
     import pandas as pd
@@ -89,35 +88,6 @@ def check_places(root: Path, split: str, out: Path) -> None:
         raise FileExistsError(f"{out} is a file; --out must be a folder.")
 
 
-def format_differences(paired: pd.DataFrame) -> str:
-    """Lines of text from `dclib.metrics.compare`: metric, difference, 95 % interval, n."""
-    lines = [f"{'difference':18}   value  95 % interval        n"]
-    for name, row in paired.iterrows():
-        interval = tell_interval(row, "+.3f")
-        lines.append(f"{name:18}  {row.value:+.3f}  {interval:16}  {row.n:5.0f}")
-    return "\n".join(lines)
-
-
-def conclude(paired: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Whether one of two networks is more often right: a clear difference, or noise.
-
-    `paired` is from `dclib.metrics.compare`, `table` that of the first network. With McNemar's test
-    where `compare` has it, which is for one training each.
-    """
-    row, test = paired.loc["accuracy"], paired.attrs
-    better = "the first is right more often" if row.value > 0 else "the second is right more often"
-    verdict = judge_difference(row)
-    verdict += f", {better}" if verdict == "clear" else ""
-    if not test:
-        return f"Accuracy {row.value:+.3f}, mean over seeds: {verdict}."
-    return (
-        f"Accuracy {row.value:+.3f}: {verdict}. McNemar's "
-        f"test: {test['only a right']} pictures that only the first has right, "
-        f"{test['only b right']} that only the second has, p = {test['p']:.3g}; it takes pictures "
-        f"as independent ({len(table)} here, in {table['group'].nunique()} groups)."
-    )
-
-
 def as_json(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Rows of a DataFrame as {name: {column: value}}, with None for what is not possible."""
     return json.loads(frame.to_json(orient="index", double_precision=15))
@@ -162,7 +132,7 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
 def make_parser() -> argparse.ArgumentParser:
     """The command line: what to measure, and where to write."""
     parser = argparse.ArgumentParser(
-        prog="python -m dclib.report", description="Measure a checkpoint on a folder."
+        prog="python -m dclib.evaluate", description="Measure a checkpoint on a folder."
     )
     parser.add_argument("folder", type=Path, metavar="checkpoint", help="folder of the checkpoint")
     parser.add_argument("root", type=Path, metavar="data", help="folder with test/ or other splits")

@@ -3,7 +3,7 @@
 `fit_temperature`, `choose_threshold` and `abstain_confidence` choose on pictures (inner or
 validation ones) that nothing is then measured on; `risk_coverage`, `reliability` and
 `predictive_values` measure. Intervals are 95 % and Wilson's, n divided by the design effect of
-groups (see dclib.metrics).
+groups (see dclib.evaluate.metrics).
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from dclib.data import CLASSES
-from dclib.intervals import group_interval, wilson_interval
+from dclib.evaluate.intervals import group_interval, wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dclib.metrics import Scored
+    from dclib.evaluate.metrics import Scored
 
 TEMPERATURES = (0.05, 20.0)
 LEAST = 30  # pictures that must be answered before a share of mistakes is believed
@@ -110,7 +110,7 @@ def risk_coverage(table: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from dclib.metrics import score_seeds
+    from dclib.evaluate.metrics import score_seeds
 
     sets = score_seeds(table)
     sures = np.array([confidences(s.probs) for s in sets])  # (seeds, N)
@@ -121,7 +121,7 @@ def risk_coverage(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def risk_at(table: "pd.DataFrame", confidence: float) -> dict[str, float]:
     """The row of `risk_coverage` for answers at least so sure: a dict; risk NaN if none is."""
-    from dclib.metrics import score_seeds
+    from dclib.evaluate.metrics import score_seeds
 
     sets = score_seeds(table)
     return _selective(sets, np.array([confidences(s.probs) for s in sets]), confidence)
@@ -143,7 +143,7 @@ def risk_area(table: "pd.DataFrame") -> float:
 
     Mean risk where the surest 1, 2, ... N pictures are answered; Geifman et al., arXiv 1805.08206.
     """
-    from dclib.metrics import score_seeds
+    from dclib.evaluate.metrics import score_seeds
 
     areas = []
     for scored in score_seeds(table):
@@ -162,11 +162,11 @@ def reliability(table: "pd.DataFrame", bins: int = 10, calibrated: bool = True) 
     """Mean probability of "unhappy" and share of unhappy pictures in bins of equally many.
 
     A DataFrame with bin, prob, share, n, low, high; the bins are those of the ECE in
-    dclib.metrics. Equal probabilities stay together, so there can be fewer. Means over seeds.
+    metrics. Equal probabilities stay together, so there can be fewer. Means over seeds.
     """
     import pandas as pd
 
-    from dclib.metrics import score_seeds
+    from dclib.evaluate.metrics import score_seeds
 
     sets = score_seeds(table, calibrated)
     labels, probs = (np.array([getattr(s, name) for s in sets]) for name in ("labels", "probs"))
@@ -187,7 +187,7 @@ def reliability(table: "pd.DataFrame", bins: int = 10, calibrated: bool = True) 
 def predictive_values(measured: "pd.DataFrame", prevalence: ArrayLike) -> "pd.DataFrame":
     """How often each answer would be right where a share `prevalence` of pictures is unhappy.
 
-    `measured` as `dclib.metrics.measure` gives it; prevalence a number or array in [0, 1]. By
+    `measured` as `metrics.measure` gives it; prevalence a number or array in [0, 1]. By
     Bayes' rule from the recall of both classes, as a set of half and half is nobody's prior. A
     DataFrame with prevalence, ppv (of the answer "unhappy") and npv (of "happy"), each with _low
     and _high: both recalls at the low or high ends of their intervals, which is a bit too wide.

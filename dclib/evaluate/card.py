@@ -1,6 +1,6 @@
 """The model card: README.md of a checkpoint folder, in the format of Hugging Face.
 
-Its names and numbers come from config.json and from tables of predictions (see dclib.predictions);
+Its names and numbers come from config.json and from tables of predictions (see predictions.py);
 it claims no more than these hold. Loading a checkpoint does not read it.
 """
 
@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dclib.extras import extra
-from dclib.files import write_whole
-from dclib.metrics import DRAWS, compare, judge_difference, measure, tell_interval, tell_value
-from dclib.predictions import CHOICES, describe, kind_of
+from dclib.evaluate.metrics import (
+    DRAWS,
+    compare,
+    judge_difference,
+    measure,
+    tell_interval,
+    tell_value,
+)
+from dclib.evaluate.predictions import CHOICES, describe, kind_of
+from dclib.files import extra, write_whole
 
 with extra("evaluate"):
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -73,7 +79,7 @@ def write_card(
 
     Args:
         table: the predictions that its numbers are measured on.
-        slices: from `dclib.evaluation.slices.slice_table`.
+        slices: from `dclib.evaluate.slices.slice_table`.
         others: {name: table} of other networks or baselines on the same pictures.
         data: `dclib.data.fingerprint` of the data set that was measured on; None: not told.
 
@@ -149,7 +155,7 @@ def hub_name(metric: str) -> str:
 
 
 def is_out_of_fold(table: "pd.DataFrame") -> bool:
-    """Whether the answers are of trainings that left each picture out (see dclib.crossval)."""
+    """Whether the answers are of trainings that left each picture out (see dclib.train)."""
     return bool((table["fold"] >= 0).all())
 
 

@@ -7,6 +7,7 @@ data sets each, 206 of 220 intervals (metrics in 16 settings) did in 93 to 97 % 
 in 92 to 98 %: average precision too seldom at times, it and AUROC too often near 1.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
+from torch import Tensor
 
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -43,15 +45,6 @@ def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = (z2 * (share * (1 - share) / n + z2 / (4 * n**2))) ** 0.5 / (1 + z2 / n)
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
-
-
-def strata(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The stratum of each group (G,): 1 without unhappy pictures, 2 without happy ones, 3 both.
-
-    `groups` (N,) are whole numbers from 0, `labels` (N,) bool.
-    """
-    happy, unhappy = (np.bincount(groups, labels == label) > 0 for label in (False, True))
-    return happy + 2 * unhappy
 
 
 def freedom(kinds: np.ndarray) -> int:
@@ -243,3 +236,33 @@ def holm(p: np.ndarray) -> np.ndarray:
     corrected = np.empty(m)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(m, 0, -1)), 1)
     return corrected
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its 95 % Wilson interval."""
+
+    accuracy: float
+    n: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.accuracy:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n})"
+        )
+
+
+def proportion(correct: int, n: int) -> Accuracy:
+    """`Accuracy` of so many right ones among n. Raises ValueError as `wilson_interval` does.
+
+    >>> print(proportion(3, 4))
+    0.750 (95 % interval 0.301 to 0.954, n = 4)
+    """
+    low, high = wilson_interval(correct, n)
+    return Accuracy(correct / n, n, low, high)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
+    """`Accuracy` of logits (N, classes) against labels (N,). Raises ValueError if N is 0."""
+    return proportion(int((logits.argmax(1) == labels).sum()), len(labels))

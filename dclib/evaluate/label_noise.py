@@ -6,21 +6,32 @@ networks that did not see the picture's label. A suspect is a question to a pers
 changed or deleted here, and many suspects are hard pictures with the right label.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from dclib.data import CLASSES
-from dclib.evaluate import proportion
-from dclib.files import write_whole
-from dclib.intervals import TAILS
-from dclib.predictions import by_seed, check_predictions, probabilities
+from dclib.data import CLASSES, fingerprint
+from dclib.data.loading import CoupleFolder, make_loader
+from dclib.evaluate.intervals import TAILS, proportion
+from dclib.evaluate.predictions import by_seed, check_predictions, make_table, probabilities
+from dclib.evaluate.probe import fit_folds
+from dclib.files import extra, write_whole
+from dclib.model import DeepConnection
+from dclib.predict import to_device
 
 if TYPE_CHECKING:
     import pandas as pd
+
+with extra("evaluate"):
+    import pandas as pd
+
+if TYPE_CHECKING:
+    from dclib.checkpoint import Checkpoint
 
 DRAWS, TINY = 1000, 1e-6  # so much is rounding, not a difference
 
@@ -45,7 +56,7 @@ def find_suspects(table: "pd.DataFrame", unseen: bool = False) -> "pd.DataFrame"
     """Pictures whose label looks wrong, the most suspicious first.
 
     Args:
-        table: of predictions out of fold (`dclib.crossval`, `dclib.evaluation.features`).
+        table: of predictions out of fold (`dclib.train`, `dclib.evaluate.label_noise`).
         unseen: say that True if a checkpoint (fold -1) has not been trained on these pictures.
 
     Returns a DataFrame with id, label, suggested, prob (of the suggested class, mean over seeds),
@@ -162,7 +173,7 @@ def _average(table: "pd.DataFrame", unseen: bool) -> tuple["pd.DataFrame", np.nd
     if (table["fold"] == -1).any() and not unseen:
         raise ValueError(
             "The table is of a checkpoint that may have been trained on these labels, and then "
-            "agrees with wrong ones. Take out-of-fold predictions (dclib.crossval), or pass "
+            "agrees with wrong ones. Take out-of-fold predictions (dclib.train), or pass "
             "unseen=True if it has not seen them."
         )
     for seed, part in table[table["fold"] >= 0].groupby("seed"):
@@ -180,3 +191,57 @@ def _average(table: "pd.DataFrame", unseen: bool) -> tuple["pd.DataFrame", np.nd
 
 def _other(name: str) -> str:
     return CLASSES[1 - CLASSES.index(name)]
+
+
+def probe_out_of_fold(
+    checkpoint: "Checkpoint",
+    root: str | Path,
+    split: str = "train",
+    folds: int = 5,
+    seeds: Iterable[int] = (0,),
+    labels: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """The table of predictions of linear probes on a frozen network, each without the row's group.
+
+    Args:
+        checkpoint: a loaded `Checkpoint`, of other pictures: one that was trained on these has seen
+            their labels, whatever the folds.
+        labels: class names (N,) in the order of the split, instead of its own.
+
+    Logistic regressions on the network's neurons before the last layer, standardised; a seed is
+    another division into folds. Raises ValueError if the checkpoint was trained on this very folder
+    and `split` is not test, or a class has too few groups for `folds`.
+    """
+    seen = checkpoint.config["training_data"]["sha256"]
+    if split != "test" and seen == fingerprint(root)["sha256"]:
+        raise ValueError(
+            f"{checkpoint.folder} was trained on {root}: its features have seen these labels. Take "
+            "the split test, other pictures or dclib.train."
+        )
+    dataset = CoupleFolder(root, split, checkpoint.transform, CLASSES)
+    if labels is None:
+        labels = [CLASSES[label] for _, label in dataset.samples]
+    numbers = np.array([CLASSES.index(name) for name in labels])
+    columns = read_neurons(checkpoint.model, make_loader(dataset, 32))
+    groups = np.unique(dataset.groups, return_inverse=True)[1]
+    tables = []
+    for seed in seeds:
+        scores, fold = fit_folds(columns, numbers, groups, folds, seed)
+        logits = np.stack([-scores / 2, scores / 2], 1)  # log-odds -> (N, 2)
+        tables.append(make_table(dataset, logits, seed).assign(fold=fold, label=list(labels)))
+    return pd.concat(tables, ignore_index=True)
+
+
+@torch.inference_mode()
+def read_neurons(model: DeepConnection, loader: Iterable[tuple[Tensor, Tensor]]) -> np.ndarray:
+    """Input of the last layer for all pictures of a loader, in eval mode, where the model stays.
+
+    Returns (N, 100) float32.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    rows = [
+        model.head.neurons(model.pool(model.forward_features(to_device(images, device))))
+        for images, _ in loader
+    ]
+    return torch.cat(rows).float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Metrics with intervals, from a table of predictions (see dclib.predictions).
+"""Metrics with intervals, from a table of predictions (see predictions.py).
 
 "unhappy" is the positive class wherever a metric needs one.
 
@@ -21,9 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from scipy.stats import binomtest
 
-from dclib.data import CLASSES
-from dclib.extras import extra
-from dclib.intervals import (
+from dclib.data import CLASSES, strata
+from dclib.evaluate.intervals import (
     NOTHING,
     difference_interval,
     draw_times,
@@ -33,10 +32,15 @@ from dclib.intervals import (
     group_interval,
     logit_interval,
     mean_interval,
-    strata,
 )
-from dclib.predictions import answers, by_seed, check_predictions, margins, probabilities
-from dclib.ranking import Ranking, area_under_roc
+from dclib.evaluate.predictions import (
+    answers,
+    by_seed,
+    check_predictions,
+    margins,
+    probabilities,
+)
+from dclib.files import extra
 
 with extra("evaluate"):
     import pandas as pd
@@ -296,3 +300,63 @@ def tell_interval(row: Mapping[str, float] | pd.Series, form: str = ".3f") -> st
     if not np.isfinite(row["low"]):
         return "no interval"
     return f"{row['low']:{form}} to {row['high']:{form}}"
+
+
+class Ranking:
+    """`scores` (N,) in rising order: `order` (N,), and where each of S different ones `starts`."""
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self.order = np.argsort(scores, kind="stable")
+        self.starts = np.flatnonzero(np.diff(scores[self.order], prepend=-np.inf) > 0)
+
+    def count(self, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weight of the unhappy and of the happy pictures with each score, rising: two (D, S).
+
+        `labels` (N,) are True for unhappy; `weights` (D, N) say how often each picture was drawn.
+        """
+        weights, labels = weights[:, self.order], labels[self.order]
+        unhappy = np.add.reduceat(weights * labels, self.starts, axis=1)
+        return unhappy, np.add.reduceat(weights * ~labels, self.starts, axis=1)
+
+
+def area_under_roc(unhappy: np.ndarray, happy: np.ndarray) -> np.ndarray:
+    """How often the unhappy one of a random pair scores higher: (D,), of `Ranking.count`.
+
+    Ties count half (Mann and Whitney 1947). Draws without one of the classes divide by zero.
+    """
+    pairs = unhappy.sum(1) * happy.sum(1)
+    return (unhappy * (happy.cumsum(1) - happy / 2)).sum(1) / pairs
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`area_under_roc` of scores (N,) straight away: (D,)."""
+    return area_under_roc(*Ranking(scores).count(labels, weights))
+
+
+def format_differences(paired: pd.DataFrame) -> str:
+    """Lines of text from `metrics.compare`: metric, difference, 95 % interval, n."""
+    lines = [f"{'difference':18}   value  95 % interval        n"]
+    for name, row in paired.iterrows():
+        interval = tell_interval(row, "+.3f")
+        lines.append(f"{name:18}  {row.value:+.3f}  {interval:16}  {row.n:5.0f}")
+    return "\n".join(lines)
+
+
+def conclude(paired: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Whether one of two networks is more often right: a clear difference, or noise.
+
+    `paired` is from `metrics.compare`, `table` that of the first network. With McNemar's test
+    where `compare` has it, which is for one training each.
+    """
+    row, test = paired.loc["accuracy"], paired.attrs
+    better = "the first is right more often" if row.value > 0 else "the second is right more often"
+    verdict = judge_difference(row)
+    verdict += f", {better}" if verdict == "clear" else ""
+    if not test:
+        return f"Accuracy {row.value:+.3f}, mean over seeds: {verdict}."
+    return (
+        f"Accuracy {row.value:+.3f}: {verdict}. McNemar's "
+        f"test: {test['only a right']} pictures that only the first has right, "
+        f"{test['only b right']} that only the second has, p = {test['p']:.3g}; it takes pictures "
+        f"as independent ({len(table)} here, in {table['group'].nunique()} groups)."
+    )

@@ -1,4 +1,4 @@
-"""Figures of evaluation, from tables of predictions (see dclib.predictions).
+"""Figures of evaluation, from tables of predictions (see predictions.py).
 
 Bands and bars are 95 % intervals for other groups of pictures; of several seeds the mean is drawn.
 `tables` are {name: table}, in the order in which they are shown.
@@ -11,10 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dclib.data import CLASSES
-from dclib.evaluation.calibration import (
+from dclib.evaluate.calibration import (
     LEAST,
     predictive_values,
     reliability,
@@ -22,8 +24,8 @@ from dclib.evaluation.calibration import (
     risk_at,
     risk_coverage,
 )
-from dclib.intervals import TAILS
-from dclib.metrics import (
+from dclib.evaluate.intervals import TAILS
+from dclib.evaluate.metrics import (
     DRAWS,
     Scored,
     draw_groups,
@@ -32,14 +34,31 @@ from dclib.metrics import (
     score_seeds,
     tell_value,
 )
+from dclib.evaluate.predictions import describe, kind_of, probabilities
+from dclib.evaluate.robustness import SWEEPS
 from dclib.pictures import read_picture
-from dclib.plots import COLOURS, SMALL, at_row, draw_interval, finish, lines_for, show_pictures
-from dclib.predictions import describe, kind_of, probabilities
+from dclib.plots import (
+    COLOURS,
+    HAPPY,
+    INK,
+    SMALL,
+    UNHAPPY,
+    Line,
+    at_row,
+    draw_interval,
+    finish,
+    lines_for,
+    show_pictures,
+)
 
 GRID = np.linspace(0, 1, 201)
 BELOW = SMALL | {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
 AREAS = ("AUROC", "average precision")
 LOSSES = ("log-loss", "Brier", "ECE")
+MARKS = {"worse": UNHAPPY, "better": HAPPY, "no difference seen": INK, "too few": "0.7"}
+ROW = 0.2  # inches
+SWEEP_COLUMNS = 3  # of sweeps
+CAUTION = "lines: 95 % intervals, each for its slice alone; vertical line: all pictures"
 
 
 def plot_confusion(table: pd.DataFrame) -> Figure:
@@ -238,7 +257,7 @@ def plot_metrics(
 ) -> Figure:
     """Metrics of several tables side by side, a panel each; small dots: lowest and highest seed.
 
-    `metrics` are some of `dclib.metrics.METRICS`. Raises ValueError for tables of different
+    `metrics` are some of `metrics.METRICS`. Raises ValueError for tables of different
     pictures.
     """
     sentence, size = _common(tables), (8, 0.35 * len(tables) + 1.2)
@@ -264,7 +283,7 @@ def plot_metrics(
 def plot_predictive_values(measured: pd.DataFrame) -> Figure:
     """How often each answer is right, by the share of unhappy pictures where it is asked.
 
-    `measured` as `dclib.metrics.measure` gives it.
+    `measured` as `metrics.measure` gives it.
     """
     fig, axis = plt.subplots(figsize=(7, 3.6))
     rows = predictive_values(measured, np.linspace(0, 1, 201))
@@ -295,3 +314,109 @@ def _common(tables: Mapping[str, pd.DataFrame]) -> str:
     if any(set(table["id"]) != set(first["id"]) for table in others):
         raise ValueError("The tables are not of the same pictures; draw them one by one.")
     return _sentence(first)
+
+
+def plot_slices(frame: pd.DataFrame) -> Figure:
+    """Accuracy in every slice with its interval, a block a tag.
+
+    `frame` is that of `dclib.evaluate.slices.slice_table`.
+    """
+    rows = _rows_of(frame)
+    fig, axis = plt.subplots(figsize=(8, ROW * len(rows) + 1.2))
+    for place, row in enumerate(rows):
+        if isinstance(row, str):
+            axis.text(-0.01, place, row, weight="bold", **at_row(axis, "right"))
+            continue
+        colour = MARKS[row.verdict]
+        axis.hlines(place, row.low, row.high, color=colour, lw=2)
+        axis.plot(row.accuracy, place, "o", color=colour, ms=5)
+        axis.text(-0.01, place, row.value, color=_ink(colour), **at_row(axis, "right"))
+        axis.text(1.09, place, f"{row.n}", color=_ink(colour), **at_row(axis, "right"))
+        if row.verdict != "no difference seen":
+            told = row.verdict if np.isnan(row.p) else f"{row.verdict}, {_p(row.p_holm)}"
+            axis.text(1.11, place, told, color=_ink(colour), **at_row(axis, "left"))
+    share, n = overall(frame)
+    axis.axvline(share, color="0.7", lw=1, zorder=0)
+    axis.text(1.09, -1.2, "n", **at_row(axis, "right"))
+    axis.text(1.11, -1.2, "p after Holm", **at_row(axis, "left"))
+    axis.set(ylim=(len(rows) - 0.4, -1.6), yticks=[], xlim=(min(0.45, frame["low"].min()), 1.005))
+    axis.set_xlabel(f"accuracy (n = {n})")
+    axis.set_title(CAUTION, fontsize=9)
+    sns.despine(fig, left=True)
+    fig.tight_layout()
+    return fig
+
+
+def overall(frame: pd.DataFrame) -> tuple[float, int]:
+    """Accuracy and n of all pictures together, from the tag that most of them have."""
+    tag = frame.groupby("tag")["n"].sum().idxmax()
+    rows = frame[frame["tag"] == tag]
+    return np.average(rows["accuracy"], weights=rows["n"]), rows["n"].sum()
+
+
+def _rows_of(frame: pd.DataFrame) -> list:
+    """The name of each tag, followed by its slices (named tuples)."""
+    rows = []
+    for tag, slices in frame.groupby("tag", sort=False):
+        rows += [tag, *slices.itertuples()]
+    return rows
+
+
+def _ink(colour: str) -> str:
+    """Text needs more contrast than a line."""
+    return {INK: "black", "0.7": "0.5"}.get(colour, colour)
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def plot_sweeps(frame: pd.DataFrame) -> Figure:
+    """Accuracy along every sweep: a panel a sweep, a curve a model.
+
+    `frame` is that of `dclib.evaluate.robustness.summarise`. Raises ValueError for more than five
+    models.
+    """
+    kinds, looks = list(dict.fromkeys(frame["sweep"])), lines_for(dict.fromkeys(frame["model"]))
+    columns, names = min(SWEEP_COLUMNS, len(kinds)), 5  # in a row of panels and of the legend
+    rows = -(-len(kinds) // columns)
+    above = 0.12 + 0.18 * -(-(len(looks) + 2) // names)
+    size = (8, 2 * rows + above)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
+    for axis in axes.flat[len(kinds) :]:
+        axis.set_axis_off()
+    for axis, kind in zip(axes.flat, kinds, strict=False):
+        curves = draw_sweep(axis, frame[frame["sweep"] == kind], looks)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy", fontsize=8)
+    axes[0, 0].set_ylim(min(0.45, frame["low"].min()), 1.01)
+    sns.despine(fig)
+    fig.tight_layout(rect=(0, 0, 1, 1 - above / size[1]))
+    fig.legend(handles=curves, ncols=names, loc="upper center", **SMALL)
+    return fig
+
+
+def draw_sweep(axis: Axes, frame: pd.DataFrame, looks: Mapping[str, Line]) -> list[Artist]:
+    """One sweep: levels at equal distances, the reference in grey. Returns what a legend names.
+
+    `looks` are the lines of the models, by their names.
+    """
+    levels = sorted(set(frame["level"]))
+    place = {level: x for x, level in enumerate(levels)}
+    curves = []
+    for model, (colour, style, marker) in looks.items():
+        part = frame[frame["model"] == model].sort_values("level")
+        x = part["level"].map(place)
+        axis.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, lw=0)
+        look: dict = {"color": colour, "ls": style, "marker": marker, "ms": 3.5}
+        curves += axis.plot(x, part["accuracy"], label=model, **look)
+    for level in sorted(set(frame.loc[frame["reference"], "level"])):
+        as_is = axis.axvline(place[level], color="0.85", lw=5, zorder=0, label="left as it is")
+    guess = axis.axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
+    names = ["as is" if np.isinf(level) else f"{level:g}" for level in levels]
+    axis.set_xticks(range(len(levels)), names)
+    axis.tick_params(labelsize=7)
+    kind = frame["sweep"].iloc[0]
+    axis.set_xlabel(SWEEPS[kind].unit, fontsize=8)
+    axis.set_title(f"{kind} (n = {frame['n'].max()})", fontsize=9)
+    return [*curves, as_is, guess]

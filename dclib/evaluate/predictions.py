@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dclib.data import CLASSES, DRAWN, CoupleFolder, make_loader
-from dclib.evaluate import predict_logits
-from dclib.extras import extra
-from dclib.files import write_whole
+from dclib.data import CLASSES, DRAWN
+from dclib.data.loading import CoupleFolder, make_loader
+from dclib.files import extra, write_whole
+from dclib.predict import predict_logits
 
 with extra("evaluate"):
     import pandas as pd

@@ -11,14 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
-from dclib.evaluation.parts import fit_folds
-from dclib.intervals import TAILS
+from dclib.evaluate.intervals import TAILS
+from dclib.evaluate.metrics import Ranking, area_under_roc, auroc
+from dclib.files import extra
 from dclib.pictures import PictureError, read_picture
-from dclib.ranking import Ranking, area_under_roc, auroc
+
+with extra("evaluate"):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
 HIGH = 0.65  # area under the curve from which on, if its interval agrees, we warn
 DRAWS = 1000
 NUMBERS = ("width", "height", "bytes", "red", "green", "blue")
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def probe(rows: Sequence[dict], seed: int = 0) -> Probe:
     Logistic regression, cross-validated so that no group is in training and test; the interval is
     a bootstrap over groups, of the scores as they are: for labels drawn by lot, 82 of 100 such
     intervals held 0.5 (100 pictures each), and 4 of 100 probes warned. Raises ValueError if a class
-    has fewer than `dclib.evaluation.parts.FOLDS` groups.
+    has fewer than `dclib.evaluate.probe.FOLDS` groups.
     """
     labels = np.array([CLASSES.index(row["label"]) for row in rows])
     scores, groups = guess(rows, seed)
@@ -138,7 +145,7 @@ def measure_pictures(root: str | Path, splits: Iterable[str] | None = None) -> l
 
     All splits by default, or those that are named.
     Size and bytes are those of metadata.csv where it has them (of the originals), else the file's.
-    Pictures that cannot be read are printed and left out, as `dclib.data.CoupleFolder` does. Raises
+    Pictures that cannot be read are printed and left out, as `CoupleFolder` does. Raises
     FileNotFoundError for a missing folder, and ValueError for one of a class without pictures and
     for a width, height or bytes in metadata.csv that is not above 0, or a red, green or blue that
     is no number.
@@ -179,3 +186,47 @@ def _measure(path: Path) -> dict:
     row = {"width": image.width, "height": image.height, "bytes": path.stat().st_size}
     means = np.asarray(image).mean((0, 1)).tolist()
     return row | dict(zip(("red", "green", "blue"), means, strict=True))
+
+
+def grouped_folds(
+    labels: np.ndarray, groups: np.ndarray, n: int, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(rest, fold), indices, of n folds that hold whole groups and even shares of the classes."""
+    # Groups are shuffled here: with shuffle=True scikit-learn before 1.8 loses the strata.
+    names = rng.permutation(groups.max() + 1)[groups]
+    return list(StratifiedGroupKFold(n).split(labels, labels, names))
+
+
+def fit_folds(
+    columns: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    folds: int = FOLDS,
+    seed: int = 0,
+    inverse_penalty: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds of "unhappy" by logistic regressions that never saw the row's group.
+
+    Args:
+        columns: (N, columns), standardised here.
+        labels: (N,) 0 or 1.
+        groups: (N,) numbers from 0.
+        inverse_penalty: C of scikit-learn; the smaller, the flatter the fit.
+
+    Returns them (N,) and each row's fold (N,). Raises ValueError if a class has fewer groups than
+    `folds`.
+    """
+    for index, name in enumerate(CLASSES):
+        if len(set(groups[labels == index])) < folds:
+            raise ValueError(
+                f"The probe needs {folds} independent {name} pictures or more; gather more first."
+            )
+    scores, fold = np.zeros(len(labels)), np.zeros(len(labels), int)
+    cuts = grouped_folds(labels, groups, folds, np.random.default_rng(seed))
+    for number, (train, test) in enumerate(cuts):
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000)
+        )
+        model.fit(columns[train], labels[train])
+        scores[test], fold[test] = model.decision_function(columns[test]), number
+    return scores, fold

@@ -11,11 +11,11 @@ import numpy as np
 from scipy.stats import t as student
 
 from dclib.data import splits_of
-from dclib.evaluation.shortcuts import measure_pictures
-from dclib.extras import extra
-from dclib.intervals import TAILS, holm
-from dclib.metrics import Scored, proportion_interval
-from dclib.predictions import by_seed, check_predictions
+from dclib.evaluate.intervals import TAILS, holm
+from dclib.evaluate.metrics import Scored, proportion_interval
+from dclib.evaluate.predictions import by_seed, check_predictions
+from dclib.evaluate.probe import measure_pictures
+from dclib.files import extra
 
 with extra("evaluate"):
     import pandas as pd

@@ -14,7 +14,7 @@ gradients (Sundararajan et al., arXiv 1703.01365) of z from an empty feature map
 maximum does not change its place when the map is scaled.
 
 What they do not say: gates and maxima are held as they are in this picture, so that a cell's number
-is not what would happen without it (`dclib.explain.occlusion.leave_one_out` is); a cell is where a
+is not what would happen without it (`dclib.explain.hide.leave_one_out` is); a cell is where a
 feature fired, not why: it has seen up to 899 pixels a side.
 """
 
@@ -162,7 +162,7 @@ def find_evidence(head: FoldedHead | DeepConnection, feature_map: Tensor) -> Evi
 
     Args:
         head: from `fold_head`, or a `DeepConnection`, which is then folded first.
-        feature_map: (B, C, h, w), from `dclib.gradcam.extract_features`.
+        feature_map: (B, C, h, w), from `dclib.predict.extract_features`.
 
     Computed in float32 (float64 for a folded head in float64). Raises ValueError for a map that is
     empty, or not (B, C, h, w) with the network's channels.

@@ -9,7 +9,7 @@ the network. Nothing is hooked, and the network is left as it was found.
     published = upsample(cams.positive, images.shape[2:])
 
 Grad-CAM averages the gradient over the map, which is exact for global average pooling only. Behind
-a pyramid it can light places that the network did not use; HiResCAM, and `dclib.evidence`, do not.
+a pyramid it can light places that the network did not use; HiResCAM, and evidence.py, do not.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
-from dclib.model import DeepConnection, eval_mode
+from dclib.model import DeepConnection
+from dclib.predict import head_logits, target_weights
 
 METHODS = ("grad-cam", "hirescam")
 
@@ -88,49 +88,9 @@ def grad_cam(
     return Cams(maps.transpose(0, 1), logits[:n].detach(), tuple(targets), method)
 
 
-def extract_features(model: DeepConnection, images: Tensor) -> Tensor:
-    """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32.
-
-    The images may be of any floating dtype and on any device; the network computes in its own.
-    """
-    with eval_mode(model), torch.no_grad():
-        return model.forward_features(images.to(next(model.parameters()))).float()
-
-
-def head_logits(model: DeepConnection, feature_map: Tensor) -> Tensor:
-    """Logits of pooling and head in eval mode and float32: (B, C, h, w) -> (B, n_classes).
-
-    The gradient reaches the feature map, never the parameters.
-    """
-    state = {name: _wide(value) for name, value in model.head.state_dict().items()}
-    with eval_mode(model), torch.autocast(feature_map.device.type, enabled=False):
-        return functional_call(model.head, state, model.pool(feature_map.float()))
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-
-
-def target_weights(classes: Sequence[str], targets: Sequence[str]) -> Tensor:
-    """What each target is of the logits: names -> (T, n_classes).
-
-    Raises ValueError for other names than `grad_cam` takes, and for none.
-
-    >>> target_weights(("happy", "unhappy"), ("happy", "margin"))
-    tensor([[ 1.,  0.],
-            [-1.,  1.]])
-    """
-    units = dict(zip(classes, torch.eye(len(classes)), strict=True))
-    known = units | {"margin": units["unhappy"] - units["happy"]}
-    unknown = [target for target in targets if target not in known]
-    if unknown or not targets:
-        raise ValueError(f"targets must be some of {tuple(known)}, not {tuple(targets)}.")
-    return torch.stack([known[target] for target in targets])
-
-
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps stretched over the picture, bilinear as published: (B, T, h, w) -> (B, T, H, W).
 
-    `dclib.explain.cells.spread`, which figures use, puts the cells where they look instead.
+    `dclib.cells.spread`, which figures use, puts the cells where they look instead.
     """
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

@@ -5,17 +5,24 @@ covered pixels need that too.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from dclib.evaluation.interventions import paint
-from dclib.gradcam import head_logits, target_weights
+from dclib.cells import cell_edges
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
+from dclib.data.loading import EvalTransform
+from dclib.evaluate.shortcuts import paint
+from dclib.explain.evidence import find_evidence, fold_head
 from dclib.model import DeepConnection
+from dclib.pictures import Source, read_picture
+from dclib.predict import extract_features, head_logits, target_weights
 
 CHUNK = 64  # feature maps in the head at once
+MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16
 
 
 @torch.no_grad()
@@ -23,7 +30,7 @@ def hide_cells(model: DeepConnection, feature_map: Tensor, hidden: Tensor) -> Te
     """Logits with some cells of the feature map set to zero: -> (B, 2).
 
     Args:
-        feature_map: (B, C, h, w), from `dclib.gradcam.extract_features`; (1, C, h, w) is taken for
+        feature_map: (B, C, h, w), from `dclib.predict.extract_features`; (1, C, h, w) is taken for
             all of `hidden`.
         hidden: (B, h, w) bool, true where a cell is to be zeroed.
 
@@ -43,7 +50,7 @@ def hide_cells(model: DeepConnection, feature_map: Tensor, hidden: Tensor) -> Te
 def leave_one_out(model: DeepConnection, feature_map: Tensor, target: str = "margin") -> Tensor:
     """How much a score falls when each cell alone is zeroed: (B, C, h, w) -> (B, h, w).
 
-    `target` is a class name or "margin", as in `dclib.gradcam.grad_cam`; ValueError for others.
+    `target` is a class name or "margin", as in `grad_cam`; ValueError for others.
     """
     h, w = feature_map.shape[2:]
     alone = torch.eye(h * w, dtype=torch.bool, device=feature_map.device).view(-1, h, w)
@@ -59,3 +66,75 @@ def cover_pixels(image: Image.Image, boxes: np.ndarray | Sequence[Sequence[float
     `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides, 0 to 1.
     """
     return Image.fromarray(paint(np.asarray(image.convert("RGB")), np.reshape(boxes, (-1, 4))))
+
+
+class Look:
+    """A network, a picture, and what one has to say about the other.
+
+    Args:
+        checkpoint: a loaded `Checkpoint`, or the path of its folder.
+        image: anything that `dclib.pictures.read_picture` takes.
+        size: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
+
+    Attributes, besides `model`, `temperature` and `size`:
+        image: the RGB picture; `notes`, sentences that belong beside it.
+        feature_map: (1, C, h, w); `evidence`, what it is made of.
+        margin: log-odds for unhappy; `margin_map` (h, w), what each cell adds to it, on the CPU.
+        scale: log-odds of the strongest cell, which has full colour; 1 if there is no evidence.
+
+    Raises PictureError, CheckpointError, FileNotFoundError, or ValueError for a size that is no
+    whole number from 32 to 512, be it given or the checkpoint's.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint | str | Path, image: Source, size: int | None = None
+    ) -> None:
+        checkpoint = load_checkpoint(checkpoint)
+        config = checkpoint.config
+        self.size = _choose_size(size, config["image_size"])
+        self.model, self.temperature = checkpoint.model, config["temperature"]
+        self.transform = EvalTransform(self.size, config["mean"], config["std"])
+        self.image, notes = read_picture(image)
+        self.notes = [*([DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []), *notes]
+        self.head = fold_head(self.model, self.temperature)
+        self.feature_map = self.features(self.image)
+        self.evidence = find_evidence(self.head, self.feature_map)
+        self.margin = self.evidence.margin.item()
+        self.margin_map = self.evidence.margin_map[0].cpu()
+        self.scale = self.margin_map.abs().max().item() or 1.0
+
+    def features(self, image: Image.Image) -> Tensor:
+        """The feature map (1, C, h, w) of an RGB image."""
+        return extract_features(self.model, self.transform(image)[None])
+
+    def margin_without(self, hidden: Tensor) -> float:
+        """Log-odds for unhappy with cells (h, w) zeroed in the feature map."""
+        logits = hide_cells(self.model, self.feature_map, hidden[None].to(self.feature_map.device))
+        weights = target_weights(self.model.classes, ["margin"])[0].to(logits.device)  # (2,)
+        return (logits @ weights).item() / self.temperature
+
+    def margin_covered(self, hidden: Tensor) -> float:
+        """Log-odds for unhappy of the picture with the pixels of cells (h, w) covered."""
+        return find_evidence(self.head, self.features(self.covered(hidden))).margin.item()
+
+    def covered(self, hidden: Tensor) -> Image.Image:
+        """The picture with the pixels of cells (h, w) covered."""
+        rows, columns = hidden.nonzero().numpy().T  # (K,) each
+        down, across = (cell_edges(n, self.size) for n in hidden.shape)
+        ends = (across[columns], down[rows], across[columns + 1], down[rows + 1])
+        return cover_pixels(self.image, np.stack(ends, 1))
+
+
+def _choose_size(size: int | None, own: int) -> int:
+    """The size that was given, or else the network's `own`; ValueError if it is none to show."""
+    if size is None and not MIN_SIZE <= own <= MAX_SIZE:
+        raise ValueError(
+            f"This network takes {own} pixels a side, but cells can be shown for {MIN_SIZE} to "
+            f"{MAX_SIZE}: call hide_panel or neuron_panel with such a size."
+        )
+    size = own if size is None else size
+    if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
+        raise ValueError(
+            f"size must be a whole number from {MIN_SIZE} to {MAX_SIZE} pixels, not {size!r}."
+        )
+    return size

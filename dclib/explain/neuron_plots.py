@@ -15,13 +15,23 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from dclib.checkpoint import Checkpoint
-from dclib.data import CLASSES, DRAWN, CoupleFolder
-from dclib.evidence import Evidence, fold_head
-from dclib.explain.crops import top_crops
-from dclib.explain.neurons import States
-from dclib.explain.own_right import KINDS, OwnRight
-from dclib.plots import COLOURS, HAPPY, INK, SMALL, UNHAPPY, at_row, finish
-from dclib.plots.explain import EVIDENCE, draw_scale, overlay
+from dclib.data import CLASSES, DRAWN
+from dclib.data.loading import CoupleFolder
+from dclib.explain.evidence import Evidence, fold_head
+from dclib.explain.neurons import States, top_crops
+from dclib.explain.unhappiness import KINDS, OwnRight
+from dclib.plots import (
+    COLOURS,
+    EVIDENCE,
+    HAPPY,
+    INK,
+    SMALL,
+    UNHAPPY,
+    at_row,
+    draw_scale,
+    finish,
+    overlay,
+)
 
 HEAT = "YlOrRd"  # the authors' colours of activation
 
@@ -100,7 +110,7 @@ def plot_region_maps(
     these maps are the margin map.
 
     Args:
-        image: as `dclib.plots.explain.overlay` takes it.
+        image: as `dclib.plots.overlay` takes it.
         evidence: of this picture, the first of its batch.
         size: pixels a side of the network's input.
         n: neurons at most.

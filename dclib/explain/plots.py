@@ -9,66 +9,24 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from dclib.evidence import Evidence
-from dclib.explain.cells import spread
-from dclib.plots import HAPPY, SMALL, UNHAPPY
+from dclib.explain.evidence import Evidence
+from dclib.explain.pointing import AGAINST, MEASURES
+from dclib.plots import HAPPY, INK, SMALL, UNHAPPY, draw_scale, finish, lines_for, overlay
 
-OPACITY = 0.75  # of the colour at `scale`
-EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "0.85", UNHAPPY))
-
-
-def overlay(
-    image: Image.Image | np.ndarray,
-    values: np.ndarray | Tensor,
-    scale: float,
-    size: int,
-    smooth: bool = False,
-) -> np.ndarray:
-    """A map over its picture: an array (H, W, 3), 0 to 1.
-
-    Args:
-        image: Pillow image, or array (H, W, 3) of uint8, or of floats from 0 to 1.
-        values: (h, w), one a cell; `dclib.explain.cells` says where cells are.
-        scale: value of full colour, for all maps that are compared; larger ones look the same.
-        size: pixels a side of the network's input.
-        smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
-
-    The picture is greyed, and as grey where a value is 0. Raises ValueError unless scale > 0.
-    """
-    pixels = np.asarray(image)
-    picture = pixels / 255 if pixels.dtype == np.uint8 else pixels  # (H, W, 3)
-    grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
-    colour, share = shade(values, scale, picture.shape[:2], size, smooth)
-    return grey * (1 - share) + colour * share
-
-
-def shade(
-    values: np.ndarray | Tensor,
-    scale: float,
-    shape: tuple[int, ...],
-    size: int,
-    smooth: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `overlay` puts over a picture of `shape` (H, W): colour (H, W, 3), opacity (H, W, 1).
-
-    The other arguments are those of `overlay`. Raises ValueError unless scale > 0.
-    """
-    if not scale > 0:
-        raise ValueError(f"scale must be above 0, not {scale}.")
-    cells = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
-    height, width = shape
-    strength = spread(cells / scale, (height, width), size, smooth)
-    strength = strength.clip(-1, 1)[..., None]  # (H, W) -> (H, W, 1)
-    colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
-    return colour, OPACITY * np.abs(strength)
+LOOKS = lines_for(("evidence", "HiResCAM", "Grad-CAM", "leave one out", "centre first"))
+LOOKS |= {"evidence for the answer": (INK, "-", "P"), "random": ("0.6", "-", "x")}
+PANELS = (("faces", MEASURES[0]), ("faces", MEASURES[3]), (AGAINST, MEASURES[3]))
+ROW = 0.24  # inches
+BASELINE = "0.55"
+NOTE: dict = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
 
 
 def show_maps(
@@ -114,14 +72,6 @@ def show_maps(
     return fig
 
 
-def draw_scale(fig: Figure, axes: np.ndarray, scale: float, unit: str = "log-odds") -> None:
-    """The colour bar of maps over pictures, `axes`, from -scale to scale."""
-    bar = fig.colorbar(ScalarMappable(Normalize(-scale, scale), EVIDENCE), ax=axes, pad=0.01)
-    bar.set_ticks([-scale, 0, scale], labels=[f"{scale:.2g}\nhappy", "0", f"unhappy\n{scale:.2g}"])
-    bar.set_label(unit, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-
-
 def plot_parts(evidence: Evidence, index: int = 0) -> Figure:
     """From the constant to the margin of one picture: by pyramid level and branch.
 
@@ -144,3 +94,103 @@ def plot_parts(evidence: Evidence, index: int = 0) -> Figure:
     axis.legend(**SMALL)
     sns.despine(fig)
     return fig
+
+
+def plot_localisation(table: pd.DataFrame) -> Figure:
+    """Where the mass of each map lies, with its interval: a panel a measure, chance marked.
+
+    `table` is that of `dclib.explain.pointing._summarise`. Maps of the network are coloured,
+    what they must beat is grey. A panel of which the table has nothing is left out.
+    """
+    rows = list(dict.fromkeys(table["map"]))
+    of = {key: part.set_index("map") for key, part in table.groupby(["region", "measure"])}
+    panels = [key for key in PANELS if key in of]
+    size = (8, ROW * len(rows) + 1.1)
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for axis, key in zip(axes[0], panels, strict=True):
+        _draw_dots(axis, of[key], rows)
+        region, measure = key
+        n, excluded = of[key]["n"].max(), of[key]["excluded"].max()
+        left_out = f"; {excluded} excluded" if excluded else ""
+        axis.set_title(f"{region}\n(n = {n}{left_out})", fontsize=8)
+        axis.set_xlabel(measure, fontsize=8)
+        axis.tick_params(labelsize=8)
+    axes[0, 0].set_yticks(range(len(rows)), rows)
+    for label in axes[0, 0].get_yticklabels():
+        label.set_color("black" if label.get_text() in LOOKS else "0.4")
+    axes[0, 0].set_ylim(len(rows) + 0.2, -0.5)  # room for a word
+    sns.despine(fig, left=True)
+    fig.tight_layout()
+    return fig
+
+
+def _draw_dots(axis: Axes, part: pd.DataFrame, rows: Sequence[str]) -> None:
+    """The means of one measure with their intervals, by map, in the order of `rows`."""
+    for place, name in enumerate(rows):
+        colour, _, marker = LOOKS.get(name, (BASELINE, "-", "o"))
+        axis.hlines(place, part["low"][name], part["high"][name], color=colour, lw=2)
+        axis.plot(part["value"][name], place, marker, color=colour, ms=5)
+    chance = part["chance"].mean()
+    axis.axvline(chance, color="0.75", lw=1, ls=":", zorder=0)
+    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **NOTE)
+    axis.tick_params(left=False)
+
+
+def plot_curves(points: pd.DataFrame, areas: pd.DataFrame) -> Figure:
+    """Deletion and insertion curves with their bands; the areas under them in the legends.
+
+    The two tables are those of `dclib.explain.sanity.hide_in_order`.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
+    told = {"deletion": "hidden", "insertion": "shown"}
+    for axis, (curve, verb) in zip(axes, told.items(), strict=True):
+        under = areas[areas["curve"] == curve].set_index("map")["value"]
+        for name, part in points[points["curve"] == curve].groupby("map", sort=False):
+            colour, style, marker = LOOKS[name]
+            look = {"color": colour, "ls": style, "marker": marker, "ms": 3.5, "lw": 1.2}
+            axis.fill_between(
+                part["share"], part["low"], part["high"], color=colour, alpha=0.15, lw=0
+            )
+            axis.plot(part["share"], part["value"], label=f"{name}: {under[name]:.3f}", **look)
+        better = "lower" if curve == "deletion" else "higher"
+        axis.set_title(f"{curve}: {better} is better", fontsize=9)
+        axis.set_xlabel(f"share of cells {verb}, in the map's order", fontsize=8)
+        place = "lower left" if curve == "deletion" else "lower right"
+        legend = {"title": "area under the curve", "title_fontsize": 7, "fontsize": 7}
+        axis.legend(loc=place, frameon=False, **legend)
+    axes[0].set_ylabel(f"probability of the answer (n = {points['n'].max()})", fontsize=8)
+    axes[0].set_ylim(0, 1.01)
+    return finish(fig)
+
+
+def plot_cascade(table: pd.DataFrame) -> Figure:
+    """How like the original the maps stay while layers forget: a panel with signs, one without.
+
+    `table` is that of `dclib.explain.sanity.cascade`; its "another picture" stands apart at
+    the end.
+    """
+    parts = [part for part in dict.fromkeys(table["part"]) if part != "another picture"]
+    names = ["trained", *parts, "another\npicture"]
+    places = [*range(len(parts) + 1), len(parts) + 1.5]
+    fig, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+    for axis, similarity in zip(axes, ("signed", "absolute"), strict=True):
+        of = table[table["similarity"] == similarity]
+        for k, (name, part) in enumerate(of.groupby("map", sort=False)):
+            colour, style, marker = LOOKS[name]
+            part = part.set_index("part").reindex([*parts, "another picture"])
+            x = np.array(places) + 0.15 * (k - 1)
+            y, low, high = ([1.0, *part[column]] for column in ("value", "low", "high"))
+            look = {"color": colour, "marker": marker, "ms": 4}
+            axis.vlines(x, low, high, color=colour, lw=1, alpha=0.6)
+            axis.plot(x[:-1], y[:-1], ls=style, lw=1.2, label=name, **look)
+            axis.plot(x[-1:], y[-1:], mfc="white", **look)
+        axis.axhline(0, color="0.75", lw=1, ls=":", zorder=0)
+        axis.set_xticks(places, names, fontsize=7, rotation=40, ha="right")
+        axis.set_xlabel("randomised, with all before it", fontsize=8)
+        axis.set_title(
+            f"maps {'with' if similarity == 'signed' else 'without'} their signs", fontsize=9
+        )
+    axes[0].set_ylabel(f"rank correlation with the original (n = {table['n'].max()})", fontsize=8)
+    axes[0].set_ylim(-1.02, 1.05)
+    axes[1].legend(**SMALL)
+    return finish(fig)

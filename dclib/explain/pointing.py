@@ -10,12 +10,28 @@ there is no tolerance: the usual 15 px would be half a cell. A flat map misses, 
 and pictures without the boxes in question are NaN.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from dclib.data import CoupleFolder, read_boxes
-from dclib.explain.cells import box_mask, cell_centres, cell_edges, covered_cells
+from dclib.cells import box_mask, cell_centres, cell_edges, covered_cells, from_centre
+from dclib.checkpoint import Checkpoint
+from dclib.data.loading import CoupleFolder, read_boxes
+from dclib.drawn.drawing import MARK
+from dclib.evaluate.intervals import mean_row
+from dclib.explain.sanity import (
+    choose,
+    collect_features,
+    draw_maps,
+    other_groups,
+    random_network,
+    signed_maps,
+)
+from dclib.files import extra
+
+with extra("evaluate"):
+    import pandas as pd
 
 TIE = 1e-5  # values that differ by less, as a share of the largest, are equal
 POINTING = "pointing"
@@ -23,9 +39,12 @@ MEASURES = (POINTING, "strongest cell", "energy", "energy / area")
 COLUMNS = ("boxes", "body_boxes", "bystander_boxes")  # of metadata.csv: faces, bodies, others
 OTHERS = "bystanders' faces"
 AGAINST = f"faces less {OTHERS}"
-
 Region = tuple[np.ndarray, np.ndarray]  # centres and shares, see `find_regions`
 Regions = dict[str, Region]  # by name
+PLACES = ("receptive field", "stretched")
+SPREAD = 0.25  # standard deviation of the centred map, as a share of a side
+UNTRAINED = 3  # networks of random weights
+KEYS = ["map", "region", "measure"]
 
 
 def find_regions(
@@ -110,3 +129,158 @@ def energy_share(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
         raise ValueError("The energy of a map needs values of at least 0.")
     total = values.sum((-2, -1))
     return (values * shares).sum((-2, -1)) / np.where(total > 0, total, 1.0)
+
+
+def locate(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = None,
+    size: int | None = None,
+    place: str = PLACES[0],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much of each map lies on the faces and the couple: see `_summarise`, `_find_cases`."""
+    return _summarise(_find_cases(checkpoint, root, split, n, size, place, seed))
+
+
+def _find_cases(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = None,
+    size: int | None = None,
+    place: str = PLACES[0],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Each measure of each map on each picture: a DataFrame with a row for each of them.
+
+    Columns map, region, measure, id, group, value, chance, flat.
+
+    Args:
+        checkpoint: a loaded `Checkpoint`.
+        root, split: a folder whose metadata.csv has the columns boxes (faces), and perhaps
+            body_boxes and bystander_boxes: JSON lists of [x0, y0, x1, y1] in pixels.
+        n: about so many pictures, whole groups by lot; None takes all.
+        size: pixels a side of the network's input, default as it was trained. A finer map needs
+            a larger one; look whether the network still answers well at it.
+        place: where in the picture cells are, one of `PLACES`.
+
+    Regions are faces, couple (with bodies), bystanders' faces where the couple does not hide them,
+    and energy by area in the couple's faces less that in theirs. `value` is NaN where a picture has
+    no such boxes. Raises ValueError for other places, for boxes that cannot be read,
+    and for a split without any.
+    """
+    if place not in PLACES:
+        raise ValueError(f"place must be one of {PLACES}, not {place!r}.")
+    size = size or checkpoint.config["image_size"]
+    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
+    features = collect_features(checkpoint, dataset, chosen, size)
+    h, w = features.shape[2:]
+    placed = size if place == PLACES[0] else None
+    regions = find_regions(dataset, chosen, h, w, placed)
+    if not regions["faces"][1].any():
+        raise ValueError(f"No picture of {root}/{split} has face boxes in metadata.csv (boxes).")
+    maps = draw_maps(checkpoint.model, features) | draw_priors(regions["faces"][1], groups, placed)
+    maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]
+    named = [*maps.items(), *_draw_untrained(checkpoint, dataset, chosen, size, seed)]
+    ids = dataset.ids
+    told = {"id": [ids[index] for index in chosen], "group": groups}
+    rows = [
+        pd.DataFrame(told | {"map": name} | row)
+        for name, values in named
+        for row in measure_maps(values, regions)
+    ]
+    cases = pd.concat(rows).groupby([*KEYS, "id", "group"], sort=False, as_index=False)
+    return cases.mean()  # over networks of random weights
+
+
+def _draw_untrained(
+    checkpoint: Checkpoint, dataset: CoupleFolder, chosen: Sequence[int], size: int, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The maps (N, h, w) of several networks of random weights, each with its name."""
+    for k in range(UNTRAINED):
+        model = random_network(checkpoint.model, seed + k)
+        maps = draw_maps(model, collect_features(checkpoint, dataset, chosen, size, model))
+        for name in ("evidence", "Grad-CAM"):
+            yield f"random weights: {name}", maps[name]
+
+
+def draw_priors(shares: np.ndarray, groups: np.ndarray, size: int | None) -> dict[str, np.ndarray]:
+    """Maps that know nothing of the picture: {name: (N, h, w)}.
+
+    `shares` (N, h, w): how much of each cell is in a face; `groups` (N,) whole numbers from 0;
+    `size` as of `find_regions`.
+    """
+    _, h, w = shares.shape
+    centre = np.exp(-from_centre(h, w, size) / (2 * SPREAD**2))
+    of_group = np.zeros((groups.max() + 1, *shares.shape[1:]))
+    np.add.at(of_group, groups, shares)
+    return {
+        "uniform": np.ones_like(shares),
+        "centre": np.broadcast_to(centre, shares.shape),
+        "faces elsewhere": (shares.sum(0) - of_group[groups]).clip(0),
+    }
+
+
+def _summarise(cases: pd.DataFrame) -> pd.DataFrame:
+    """Means of `_find_cases` with 95 % intervals: a DataFrame with a row a map, region and measure.
+
+    Columns value, low, high, n, chance (mean over pictures), excluded (pictures without such
+    boxes), flat (maps that show nothing). Intervals are for other groups of pictures, given the
+    network: Wilson's for pointing (`dclib.evaluate.intervals.effective_interval`), else
+    Student's t.
+    """
+    rows = []
+    for key, part in cases.groupby(KEYS, sort=False):
+        there = part[part["value"].notna()]
+        if len(there):
+            row = dict(zip(KEYS, key, strict=True))
+            row |= mean_row(there["value"], there["group"], proportion=key[2] == POINTING)
+            row |= {"chance": there["chance"].mean(), "excluded": len(part) - len(there)}
+            rows.append(row | {"flat": there["flat"].sum()})
+    return pd.DataFrame(rows)
+
+
+def versus(cases: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Map `first` less map `second`, paired by picture, of the table of `_find_cases`.
+
+    Columns map, less (the names), region, measure, value, low, high, n. Raises ValueError for a
+    map that is not in the table.
+    """
+    keys, rows = ["id", "group", "region", "measure"], []
+    of = [cases[cases["map"] == name].set_index(keys)["value"] for name in (first, second)]
+    if not all(map(len, of)):
+        raise ValueError(f"There are no maps {first!r} and {second!r}, only {set(cases['map'])}.")
+    paired = (of[0] - of[1]).dropna().reset_index()
+    for (region, measure), part in paired.groupby(keys[2:], sort=False):
+        row = {"map": first, "less": second, "region": region, "measure": measure}
+        rows.append(row | mean_row(part["value"], part["group"]))
+    return pd.DataFrame(rows)
+
+
+def mark_evidence(
+    checkpoint: Checkpoint,
+    root: str | Path,
+    split: str = "test",
+    n: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Share of the absolute evidence in the cells on which the planted mark lies, by class.
+
+    Only unhappy pictures have it. Columns map, label, value, low, high, n, area (share of cells).
+    """
+    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
+    features = collect_features(checkpoint, dataset, chosen, size)
+    h, w = features.shape[2:]
+    size = size or checkpoint.config["image_size"]
+    touched = covered_cells([MARK], cell_edges(h, size), cell_edges(w, size)) > 0  # (h, w)
+    labels, rows = dataset.labels.numpy()[chosen], []
+    for name, maps in signed_maps(checkpoint.model, features).items():
+        shares = energy_share(np.abs(maps), touched)  # (N,)
+        for label, of in enumerate(dataset.classes):
+            part = labels == label
+            row = {"map": name, "label": of} | mean_row(shares[part], groups[part])
+            rows.append(row | {"area": touched.mean()})
+    return pd.DataFrame(rows)

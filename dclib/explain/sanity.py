@@ -13,7 +13,7 @@ proves little: noise passes it too (Binder et al., arXiv 2211.12486).
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +22,16 @@ from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 from torch import Tensor
 
+from dclib.cells import from_centre
 from dclib.checkpoint import Checkpoint
-from dclib.drawn.drawing import MARK
-from dclib.explain.cells import cell_edges, covered_cells, from_centre
-from dclib.explain.maps import choose, collect_features, other_groups, random_network, signed_maps
-from dclib.explain.occlusion import hide_cells, leave_one_out
-from dclib.explain.pointing import energy_share
-from dclib.extras import extra
-from dclib.intervals import estimate, mean_row
+from dclib.data.loading import CoupleFolder, EvalTransform, choose_pictures
+from dclib.evaluate.intervals import estimate, mean_row
+from dclib.explain.evidence import find_evidence
+from dclib.explain.gradcam import grad_cam
+from dclib.explain.hide import hide_cells, leave_one_out
+from dclib.files import extra
 from dclib.model import BLOCKS, DeepConnection
+from dclib.predict import extract_features
 
 with extra("evaluate"):
     import pandas as pd
@@ -42,6 +43,8 @@ PARTS = {  # what is randomised, from the last layer to the first
     "lin1": ("head.lin1", "head.bn1"),
     **{names[0]: tuple(f"backbone.{name}" for name in names) for names in BLOCKS[::-1]},
 }
+BATCH = 32  # pictures in memory
+CAMS = {"Grad-CAM": "grad-cam", "HiResCAM": "hirescam"}
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -160,7 +163,7 @@ def cascade(
     of the maps without their signs), value (mean rank correlation), low, high, n, excluded (a flat
     map in some repetition). Each repetition draws a network of random weights anew, as if before
     training; intervals are for other draws and other pictures
-    (`dclib.intervals.estimate`). Part "another picture" compares the original maps of
+    (`dclib.evaluate.intervals.estimate`). Part "another picture" compares the original maps of
     different pictures: what is alike in all of them stays alike without having been learned.
     """
     model = checkpoint.model
@@ -208,28 +211,113 @@ def _cascade_table(
     return pd.DataFrame(rows)
 
 
-def mark_evidence(
+def load_features(
     checkpoint: Checkpoint,
     root: str | Path,
     split: str = "test",
     n: int | None = None,
     size: int | None = None,
     seed: int = 0,
-) -> pd.DataFrame:
-    """Share of the absolute evidence in the cells on which the planted mark lies, by class.
+) -> tuple[Tensor, np.ndarray]:
+    """Feature maps (N, C, h, w) and groups (N,) of about n pictures.
 
-    Only unhappy pictures have it. Columns map, label, value, low, high, n, area (share of cells).
+    `size`: pixels a side of the network's input, default as it was trained; see `choose`.
     """
     dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
-    features = collect_features(checkpoint, dataset, chosen, size)
-    h, w = features.shape[2:]
-    size = size or checkpoint.config["image_size"]
-    touched = covered_cells([MARK], cell_edges(h, size), cell_edges(w, size)) > 0  # (h, w)
-    labels, rows = dataset.labels.numpy()[chosen], []
-    for name, maps in signed_maps(checkpoint.model, features).items():
-        shares = energy_share(np.abs(maps), touched)  # (N,)
-        for label, of in enumerate(dataset.classes):
-            part = labels == label
-            row = {"map": name, "label": of} | mean_row(shares[part], groups[part])
-            rows.append(row | {"area": touched.mean()})
-    return pd.DataFrame(rows)
+    return collect_features(checkpoint, dataset, chosen, size), groups
+
+
+def choose(
+    checkpoint: Checkpoint, root: str | Path, split: str, n: int | None, seed: int = 0
+) -> tuple[CoupleFolder, list[int], np.ndarray]:
+    """A `CoupleFolder`, the indices of about n of its pictures, and their groups as numbers (n,).
+
+    See `dclib.data.loading.choose_pictures`.
+    """
+    dataset = CoupleFolder(root, split, classes=checkpoint.model.classes)
+    chosen = choose_pictures(dataset, n, seed)
+    return dataset, chosen, np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
+
+
+def collect_features(
+    checkpoint: Checkpoint,
+    dataset: CoupleFolder,
+    chosen: Sequence[int],
+    size: int | None = None,
+    model: DeepConnection | None = None,
+) -> Tensor:
+    """Feature maps (N, C, h, w) of chosen pictures, on the CPU.
+
+    `size`: pixels a side of the input, default the checkpoint's; `model` takes its network's place.
+    """
+    config, model = checkpoint.config, model or checkpoint.model
+    transform = EvalTransform(size or config["image_size"], config["mean"], config["std"])
+    device, maps = next(model.parameters()).device, []
+    for start in range(0, len(chosen), BATCH):
+        pictures = [dataset.picture(index) for index in chosen[start : start + BATCH]]
+        images = torch.stack([transform(picture) for picture in pictures]).to(device)
+        maps.append(extract_features(model, images).cpu())  # (B, C, h, w)
+    return torch.cat(maps)
+
+
+def random_network(model: DeepConnection, seed: int = 0) -> DeepConnection:
+    """A network of the same kind that has learned nothing, in eval mode, on the same device."""
+    kind = (model.stage, model.backbone_name, None, model.levels, model.head.samples)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return DeepConnection(*kind, model.classes).eval().to(next(model.parameters()).device)
+
+
+def draw_maps(model: DeepConnection, features: Tensor) -> dict[str, np.ndarray]:
+    """The maps of feature maps (N, C, h, w), none below 0: {name: (N, h, w)}.
+
+    Evidence is that of the margin: all of it, and what speaks for the network's answer. Grad-CAM
+    and HiResCAM are of the class that it answers.
+    """
+
+    def draw(part: Tensor) -> dict[str, Tensor]:
+        evidence = find_evidence(model, part)
+        answers, rows = evidence.logits.argmax(1), torch.arange(len(part))
+        sign = torch.where(answers == model.classes.index("unhappy"), 1, -1)[:, None, None]
+        maps = {"evidence": evidence.margin_map.abs()}
+        maps["evidence for the answer"] = (sign * evidence.margin_map).clamp(min=0)
+        for name, method in CAMS.items():
+            maps[name] = grad_cam(model, part, model.classes, method).positive[rows, answers]
+        return maps | {"feature norm": part.norm(dim=1)}
+
+    return _in_batches(draw, model, features)
+
+
+def signed_maps(model: DeepConnection, features: Tensor) -> dict[str, np.ndarray]:
+    """What each cell adds to the log-odds for unhappy, by kind of map: {name: (N, h, w)}."""
+
+    def draw(part: Tensor) -> dict[str, Tensor]:
+        cams = {n: grad_cam(model, part, ["margin"], way)["margin"] for n, way in CAMS.items()}
+        return {"evidence": find_evidence(model, part).margin_map} | cams
+
+    return _in_batches(draw, model, features)
+
+
+def _in_batches(
+    draw: Callable[[Tensor], dict[str, Tensor]], model: DeepConnection, features: Tensor
+) -> dict[str, np.ndarray]:
+    """What `draw` gives for feature maps (B, C, h, w) on the network's device, of all of them."""
+    device = next(model.parameters()).device
+    drawn = [draw(part.to(device)) for part in features.split(BATCH)]
+    return {
+        name: torch.cat([maps[name].cpu().double() for maps in drawn]).numpy() for name in drawn[0]
+    }
+
+
+def other_groups(groups: np.ndarray) -> np.ndarray:
+    """For each picture the index of one of another group, every picture once: (N,) -> (N,).
+
+    >>> other_groups(np.array([0, 0, 1, 1])).tolist()
+    [2, 3, 0, 1]
+
+    Some stay in their group where one group has more than half of all pictures.
+    """
+    order = np.argsort(groups, kind="stable")
+    others = np.empty_like(order)
+    others[order] = np.roll(order, np.bincount(groups).max())
+    return others

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from dclib.data import CLASSES
+from dclib.data import CLASSES, strata
+from dclib.evaluate.intervals import NOTHING, difference_interval, draw_times, freedom, holm
+from dclib.evaluate.metrics import DRAWS, compare, measure, tell_value
+from dclib.evaluate.predictions import LOGITS
 from dclib.explain.neurons import States
-from dclib.extras import extra
-from dclib.intervals import NOTHING, difference_interval, draw_times, freedom, holm, strata
-from dclib.metrics import DRAWS, compare, measure, tell_value
-from dclib.predictions import LOGITS
+from dclib.files import extra
 
 with extra("evaluate"):
     import pandas as pd
@@ -169,7 +169,7 @@ def _alone(states: States, of: np.ndarray) -> pd.DataFrame:
 
 
 def _table(states: States, margins: np.ndarray) -> pd.DataFrame:
-    """A table of predictions (see `dclib.predictions`) of margins (N,)."""
+    """A table of predictions (see `dclib.evaluate.predictions`) of margins (N,)."""
     columns = {"id": states.ids, "label": np.where(states.labels, *CLASSES[::-1])}
     columns |= {"group": states.groups, "source": states.sources}
     columns |= dict(zip(LOGITS, (-margins / 2, margins / 2), strict=True))

@@ -1,18 +1,16 @@
 """One photo in, one answer out, with what speaks for it and what speaks against trusting it."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
-from dclib.evidence import Evidence, find_evidence, fold_head
-from dclib.gradcam import Cams, extract_features, grad_cam
+from dclib.explain.evidence import Evidence, find_evidence, fold_head
+from dclib.explain.gradcam import Cams, grad_cam
 from dclib.pictures import Boxes, Source, read_picture
-from dclib.timeline import Z95
+from dclib.predict import Z95, extract_features, how_sure, label_of, percent, sigmoid
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Prediction:
     warnings    sentences that belong beside the answer
     image       the picture that was judged: RGB and upright
     size        pixels a side of the network's input
-    evidence    exact shares in the margin by cell and neuron (`dclib.evidence`), batch of one
+    evidence    exact shares in the margin by cell and neuron (`Evidence`), batch of one
     grad_cam    Grad-CAM for both classes, batch of one
     """
 
@@ -80,24 +78,24 @@ def predict_photo(
         faces: boxes in pixels if they are known; otherwise they are looked for, but not for a
             checkpoint that only knows drawings, as what finds faces only knows photographs.
 
-    Not assessable is what `dclib.assess.why_not` gives a reason against, and what the network is
+    Not assessable is what `faces.why_not` gives a reason against, and what the network is
     less sure about than the checkpoint's `abstain`.
     Raises PictureError, FileNotFoundError or CheckpointError, each one sentence for the reader, and
     ModuleNotFoundError without the extra "photo".
     """
-    from dclib import assess  # OpenCV and scikit-image: only where a picture is judged
+    from dclib.photo import faces as looking  # OpenCV and scikit-image: only to judge a photo
 
     checkpoint = load_checkpoint(checkpoint)
     image, notes = read_picture(source)
     if faces is None and not checkpoint.knows_only_drawings:
-        faces = assess.find_faces(image)
-        notes = (*notes, *about_faces(faces, assess.detector()))
+        faces = looking.find_faces(image)
+        notes = (*notes, *about_faces(faces, looking.detector()))
     evidence, cams = look(checkpoint, image)
     margin = evidence.margin.item()
     unhappy = sigmoid(margin)
     by_name = {"unhappy": unhappy, "happy": 1 - unhappy}
     probs = {name: by_name[name] for name in checkpoint.model.classes}
-    reasons = (*assess.why_not(image, faces), *not_sure(max(probs.values()), checkpoint.abstain))
+    reasons = (*looking.why_not(image, faces), *not_sure(max(probs.values()), checkpoint.abstain))
     return Prediction(
         label=NOT_ASSESSABLE if reasons else label_of(margin, checkpoint.config["threshold"]),
         probs=probs,
@@ -119,20 +117,6 @@ def look(checkpoint: Checkpoint, image: Image.Image) -> tuple[Evidence, Cams]:
     feature_map = extract_features(checkpoint.model, images)
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
     return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
-
-
-def label_of(margin: float, threshold: float = 0.5, abstain: float | None = None) -> str:
-    """What log-odds are called: "unhappy" from a probability of `threshold` on, else "happy".
-
-    "not assessable" for NaN, and where the likelier class has less than `abstain`.
-
-    >>> label_of(0.1), label_of(0.1, threshold=0.6), label_of(0.1, abstain=0.6)
-    ('unhappy', 'happy', 'not assessable')
-    """
-    unhappy = sigmoid(margin)
-    if math.isnan(margin) or (abstain is not None and max(unhappy, 1 - unhappy) < abstain):
-        return NOT_ASSESSABLE
-    return "unhappy" if unhappy >= threshold else "happy"
 
 
 def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
@@ -175,25 +159,3 @@ def about_faces(faces: Boxes, detector: str) -> list[str]:
     if "Haar" not in detector:
         said.append(f"Faces were looked for with {detector}, which finds fewer than OpenCV 4's.")
     return said
-
-
-def how_sure(confidence: float) -> str:
-    """A probability from 0.5 to 1 in words."""
-    for least, words in ((0.95, "sure"), (0.8, "fairly sure"), (0.65, "leaning this way")):
-        if confidence >= least:
-            return words
-    return "hardly more than the toss of a coin"
-
-
-def percent(share: float) -> str:
-    """As people read it, and never 100 % or 0 % for what is only close to it.
-
-    >>> percent(0.9999)
-    '99.9 %'
-    """
-    return f"{min(max(share, 0.001), 0.999):.1%}".replace("%", " %")
-
-
-def sigmoid(margin: float) -> float:
-    """The probability that log-odds mean, in float64."""
-    return torch.tensor(margin, dtype=torch.float64).sigmoid().item()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dclib.extras import extra
+from dclib.files import extra
 from dclib.pictures import Boxes
 
 with extra("photo"):
@@ -27,7 +27,6 @@ HAAR_SIDE, LBP_SIDE = 384, 256  # pixels of the longer side in which faces are l
 LEAST_FACE = 24  # pixels there
 TILTS = (0, 20, -20)  # degrees; cascades miss heads that lean further than about ten
 SAME = 0.2  # overlap (IoU) from which two boxes are one face
-
 LEAST_SIDE = 64  # pixels of the shorter side
 DARK = 40  # 95 % of the picture are darker than this, of 255
 FLAT = 4  # grey levels of standard deviation

@@ -13,22 +13,13 @@ from PIL import ImageDraw
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
 from dclib.data import NOT_ASSESSABLE
-from dclib.evidence import Evidence
-from dclib.extras import extra
-from dclib.pages.regions import (
-    CSS,
-    SIDE,
-    data_uri,
-    describe_pull,
-    legend,
-    place,
-    strongest,
-    to_image,
-)
-from dclib.photo import Prediction, percent
-from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.explain import overlay
-from dclib.plots.neurons import waterfall_steps
+from dclib.explain.evidence import Evidence
+from dclib.explain.neuron_plots import waterfall_steps
+from dclib.files import extra
+from dclib.photo import Prediction
+from dclib.plots import HAPPY, UNHAPPY, overlay
+from dclib.predict import percent
+from dclib.web.html import CSS, SIDE, data_uri, describe_pull, legend, place, strongest, to_image
 
 with extra("plots"):
     import matplotlib.pyplot as plt

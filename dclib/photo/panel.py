@@ -5,16 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dclib.checkpoint import Checkpoint, load_checkpoint
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
-from dclib.explain.hiding import Look
-from dclib.pages.photo import photo_page, report_json, report_png
-from dclib.pages.regions import CSS
+from dclib.drawn.scenes import sample_scene
+from dclib.explain.hide import Look
+from dclib.explain.panels import HidePanel
 from dclib.photo import Prediction, predict_photo
+from dclib.photo.page import photo_page, report_json, report_png
 from dclib.pictures import PictureError, Source
-from dclib.widgets.browser import camera_html, start_script, status_html
-from dclib.widgets.explain import HidePanel
-from dclib.widgets.uploads import clear_uploads, ipywidgets, link, uploaded_files
+from dclib.web.html import (
+    CSS,
+    camera_html,
+    clear_uploads,
+    ipywidgets,
+    link,
+    start_script,
+    status_html,
+    uploaded_files,
+)
 
 EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
 STOP = ("dc-stop-button", "Close the camera")

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from dclib.extras import extra
+from dclib.files import extra
 
 with extra("scrape"):
     for _name in ("bs4", "idna", "lxml", "protego", "requests", "soupsieve", "urllib3"):

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from dclib.scrape.collect import collect
-from dclib.scrape.live import open_sources
-from dclib.scrape.settle import describe, forget, make_dataset
+from dclib.scrape.dataset import describe, forget, make_dataset
+from dclib.scrape.queries import open_sources
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         with open_sources(args.sources, args.contact, args.queries) as (plan, fetcher):
             print(describe(collect(args.collection, plan, fetcher, args.per_query)))
         print(make_dataset(args.collection, args.dataset))
-        from dclib.evaluation.shortcuts import measure_pictures, probe
+        from dclib.evaluate.probe import measure_pictures, probe
 
         print(probe(measure_pictures(args.dataset)))
     except (OSError, ValueError, RuntimeError) as error:

@@ -17,14 +17,13 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dclib.data import CLASSES
+from dclib.scrape.dataset import settle
+from dclib.scrape.duplicates import Unsuitable, examine
 from dclib.scrape.fetch import Fetcher, FetchError
 from dclib.scrape.html import HtmlGallery, page_optouts
 from dclib.scrape.licences import ALLOWED
 from dclib.scrape.manifest import OFFERED, Manifest, now
-from dclib.scrape.quality import Unsuitable, examine
-from dclib.scrape.settle import settle
-from dclib.scrape.sources import Candidate, Page, Source, SourceError
-from dclib.scrape.urls import host
+from dclib.scrape.sources import Candidate, Page, Source, SourceError, host
 
 MOST_PAGES = 50  # of results for one query
 MOST_TRIES = 5  # runs in which a picture may fail before it is given up

@@ -21,8 +21,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 from PIL import Image, ImageOps
 
 from dclib.data import CLASSES
-from dclib.demo import sample_scene
 from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
 
 PER_PAGE = 20
 SIDE, THUMB_SIDE = 448, 160  # pixels
@@ -50,7 +50,7 @@ img{{display:block}}</style></head><body><h1>{title}</h1>{body}</body></html>"""
 
 @dataclass(frozen=True)
 class Drawing:
-    """One entry of the site. `scene` is the number of the drawing in `dclib.demo`'s set."""
+    """One entry of the site. `scene` is the number of the drawing in `dclib.drawn`'s set."""
 
     number: int
     scene: int

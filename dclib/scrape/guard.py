@@ -26,6 +26,7 @@ PORTS = {"http": 80, "https": 443}
 TUNNELS = [
     ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96")
 ]
+_running = threading.local()
 
 
 class NotAllowed(HTTPError):
@@ -110,9 +111,6 @@ class Deadline:
         if self.sock is not None:
             with contextlib.suppress(OSError):  # it has ended by itself
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS, which would wait
-
-
-_running = threading.local()
 
 
 class _Guarded(HTTPConnection):

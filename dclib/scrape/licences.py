@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from dclib.scrape.urls import join
+from dclib.scrape.sources import join
 
 NAMES = {
     "cc0": "CC0",

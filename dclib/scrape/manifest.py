@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from dclib.scrape.sources import Candidate
-from dclib.scrape.urls import identity
+from dclib.scrape.sources import Candidate, identity
 
 # How far a row has come is its state: listed, described, later (tried again by the next run),
 # refused (never again), fetched.

@@ -6,14 +6,14 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from dclib.evaluation.shortcuts import Probe
+from dclib.evaluate.probe import Probe
 from dclib.plots import COLOURS, finish
 
 
 def plot_funnel(steps: Sequence[tuple[str, str, int]]) -> Figure:
     """From all candidates to those kept: `steps` are (stage, reason, count).
 
-    `dclib.scrape.settle.funnel` gives them.
+    `dclib.scrape.dataset.funnel` gives them.
     """
     left = sum(count for _, _, count in steps)
     stages = list(dict.fromkeys(stage for stage, _, _ in steps if stage != "kept"))

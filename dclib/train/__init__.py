@@ -4,7 +4,6 @@ python -m dclib.train data/couples checkpoints/mine --preset colab --stage spp+p
 torchrun --nproc-per-node 2 -m dclib.train data/couples checkpoints/mine
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,27 +12,23 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from dclib.augment import EvalTransform, TrainTransform
+from dclib.augment import TrainTransform
 from dclib.augment.tensor import TensorTransform
 from dclib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dclib.config import TrainConfig
-from dclib.data import CoupleFolder, fingerprint, make_loader, splits_of
-from dclib.demo import render_couples
-from dclib.evaluate import Accuracy, accuracy, pick_device, predict_logits
-from dclib.evaluation.calibration import abstain_confidence, fit_temperature
+from dclib.data import fingerprint, splits_of
+from dclib.data.loading import CoupleFolder, EvalTransform, make_loader
+from dclib.drawn import render_couples
+from dclib.evaluate.calibration import abstain_confidence, fit_temperature
+from dclib.evaluate.intervals import Accuracy, accuracy
 from dclib.model import DeepConnection
-from dclib.precision import PRECISIONS, FullPrecision, make_precision
-from dclib.training.cache import build_cache
-from dclib.training.command import add_settings, run_main
-from dclib.training.distributed import (
-    Processes,
-    as_one,
-    explain_lost_process,
-    join_processes,
-)
-from dclib.training.history import History, TensorBoard
-from dclib.training.loop import Training, Watcher
-from dclib.training.resume import forget_state, has_state
+from dclib.predict import pick_device, predict_logits
+from dclib.train.amp import FullPrecision
+from dclib.train.cache import build_cache
+from dclib.train.config import TrainConfig
+from dclib.train.distributed import Processes, as_one, explain_lost_process, join_processes
+from dclib.train.loop import History, Training, Watcher
+from dclib.train.precision import PRECISIONS, make_precision
+from dclib.train.resume import forget_state, has_state
 
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
 
@@ -192,7 +187,8 @@ def train_checkpoint(
     logits, labels = predict_logits(model, make_loader(splits["val"], 32))
     chosen = calibrate(logits, labels, model.classes)
     results = accuracies(model, splits)
-    save_checkpoint(folder, model, config, fingerprint(root), results, **chosen)
+    transform = splits["val"].transform
+    save_checkpoint(folder, model, transform, fingerprint(root), results, config.weights, **chosen)
     forget_state(run)
     return load_checkpoint(folder, device)
 
@@ -251,68 +247,3 @@ def describe_run(config: TrainConfig, train_set: CoupleFolder, world: int = 1) -
         f"pictures at {size} px, {augmented if config.augment else 'not augmented'}, "
         f"on {device}{together} in {precision}."
     )
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line: the settings, and what to do with them."""
-    parser = argparse.ArgumentParser(prog="python -m dclib.train", description="Train on a folder.")
-    parser.add_argument("data", type=Path, help="folder with train/ and val/")
-    parser.add_argument("checkpoint", type=Path, help="folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
-    parser.add_argument(
-        "--ablate",
-        type=int,
-        nargs="?",
-        const=3,
-        metavar="K",
-        help="compare the stages instead, with K repetitions (3); numbers and ablation.png go to "
-        "the folder",
-    )
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write curves there")
-    return add_settings(parser)
-
-
-def run_command(
-    config: TrainConfig,
-    data: Path,
-    checkpoint: Path,
-    resume: bool,
-    ablate: int | None,
-    tensorboard: Path | None,
-) -> Checkpoint | str | None:
-    """What the command line asks for; returns what to print.
-
-    Raises ValueError for options that exclude each other.
-    """
-    if ablate is not None:
-        if resume or tensorboard:
-            raise ValueError(
-                "--ablate goes on by itself and has no curves: leave out --resume "
-                "and --tensorboard."
-            )
-        return run_ablation(config, data, checkpoint, ablate)
-    watchers = [TensorBoard(tensorboard)] if tensorboard else []
-    return train_checkpoint(data, checkpoint, config, resume, watchers)
-
-
-def run_ablation(config: TrainConfig, data: Path, folder: Path, repetitions: int) -> str | None:
-    """The comparison as text, from the first process, which also draws it; None from others."""
-    from dclib.studies.ablation import ablate  # it trains with what stands here
-
-    ablation = ablate(data, config, repetitions, folder)
-    if not join_processes(config.device)[0].first:
-        return None
-    from dclib.plots import save_figure
-    from dclib.plots.training import plot_ablation
-
-    figure = save_figure(plot_ablation(ablation), folder / "ablation.png")
-    return f"{ablation}\n\nDrawn in {figure}."
-
-
-def main() -> None:
-    """The command line; see the module."""
-    run_main(make_parser(), run_command)
-
-
-if __name__ == "__main__":
-    main()

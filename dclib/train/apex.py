@@ -1,13 +1,16 @@
-"""NVIDIA's apex.amp as a `dclib.precision`, and everything it changes put back afterwards.
+"""NVIDIA's apex.amp as a `dclib.train.precision`, and everything it changes put back afterwards.
 
 Meant for release 25.04, the last good one; later ones have no amp. O1 patches torch for the whole
 process, O2 and O3 leave a model in half precision: `ApexAmp.restore` undoes both.
 """
 
 import contextlib
+import importlib.util
+import sys
 import types
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dclib.precision import FullPrecision
+from dclib.train.amp import FullPrecision
+
+Place = type | types.ModuleType | dict[str, Any]  # where Apex patches
+# (place, its names before Apex patched it); empty while nothing is patched.
+_torch_before: list[tuple[Place, dict[str, Any]]] = []
+OPT_LEVELS = ("O0", "O1", "O2", "O3")
 
 
 class ApexAmp(FullPrecision):
@@ -157,11 +165,6 @@ def try_steps(opt_level: str, device: str | torch.device = "cuda", n: int = 3) -
         precision.restore(model)
 
 
-Place = type | types.ModuleType | dict[str, Any]  # where Apex patches
-# (place, its names before Apex patched it); empty while nothing is patched.
-_torch_before: list[tuple[Place, dict[str, Any]]] = []
-
-
 def _remember_torch() -> None:
     _restore_torch()
     rnn = torch.nn.modules.rnn
@@ -197,3 +200,34 @@ def _from_apex(value: object) -> bool:
     if isinstance(value, types.FunctionType):
         module = value.__globals__.get("__name__", "")
     return str(module).split(".")[0] == "apex"
+
+
+def _what_is_missing() -> str | None:
+    """Looks at the disk only: importing another project's apex could do anything."""
+    if not torch.cuda.is_available():
+        return "there is no NVIDIA GPU"
+    spec = importlib.util.find_spec("apex")
+    if spec is None:
+        return "the package is not installed"
+    if not any(Path(folder, "amp").is_dir() for folder in spec.submodule_search_locations or []):
+        return "the installed apex has no amp (it is not NVIDIA's, or newer than release 25.04)"
+    return None
+
+
+def main() -> None:
+    """Try Apex at the opt level that the command line names; without one, at O1."""
+    opt_level = sys.argv[1] if len(sys.argv) > 1 else "O1"
+    if opt_level not in OPT_LEVELS:
+        sys.exit(f"opt_level must be one of {OPT_LEVELS}, not {opt_level!r}.")
+    if reason := _what_is_missing():
+        sys.exit(f"Apex cannot be used: {reason}.")
+    try:
+        try_steps(opt_level)
+    except Exception as error:  # whatever an old Apex meets in a new torch
+        said = str(error).strip().splitlines() or ["no message"]
+        sys.exit(f"{type(error).__name__}: {said[0]}")
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()

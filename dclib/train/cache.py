@@ -27,8 +27,7 @@ from PIL import Image, features
 from tqdm.auto import tqdm
 
 from dclib import pictures
-from dclib.augment import EvalTransform
-from dclib.data import CoupleFolder
+from dclib.data.loading import CoupleFolder, EvalTransform
 from dclib.files import file_hash
 
 RESERVE = 10**9  # bytes of disk that a cache leaves to others, checkpoints above all

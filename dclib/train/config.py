@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from dclib.augment import IMAGENET_MEAN, IMAGENET_STD
+from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD
 from dclib.spp import LEVELS
 
 LEAST = {  # smallest values that mean something

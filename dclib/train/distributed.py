@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from dclib.evaluate import pick_device
+from dclib.predict import pick_device
 
 PATIENCE = timedelta(minutes=10)  # how long a process waits for another before it gives up
 PREPARING = timedelta(hours=6)  # the same while the first prepares data, perhaps on a slow drive

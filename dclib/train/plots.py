@@ -8,14 +8,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dclib.data import DRAWN, CoupleFolder
+from dclib.data import DRAWN
+from dclib.data.loading import CoupleFolder
 from dclib.plots import HAPPY, ORANGE, SMALL, UNHAPPY, draw_interval, finish, show_pictures
-from dclib.training.history import History
+from dclib.train.loop import History
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
-    from dclib.studies.ablation import Ablation
+    from dclib.train.studies import Ablation
 
 
 class LivePlot:

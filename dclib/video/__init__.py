@@ -1,7 +1,11 @@
 """A film in, a line over time out: how the network reads the couple, second by second."""
 
+import contextlib
+import hashlib
+import json
 import queue
 import threading
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +16,22 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dclib import assess, timeline
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
-from dclib.evidence import find_evidence, fold_head
-from dclib.extras import extra
-from dclib.film_state import COLUMNS, FilmState, Row
+from dclib.explain.evidence import find_evidence, fold_head
+from dclib.files import extra, file_hash, save_json, write_whole
 from dclib.frames import Clip, VideoSource, read_frames
-from dclib.gradcam import extract_features
-from dclib.photo import label_of
+from dclib.photo import faces as assess
+from dclib.predict import extract_features, label_of
+from dclib.video import timeline
 
 with extra("video"):
     import pandas as pd
 
 NO_FACES = "Faces were not looked for: what finds them knows photographs only."
 NOT_SURE = "The network is not sure enough."
-
+COLUMNS = ("time", "margin", "margin_sd", "faces", "change", "back")
+Row = dict[str, Any]  # of a frame: `COLUMNS` and "reason", without the margins until it is judged
 Prepared = tuple[Tensor, Row]  # the network's input (3, S, S) of a frame, and its row
 
 
@@ -84,7 +88,7 @@ class VideoResult:
         return float((self.seconds["label"] != NOT_ASSESSABLE).mean())
 
     def label(self, margin: float) -> str:
-        """What a margin is called here: see `dclib.photo.label_of`."""
+        """What a margin is called here: see `dclib.predict.label_of`."""
         return label_of(margin, self.threshold, self.abstain)
 
     def at(self, time: float) -> int:
@@ -93,7 +97,7 @@ class VideoResult:
         return max(0, int(np.searchsorted(times, time + 1e-6)) - 1)
 
     def moments(self, n: int = 6) -> list[dict[str, Any]]:
-        """At most n moments to look at, as `dclib.timeline.moments` finds them."""
+        """At most n moments to look at, as `dclib.video.timeline.moments` finds them."""
         time, line, shot = (self.frames[name].to_numpy() for name in ("time", "smooth", "shot"))
         return timeline.moments(time, line, shot, n)
 
@@ -253,3 +257,78 @@ def assemble(clip: Clip, checkpoint: Checkpoint, rows: list[Row], maps: np.ndarr
         abstain=checkpoint.abstain,
         notes=(*drawn, *clip.notes),
     )
+
+
+class FilmState:
+    """What is done of a film, in a folder; without a folder nothing is kept."""
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        source: VideoSource,
+        checkpoint: Checkpoint,
+        rate: float,
+        batch_size: int,
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.about: dict[str, Any] = {"rate": rate, "batch_size": batch_size}
+        self.about["weights"] = checkpoint.config["weights_sha256"]
+        self.about["temperature"] = checkpoint.config["temperature"]
+        if folder is not None:
+            self.about["film"] = fingerprint(source)
+
+    def load(self) -> tuple[list[Row], list[np.ndarray]]:
+        """Rows and maps so far; ValueError if they are of something else."""
+        if self.folder is None or not (self.folder / "about.json").exists():
+            return [], []
+        try:
+            about = json.loads((self.folder / "about.json").read_text())
+        except ValueError as error:
+            raise self._unreadable("about.json") from error
+        if about != self.about:
+            raise ValueError(
+                f"{self.folder} holds the state of another film, network, rate or batch size; "
+                "delete it or choose another folder."
+            )
+        if not (self.folder / "done.npz").exists():
+            return [], []
+        try:
+            with (
+                (self.folder / "done.npz").open("rb") as file,
+                np.load(file, allow_pickle=False) as done,
+            ):
+                table, reasons, maps = done["table"], done["reasons"].tolist(), [done["maps"]]
+        except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+            raise self._unreadable("done.npz") from error
+        rows = [dict(zip(COLUMNS, values)) for values in table.tolist()]
+        return [row | {"reason": reason} for row, reason in zip(rows, reasons)], maps
+
+    def _unreadable(self, name: str) -> ValueError:
+        return ValueError(f"{self.folder}/{name} cannot be read; delete the folder to begin again.")
+
+    def save(self, rows: list[Row], maps: list[np.ndarray], whole: bool) -> None:
+        """Keep what is done; only whole batches, so that going on makes the same ones."""
+        if self.folder is None or not whole:
+            return
+        save_json(self.folder / "about.json", self.about)
+        table = np.array([[row[name] for name in COLUMNS] for row in rows])
+        reasons = np.array([row["reason"] for row in rows])
+        with write_whole(self.folder / "done.npz") as unfinished, unfinished.open("wb") as file:
+            np.savez(file, table=table, reasons=reasons, maps=np.concatenate(maps))
+
+    def forget(self) -> None:
+        """Remove the files, and the folder if nothing else is in it."""
+        if self.folder is None or not self.folder.exists():
+            return
+        for name in ("about.json", "done.npz"):
+            for path in (self.folder / name, self.folder / f"{name}.unfinished"):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            self.folder.rmdir()
+
+
+def fingerprint(source: VideoSource) -> str:
+    """SHA-256 of a film."""
+    if isinstance(source, (str, Path)):
+        return file_hash(source)
+    return hashlib.sha256(source).hexdigest()

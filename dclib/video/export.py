@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw, ImageFont
 from dclib.data import CLASSES, NOT_ASSESSABLE
 from dclib.files import write_whole
 from dclib.frames import VideoSource, read_frames, write_mp4
-from dclib.pages.regions import to_image
-from dclib.photo import percent, sigmoid
-from dclib.plots.explain import overlay
-from dclib.plots.video import map_scale, strip
+from dclib.plots import overlay
+from dclib.predict import percent, sigmoid
+from dclib.video.plots import map_scale, strip
+from dclib.web.html import to_image
 
 if TYPE_CHECKING:
     from dclib.video import VideoResult

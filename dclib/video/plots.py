@@ -13,8 +13,7 @@ from matplotlib.patches import Patch
 
 from dclib.data import CLASSES, NOT_ASSESSABLE
 from dclib.frames import VideoSource, frames_at
-from dclib.plots import COLOURS, finish
-from dclib.plots.explain import draw_scale, overlay
+from dclib.plots import COLOURS, draw_scale, finish, overlay
 
 if TYPE_CHECKING:
     from dclib.video import VideoResult
@@ -25,7 +24,7 @@ STRIP = 40  # pixels, the height of a timeline that is a picture
 def plot_timeline(result: "VideoResult", truth: dict | None = None) -> Figure:
     """Frames as dots, the smoothed line with its 95 % band, cuts, and where there is no label.
 
-    `truth` as of `dclib.drawn.film.render_film` is drawn as a strip above.
+    `truth` as of `dclib.drawn.render_film` is drawn as a strip above.
     """
     table = result.frames
     fig, axis = plt.subplots(figsize=(10, 3.6))

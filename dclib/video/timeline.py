@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from dclib.predict import Z95
+
 CUT = 0.18  # change from frame to frame (0 to 1) from which it can be a cut
 TIMES = 3.0  # and so many times the usual change around it
 SIGMA = 0.75  # seconds, of the Gaussian that smooths
 APART = 2.0  # seconds at least from a turn to another moment to look at
-Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
-
 Thumbnail = tuple[np.ndarray, np.ndarray]
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dclib.data import NOT_ASSESSABLE
-from dclib.evaluate import Accuracy, proportion
-from dclib.intervals import TAILS, wilson_interval
+from dclib.evaluate.intervals import TAILS, Accuracy, proportion, wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +66,7 @@ class TimelineScore:
 
 
 def score_timeline(result: Film, truth: dict) -> TimelineScore:
-    """`TimelineScore` of a `VideoResult` against the truth of `dclib.demo.render_film`.
+    """`TimelineScore` of a `VideoResult` against the truth of `dclib.drawn.render_film`.
 
     A second belongs to the mood in its middle. Raises ValueError if no second has both a mood and a
     label.

@@ -8,79 +8,25 @@ choose too. So a page works in Colab, in JupyterLab, and in a notebook that was 
 import base64
 import html
 import io
-import uuid
+import mimetypes
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from dclib.evidence import Evidence
-from dclib.explain.cells import cell_edges
-from dclib.plots import HAPPY, UNHAPPY
-from dclib.plots.explain import overlay, shade
+from dclib.files import extra
+from dclib.plots import HAPPY, UNHAPPY, tint_over
+
+with extra("widgets"):
+    import ipywidgets
 
 SIDE = 336  # pixels of a picture on the page
-SHOWN = 8  # neurons of a cell
-OWN_KEYS = 'data-lm-suppress-shortcuts="true"'  # JupyterLab would take the arrow keys away
-CSS = Path(__file__).with_suffix(".css").read_text()
-
+CSS = Path(__file__).with_name("web.css").read_text()
 Cell = tuple[int, ...]  # row and column, from 0
-
-
-def neuron_page(
-    image: Image.Image, evidence: Evidence, size: int, notes: Iterable[str] = ()
-) -> str:
-    """Choose a neuron, see its region; choose a region, see its neurons: a page as a string.
-
-    Args:
-        image: an RGB Pillow image.
-        evidence: of this picture alone, a batch of one, temperature included.
-        size: pixels a side of the network's input.
-        notes: sentences that belong beside it.
-
-    Maps are in log-odds through the neuron, on one scale for all of them; those of the neurons that
-    are on sum to the margin map. A neuron that is off adds nothing and has no colour.
-    """
-    name = f"dc{uuid.uuid4().hex[:8]}"  # two panels of a notebook must not share radio buttons
-    maps = evidence.through_neurons[0].cpu()  # (100, h, w)
-    pull = evidence.of_margin("contributions")[0].cpu()
-    scale = maps.abs().max().item() or 1.0
-    order = pull.abs().argsort(descending=True, stable=True).tolist()
-    scales = scale, pull.abs().max().item() or 1.0, size
-    on = (evidence.z[0] > 0).cpu()
-    neurons = "".join(
-        _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), scales, k == order[0]) for k in order
-    )
-    counted = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
-    told = [_cell_neurons(name, evidence, maps, at) for at in np.ndindex(*maps.shape[1:])]
-    right = (
-        f'<div class="dc-right"><p>{counted}{legend(scale)}</p><div class="dc-neurons dc-group" '
-        f'role="radiogroup" aria-label="neurons">{neurons}</div></div>'
-    )
-    return page(_left(name, image, evidence.margin_map[0], told, size) + right, notes)
-
-
-def cell_page(
-    image: Image.Image,
-    margin_map: Tensor,
-    told: Iterable[str],
-    size: int,
-    text: str = "",
-    notes: Iterable[str] = (),
-) -> str:
-    """Choose a cell of the picture, read what belongs to it: a page as a string.
-
-    Colours are the margin map (h, w). `told` has HTML for each cell, row-major; `size` is that of
-    the network's input, `text` a sentence beside the picture, `notes` those below it.
-    """
-    scale = margin_map.abs().max().item() or 1.0
-    colours = f'<img class="dc-map" alt="" src="{data_uri(tint(margin_map, scale, size))}">'
-    name = f"dc{uuid.uuid4().hex[:8]}"
-    right = f'<div class="dc-right"><p>{html.escape(text)}</p><p>{legend(scale)}</p></div>'
-    return page(_left(name, image, margin_map, told, size) + colours + right, notes)
+SCRIPT = Path(__file__).with_name("browser.js").read_text()
+__all__ = ["clear_uploads", "ipywidgets", "link", "uploaded_files"]
 
 
 def page(body: str, notes: Iterable[str] = ()) -> str:
@@ -94,99 +40,6 @@ def page(body: str, notes: Iterable[str] = ()) -> str:
 def notes_html(notes: Iterable[str]) -> str:
     """Sentences as paragraphs of small print, escaped."""
     return "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
-
-
-def _left(name: str, image: Image.Image, margin_map: Tensor, told: Iterable[str], size: int) -> str:
-    """The greyed picture, its cells, and what is told of the one that was chosen."""
-    h, w = margin_map.shape
-    grey = overlay(image.resize((SIDE, SIDE)), torch.zeros(1, 1), 1, size)
-    first = strongest(margin_map)
-    cells = "".join(
-        _cell(f"{name}-cell", at, added, text, at == first)
-        for at, added, text in zip(np.ndindex(h, w), margin_map.flatten().tolist(), told)
-    )
-    return (
-        f'<img class="dc-base" alt="the picture, as the square that the network sees" '
-        f'src="{data_uri(to_image(grey), "JPEG")}"><div class="dc-left"><div class="dc-cells '
-        f'dc-group" role="radiogroup" aria-label="cells of the picture" '
-        f'style="grid-template: {tracks(h, size)} / {tracks(w, size)}">{cells}</div></div>'
-    )
-
-
-def tracks(n: int, size: int) -> str:
-    """Widths of n cells along a side, for a CSS grid.
-
-    >>> tracks(3, 80)
-    'minmax(0, 200fr) minmax(0, 400fr) minmax(0, 400fr)'
-    """
-    return " ".join(f"minmax(0, {1000 * part:.0f}fr)" for part in np.diff(cell_edges(n, size)))
-
-
-def _cell(name: str, at: Cell, added: float, told: str, checked: bool) -> str:
-    """A cell's button, and what is told of it."""
-    label = f"{place(at)}: {describe_pull(added)}"
-    part = f'<div class="dc-part dc-cell-text"><p>The cell in {label}.</p>{told}</div>'
-    return _item(name, f"{at[0]}-{at[1]}", label, "", part, checked)
-
-
-def _cell_neurons(name: str, evidence: Evidence, maps: Tensor, at: Cell) -> str:
-    """The neurons that are on and that this cell switches on most."""
-    gains = evidence.neuron_maps[0, :, at[0], at[1]].cpu().masked_fill(evidence.z[0].cpu() <= 0, 0)
-    found = [k for k in gains.argsort(descending=True)[:SHOWN].tolist() if gains[k] > 0]
-    if not found:
-        return "<p>It switches on no neuron.</p>"
-    rows = "".join(
-        f'<tr><td><label for="{name}-neuron-{k}">neuron {k}</label></td><td>{gains[k]:+.2f}</td>'
-        f"<td>{describe_pull(maps[k, at[0], at[1]].item())}</td></tr>"
-        for k in found
-    )
-    head = "<tr><th>switches on</th><th>adds to input</th><th>log-odds</th></tr>"
-    return f"<table>{head}{rows}</table>"
-
-
-def _neuron(
-    name: str,
-    k: int,
-    values: Tensor,
-    added: float,
-    on: bool,
-    scales: tuple[float, float, int],
-    checked: bool,
-) -> str:
-    """A neuron's button, its map (h, w) and what it adds.
-
-    `scales`: the values of full colour, of the map and of the button, and the input's size.
-    """
-    scale, full, size = scales
-    told = f"Neuron {k} is on and adds {describe_pull(added)}" if on else f"Neuron {k} is off"
-    where = f" Its strongest cell is in {place(strongest(values))}." if on else " It adds nothing."
-    text = f'<p class="dc-neuron-text"><b>{told}.</b>{where}</p>'
-    image = data_uri(tint(values, scale, size))
-    part = f'<div class="dc-part"><img class="dc-map" alt="its regions" src="{image}">{text}</div>'
-    shade = int(200 * abs(added) / full)
-    look = f"background: {UNHAPPY if added > 0 else HAPPY}{shade:02x}" if on else ""
-    return _item(
-        f"{name}-neuron", str(k), told, look, part, checked, str(k), "" if on else "dc-off"
-    )
-
-
-def _item(
-    group: str,
-    key: str,
-    label: str,
-    look: str,
-    part: str,
-    checked: bool,
-    shown: str = "",
-    kind: str = "",
-) -> str:
-    """A radio button, its visible label, and the part of the page that it shows."""
-    state = " checked" if checked else ""
-    return (
-        f'<span class="dc-item {kind}"><input type="radio" {OWN_KEYS} name="{group}" '
-        f'id="{group}-{key}" aria-label="{label}"{state}><label for="{group}-{key}" '
-        f'title="{label}" style="{look}">{shown}</label>{part}</span>'
-    )
 
 
 def legend(scale: float) -> str:
@@ -231,7 +84,7 @@ def describe_pull(added: float) -> str:
 
 def tint(values: Tensor, scale: float, size: int) -> Image.Image:
     """The colours that `overlay` puts over a greyed picture, alone: (h, w) -> RGBA Pillow image."""
-    return to_image(np.concatenate(shade(values, scale, (SIDE, SIDE), size), 2))
+    return to_image(np.concatenate(tint_over(values, scale, (SIDE, SIDE), size), 2))
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
@@ -244,3 +97,52 @@ def data_uri(image: Image.Image, kind: str = "PNG") -> str:
     file = io.BytesIO()
     image.save(file, kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def start_script() -> str:
+    """HTML that starts browser.js for the panel (of class "dc-browser") it is in."""
+    return f'<img hidden alt="" src="data:," onerror="{html.escape(SCRIPT)}">'
+
+
+def status_html(*sentences: str, error: bool = False, **data: str | int) -> str:
+    """A line that screen readers announce; also the sign for browser.js that something arrived.
+
+    `data` become data- attributes, as they are; only the sentences are escaped.
+    """
+    kind = ' class="dc-error"' if error else ""
+    said = "".join(f"<p{kind}>{html.escape(sentence)}</p>" for sentence in sentences)
+    marks = "".join(f' data-{name}="{value}"' for name, value in data.items())
+    return f'<div class="dc-status" role="status" aria-live="polite"{marks}>{said}</div>'
+
+
+def camera_html(*buttons: tuple[str, str]) -> str:
+    """The camera's picture and its buttons: (class, text) of each."""
+    row = "".join(
+        f'<button type="button" class="jupyter-button {kind}">{html.escape(text)}</button>'
+        for kind, text in buttons
+    )
+    return f'<video class="dc-video" muted playsinline aria-label="camera"></video>{row}'
+
+
+def link(name: str, data: bytes) -> str:
+    """A link, as HTML, that saves bytes under a name: they are in the page itself."""
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    address = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    name = html.escape(name)
+    return f'<a class="dc-save" download="{name}" href="{address}">{name}</a>'
+
+
+def uploaded_files(upload: ipywidgets.FileUpload) -> list[tuple[str, bytes]]:
+    """(name, content) of each file in it."""
+    if isinstance(upload.value, dict):  # ipywidgets 7
+        return [(name, bytes(file["content"])) for name, file in upload.value.items()]
+    return [(file["name"], bytes(file["content"])) for file in upload.value]
+
+
+def clear_uploads(upload: ipywidgets.FileUpload) -> None:
+    """Forget the files, so that the same one can be chosen again."""
+    if isinstance(upload.value, dict):
+        upload.value.clear()
+        upload._counter = 0
+    else:
+        upload.value = ()

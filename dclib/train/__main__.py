@@ -1,4 +1,8 @@
-"""The command line of everything that trains: settings, several processes, errors as a sentence."""
+"""Train DeepConnection on a folder of couples, from Python or from the command line.
+
+python -m dclib.train data/couples checkpoints/mine --preset colab --stage spp+pmt
+torchrun --nproc-per-node 2 -m dclib.train data/couples checkpoints/mine
+"""
 
 import argparse
 import io
@@ -8,10 +12,18 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
-from dclib.config import TrainConfig
-from dclib.training.distributed import has_joined, join_processes, leave_processes
+from dclib.checkpoint import Checkpoint
+from dclib.train import train_checkpoint
+from dclib.train.config import TrainConfig
+from dclib.train.distributed import (
+    has_joined,
+    join_processes,
+    leave_processes,
+)
+from dclib.train.loop import TensorBoard
 
 ARGUMENTS: dict[
     Any, dict[str, Any]
@@ -22,6 +34,67 @@ ARGUMENTS: dict[
     tuple[int, ...]: {"type": int, "nargs": "+"},
     tuple[float, ...]: {"type": float, "nargs": "+"},
 }
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line: the settings, and what to do with them."""
+    parser = argparse.ArgumentParser(prog="python -m dclib.train", description="Train on a folder.")
+    parser.add_argument("data", type=Path, help="folder with train/ and val/")
+    parser.add_argument("checkpoint", type=Path, help="folder to write")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
+    parser.add_argument(
+        "--ablate",
+        type=int,
+        nargs="?",
+        const=3,
+        metavar="K",
+        help="compare the stages instead, with K repetitions (3); numbers and ablation.png go to "
+        "the folder",
+    )
+    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write curves there")
+    return add_settings(parser)
+
+
+def run_command(
+    config: TrainConfig,
+    data: Path,
+    checkpoint: Path,
+    resume: bool,
+    ablate: int | None,
+    tensorboard: Path | None,
+) -> Checkpoint | str | None:
+    """What the command line asks for; returns what to print.
+
+    Raises ValueError for options that exclude each other.
+    """
+    if ablate is not None:
+        if resume or tensorboard:
+            raise ValueError(
+                "--ablate goes on by itself and has no curves: leave out --resume "
+                "and --tensorboard."
+            )
+        return run_ablation(config, data, checkpoint, ablate)
+    watchers = [TensorBoard(tensorboard)] if tensorboard else []
+    return train_checkpoint(data, checkpoint, config, resume, watchers)
+
+
+def run_ablation(config: TrainConfig, data: Path, folder: Path, repetitions: int) -> str | None:
+    """The comparison as text, from the first process, which also draws it; None from others."""
+    from dclib.train.studies import ablate
+
+    ablation = ablate(data, config, repetitions, folder)
+    if not join_processes(config.device)[0].first:
+        return None
+    from dclib.plots import save_figure
+    from dclib.train.plots import plot_ablation
+
+    figure = save_figure(plot_ablation(ablation), folder / "ablation.png")
+    return f"{ablation}\n\nDrawn in {figure}."
+
+
+def main() -> None:
+    """The command line; see the module."""
+    run_main(make_parser(), run_command)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -81,3 +154,7 @@ def _leave_at_once(said: str) -> NoReturn:
         sys.stdout.flush()
     os.write(2, f"{said}\n".encode())  # not sys.stderr, for the same reason
     os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

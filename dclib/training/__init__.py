@@ -1,1 +1,0 @@
-"""Parts of a training run that `dclib.train` puts together."""
