@@ -59,19 +59,6 @@ def raw(*pieces, pause=0.0):
     return respond
 
 
-def endless(head, piece):
-    def respond(handler):
-        handler.close_connection = True
-        try:
-            handler.wfile.write(head)
-            for _ in range(200):
-                handler.wfile.write(piece)
-        except OSError:
-            pass
-
-    return respond
-
-
 def first(respond_first, then):
     """One answer to the first request, another one from then on."""
     asked = []
@@ -181,8 +168,11 @@ ANSWERS = {
     "body drips, no length": (raw(OK + b"\r\n", *[b"a"] * 99, pause=0.1), "too slow"),
     "header drips": (raw(OK + b"X: ", *[b"a"] * 99, pause=0.1), "too slow"),
     "status drips": (raw(*[b"H"] * 99, pause=0.1), "too slow"),
-    "endless": (endless(OK + b"\r\n", bytes(MIB)), "too many bytes"),
-    "endless chunks": (endless(CHUNKED, b"100000\r\n" + bytes(MIB) + b"\r\n"), "too many bytes"),
+    "endless": (raw(OK + b"\r\n", *[bytes(MIB)] * 200), "too many bytes"),
+    "endless chunks": (
+        raw(CHUNKED, *[b"100000\r\n" + bytes(MIB) + b"\r\n"] * 200),
+        "too many bytes",
+    ),
     "10 GB announced": (raw(OK + b"Content-Length: 10000000000\r\n\r\n"), "too many bytes"),
     "gzip bomb": (send(BOMB, headers=GZIP), "too many bytes"),
     "gzip in gzip": (send(headers={"Content-Encoding": "gzip, gzip"}), "encoding"),

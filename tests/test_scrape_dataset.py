@@ -1,4 +1,5 @@
 import csv
+import itertools
 import os
 import random
 import shutil
@@ -14,7 +15,8 @@ from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.scrape import dataset
-from dclib.scrape.dataset import COLUMNS, MARK, main, read_folder, split_folder, write_dataset
+from dclib.scrape.__main__ import main
+from dclib.scrape.dataset import COLUMNS, MARK, read_folder, split_folder, write_dataset
 
 N = 40
 
@@ -44,33 +46,32 @@ def pool(tmp_path_factory):
     return folder
 
 
+def some(pool, *numbers):
+    return [place(pool, i) for i in range(*numbers)]
+
+
 def place(pool, i, **more):
     row = {"path": pool / f"{i}.jpg", "file": f"{i}.jpg", "sha256": f"{i:064x}", "group": f"g{i}"}
     return row | {"label": CLASSES[i % 2], "split": SPLITS[i // 2 % 3]} | more
 
 
 def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def inodes(root):
-    return {
-        path.relative_to(root).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in root.glob("*/*/*")
-    }
+    stats = {path: path.stat() for path in root.glob("*/*/*")}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
 def cells(root):
     """{sha256: row of metadata.csv, with its split}."""
-    found = {}
-    for split in SPLITS:
-        for row in read_metadata(root / split).values():
-            found[row["sha256"]] = row | {"split": split}
-    return found
+    rows = [(row, split) for split in SPLITS for row in read_metadata(root / split).values()]
+    return {row["sha256"]: row | {"split": split} for row, split in rows}
+
+
+def splits_in(root):
+    return {key: row["split"] for key, row in cells(root).items()}
 
 
 def test_what_was_written_is_what_training_reads(source, tmp_path):
@@ -106,23 +107,21 @@ def test_a_set_grows_without_moving_a_file(source, tmp_path):
     for path in held_back:
         path.rename(tmp_path / path.name)
     split_folder(source, data)
-    before, rows = inodes(data), cells(data)
+    before, splits = inodes(data), splits_in(data)
     for path in held_back:
         (tmp_path / path.name).rename(path)
     split_folder(source, data, seed=1)
     assert inodes(data).items() > before.items()
-    assert len(cells(data)) == N
-    assert {key: cells(data)[key]["split"] for key in rows} == {
-        k: r["split"] for k, r in rows.items()
-    }
+    assert splits_in(data).items() > splits.items()
+    assert len(splits_in(data)) == N
 
 
 def test_what_no_row_names_any_more_goes(pool, tmp_path):
-    data = write_dataset([place(pool, i) for i in range(12)], tmp_path / "data")
+    data = write_dataset(some(pool, 12), tmp_path / "data")
     (data / "train" / "happy" / ".9.jpg.part").write_text("of a run that was killed")
     (data / "train" / "happy" / ".ipynb_checkpoints").mkdir()
     (data / "notes" / "of" / "mine").mkdir(parents=True)
-    write_dataset([place(pool, i) for i in range(6)], data)
+    write_dataset(some(pool, 6), data)
     assert {p.name for p in data.glob("*/*/*") if p.is_file()} == {f"{i}.jpg" for i in range(6)}
     assert (data / "notes" / "of" / "mine").is_dir()
     assert set(read_metadata(data / "train")) == {"happy/0.jpg", "unhappy/1.jpg"}
@@ -131,46 +130,42 @@ def test_what_no_row_names_any_more_goes(pool, tmp_path):
 
 def test_a_picture_put_there_by_hand_is_refused_and_left_alone(pool, tmp_path):
     """It is in no group, so nobody knows what it shares with the other splits."""
-    data = write_dataset([place(pool, i) for i in range(6)], tmp_path / "data")
+    data = write_dataset(some(pool, 6), tmp_path / "data")
     (data / "train" / "happy" / "notes.txt").write_text("mine")
-    write_dataset([place(pool, i) for i in range(8)], data)
+    write_dataset(some(pool, 8), data)
     assert (data / "train" / "happy" / "notes.txt").read_text() == "mine"
     mine = data / "train" / "happy" / "mine.JPG"
     mine.write_bytes((pool / "11.jpg").read_bytes())
     before = tree(data)
     with pytest.raises(FileExistsError, match=r"mine\.JPG was put there by hand.*move it away"):
-        write_dataset([place(pool, i) for i in range(4)], data)
+        write_dataset(some(pool, 4), data)
     assert tree(data) == before
     mine.unlink()
-    write_dataset([place(pool, i) for i in range(4)], data)
+    write_dataset(some(pool, 4), data)
     assert len(list(data.glob("*/*/*.jpg"))) == 4
 
 
 def test_a_split_without_rows_goes_whole(pool, tmp_path):
-    data = write_dataset([place(pool, i) for i in range(6)], tmp_path / "data")
-    write_dataset([place(pool, i) for i in range(4)], data)
+    data = write_dataset(some(pool, 6), tmp_path / "data")
+    write_dataset(some(pool, 4), data)
     assert {path.name for path in data.iterdir()} == {MARK, "train", "val"}
 
 
-@pytest.mark.parametrize("name", ["holiday.jpg", MARK])
+@pytest.mark.parametrize("name", ["data/holiday.jpg", f"data/{MARK}", "source"])
 def test_a_folder_of_somebody_else_is_refused_and_left_alone(name, source, tmp_path):
-    data = tmp_path / "data"
-    (data / "train" / "happy").mkdir(parents=True)
-    for path in (data / name, data / "train" / "happy" / "1.jpg"):
-        path.write_text('{"labels": []}')
+    """Nor is a data set written over its own source."""
+    (tmp_path / "data" / "train" / "happy").mkdir(parents=True)
+    data = source
+    if name != "source":
+        data = tmp_path / "data"
+        for path in (tmp_path / name, data / "train" / "happy" / "1.jpg"):
+            path.write_text('{"labels": []}')
     before = tree(data)
     with pytest.raises(FileExistsError, match="holds something else; choose another folder"):
         split_folder(source, data)
     with pytest.raises(FileExistsError, match="holds something else"):
         write_dataset([], data)
     assert tree(data) == before
-
-
-def test_a_data_set_cannot_be_written_over_its_source(source):
-    before = tree(source)
-    with pytest.raises(FileExistsError, match="holds something else"):
-        split_folder(source, source)
-    assert tree(source) == before
 
 
 FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"]
@@ -190,21 +185,17 @@ def test_no_cell_is_a_formula_and_the_rest_comes_back_as_it_was(pool, tmp_path):
             assert not any(cell.startswith(tuple("=+-@\t\r")) for cell in row)
 
 
-def test_pictures_are_links_where_that_can_be_done(pool, tmp_path):
-    data = write_dataset([place(pool, 0)], tmp_path / "data")
-    assert os.path.samefile(data / "train" / "happy" / "0.jpg", pool / "0.jpg")
-
-
 def no_links(*args):
     raise OSError(18, "Invalid cross-device link")
 
 
-def test_pictures_are_copied_where_links_cannot_be_made(pool, tmp_path, monkeypatch):
-    expected = tree(write_dataset([place(pool, i) for i in range(6)], tmp_path / "linked"))
+def test_pictures_are_links_or_where_that_cannot_be_done_copies(pool, tmp_path, monkeypatch):
+    linked = write_dataset(some(pool, 6), tmp_path / "linked")
     monkeypatch.setattr(os, "link", no_links)
-    data = write_dataset([place(pool, i) for i in range(6)], tmp_path / "copied")
-    assert tree(data) == expected
-    assert not os.path.samefile(data / "train" / "happy" / "0.jpg", pool / "0.jpg")
+    copied = write_dataset(some(pool, 6), tmp_path / "copied")
+    assert tree(copied) == tree(linked)
+    assert os.path.samefile(linked / "train" / "happy" / "0.jpg", pool / "0.jpg")
+    assert not os.path.samefile(copied / "train" / "happy" / "0.jpg", pool / "0.jpg")
 
 
 def in_child(work, seconds=None):
@@ -225,17 +216,21 @@ def in_child(work, seconds=None):
     return os.WIFEXITED(status)
 
 
+def dying(n):
+    """A function that kills this process when it is called for the nth time."""
+    calls = itertools.count(1)
+    return lambda: next(calls) == n and os.kill(os.getpid(), signal.SIGKILL)
+
+
 def killed_at_line(n, work):
     """`work` that dies when dclib.scrape.dataset comes to its nth line."""
-    left = [n]
+    die = dying(n)
 
     def trace(frame, event, _):
         if frame.f_code.co_filename != dataset.__file__:
             return None
         if event == "line":
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            die()
         return trace
 
     def traced():
@@ -250,8 +245,8 @@ def test_a_kill_at_many_lines_of_writing_changes_nothing(linked, pool, tmp_path,
     """A set that grows by two pictures and loses two."""
     if not linked:
         monkeypatch.setattr(os, "link", no_links)
-    old = [place(pool, i) for i in range(6)]
-    new = [place(pool, i) for i in range(2, 8)]
+    old = some(pool, 6)
+    new = some(pool, 2, 8)
     expected = tree(write_dataset(new, write_dataset(old, tmp_path / "undisturbed")))
     for kills in range(1, 10**6):
         data = tmp_path / f"{kills}"
@@ -268,23 +263,17 @@ def test_a_kill_at_many_lines_of_writing_changes_nothing(linked, pool, tmp_path,
 
 def killed_before(name, n, work):
     """`work` that dies before its nth call of os.<name>."""
-    real, left = getattr(os, name), [n]
-
-    def call(*args):
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args)
+    real, die = getattr(os, name), dying(n)
 
     def counted():
-        setattr(os, name, call)  # in the child only
+        setattr(os, name, lambda *args: die() or real(*args))  # in the child only
         work()
 
     return counted
 
 
 def test_a_kill_before_the_first_file_leaves_a_folder_that_is_ours(pool, tmp_path):
-    rows, data = [place(pool, i) for i in range(6)], tmp_path / "data"
+    rows, data = some(pool, 6), tmp_path / "data"
     assert not in_child(killed_before("replace", 1, lambda: write_dataset(rows, data)))
     assert [path.name for path in data.iterdir()] == [f"{MARK}.unfinished"]
     write_dataset(rows, data)
@@ -367,49 +356,42 @@ def test_a_folder_of_ones_own(messy, tmp_path, capsys):
 
 def test_a_picture_that_changes_its_class_stays_in_its_split(source, tmp_path):
     split_folder(source, tmp_path / "data")
-    before = cells(tmp_path / "data")
+    before, splits = cells(tmp_path / "data"), splits_in(tmp_path / "data")
     (source / "happy" / "0.jpg").rename(source / "unhappy" / "moved.jpg")
     split_folder(source, tmp_path / "data")
     after = cells(tmp_path / "data")
     changed = [key for key in before if after[key]["label"] != before[key]["label"]]
     assert [after[key]["label"] for key in changed] == ["unhappy"]
-    assert {key: row["split"] for key, row in after.items()} == {
-        key: row["split"] for key, row in before.items()
-    }
+    assert splits_in(tmp_path / "data") == splits
     assert len(list((tmp_path / "data").glob("*/*/*.jpg"))) == N
+
+
+def keep(n):
+    return lambda source, _: [p.unlink() for p in sorted((source / "happy").iterdir())[n:]]
 
 
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda source, data: shutil.rmtree(source), "There is no folder"),
-        (lambda source, data: shutil.rmtree(source / "happy"), "has no folder 'happy'"),
-        (
-            lambda source, data: [p.unlink() for p in (source / "happy").iterdir()],
-            "happy holds no pictures",
-        ),
-        (
-            lambda source, data: [p.unlink() for p in sorted((source / "happy").iterdir())[2:]],
-            "would have no happy picture: there are too few pictures",
-        ),
-        (
-            lambda source, data: (source / "metadata.csv").write_text("a\n1\n"),
-            "no column file_name",
-        ),
-        (lambda source, data: (data.mkdir(), (data / "x").touch()), "holds something else"),
-        (lambda source, data: data.touch(), "data"),
+        (lambda source, _: shutil.rmtree(source), "There is no folder"),
+        (lambda source, _: shutil.rmtree(source / "happy"), "has no folder 'happy'"),
+        (keep(0), "happy holds no pictures"),
+        (keep(2), "would have no happy picture: there are too few pictures"),
+        (lambda source, _: (source / "metadata.csv").write_text("a\n1\n"), "no column file_name"),
+        (lambda _, data: (data.mkdir(), (data / "x").touch()), "holds something else"),
+        (lambda _, data: data.touch(), "data"),
     ],
 )
 def test_the_command_ends_with_a_sentence(spoil, sentence, source, tmp_path, monkeypatch):
     spoil(source, tmp_path / "data")
-    monkeypatch.setattr(sys, "argv", ["dataset", str(source), str(tmp_path / "data")])
+    monkeypatch.setattr(sys, "argv", ["", "--divide", str(source), str(tmp_path / "data")])
     with pytest.raises(SystemExit, match=sentence) as error:
         main()
     assert "\n" not in str(error.value)
 
 
 def test_the_command_divides_and_reports(source, tmp_path, monkeypatch, capsys):
-    command = ["dataset", str(source), str(tmp_path / "data"), "--seed", "3"]
+    command = ["", "--divide", str(source), str(tmp_path / "data"), "--seed", "3"]
     monkeypatch.setattr(sys, "argv", command)
     main()
     out = capsys.readouterr().out

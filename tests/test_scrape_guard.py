@@ -143,16 +143,22 @@ def test_tls_is_verified(tmp_path):
     assert not site.asked
 
 
+class Slow(Gallery):
+    """Answers at /slow only once `released` is set."""
+
+    def __init__(self):
+        super().__init__(n=2)
+        self.released = threading.Event()
+
+    def answer(self, handler, path, query):
+        if path == "/slow":
+            self.released.wait(20)
+        super().answer(handler, path, query)
+
+
 @pytest.mark.parametrize("kept_alive", [False, True])
 def test_a_deadline_cuts_new_and_kept_connections(kept_alive):
-    class Slow(Gallery):
-        def answer(self, handler, path, query):
-            if path == "/slow":
-                self.released.wait(20)
-            super().answer(handler, path, query)
-
-    with Slow(n=2) as site:
-        site.released = threading.Event()
+    with Slow() as site:
         session = guarded_session(site.opening)
         if kept_alive:
             session.get(f"{site.url}/robots.txt", timeout=5)
@@ -163,22 +169,16 @@ def test_a_deadline_cuts_new_and_kept_connections(kept_alive):
 
 
 def test_a_deadline_that_passes_while_it_connects_cuts_at_once(monkeypatch):
-    class Waits(Gallery):
-        def answer(self, handler, path, query):
-            self.released.wait(20)
-            super().answer(handler, path, query)
-
     real = socket.getaddrinfo
 
     def look_up(*args, **kwargs):
         time.sleep(0.6)
         return real(*args, **kwargs)
 
-    with Waits(n=2) as site:
-        site.released = threading.Event()
+    with Slow() as site:
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         with Deadline(0.3) as deadline, pytest.raises(requests.ConnectionError):
-            guarded_session(site.opening).get(f"{site.url}/robots.txt", timeout=15)
+            guarded_session(site.opening).get(f"{site.url}/slow", timeout=15)
         site.released.set()
     assert deadline.passed
 

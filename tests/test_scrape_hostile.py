@@ -11,9 +11,8 @@ from hostile import ADDRESSES, ANSWERS, Catalogue, Hostile, Trap
 from PIL import Image
 
 from dclib.scrape import fetch
-from dclib.scrape import fetch as limits
 from dclib.scrape.collect import collect
-from dclib.scrape.fetch import Fetcher
+from dclib.scrape.fetch import Fetcher, Hosts
 
 KEPT = [name for name, (_, reason) in ANSWERS.items() if not reason]
 LATER = {"http 503", "connection", "too slow", "cut off"}
@@ -44,10 +43,10 @@ def outcome(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(fetch, "FIRST_WAIT", 0.01)
     patch.setattr(fetch, "ATTEMPTS", 2)
-    patch.setattr(limits, "FAILURES", 10**6)  # the host is one for all cases
+    patch.setattr(fetch, "FAILURES", 10**6)  # the host is one for all cases
     folder = tmp_path_factory.mktemp("hostile")
     with Trap() as trap, Hostile() as site:
-        hosts = limits.Hosts(rate=1000, connections=8)
+        hosts = Hosts(rate=1000, connections=8)
         fetcher = Fetcher("ada@uni.test", opening=site.opening, seconds=8, hosts=hosts)
         catalogue = Catalogue(site, trap.port)
         start = time.monotonic()

@@ -31,9 +31,6 @@ CC = "https://creativecommons.org/"
         ("Public domain", "pdm"),
         ("PD", "pdm"),
         ("by-nc-nd", "by-nc-nd"),
-        ("Creative Commons Attribution-Share Alike 4.0 International", "by-sa"),
-        ("Creative Commons Attribution 4.0 International License", "by"),
-        ("Creative Commons Attribution-NonCommercial-NoDerivs 2.0 Generic", "by-nc-nd"),
         # not sure, so not known
         ("GFDL", ""),
         ("GFDL, CC BY-SA 3.0", ""),
@@ -41,7 +38,7 @@ CC = "https://creativecommons.org/"
         ("not CC BY 4.0", ""),
         ("CC BY-SA 4.0 for the text", ""),
         ("Attribution", ""),
-        ("Creative Commons", ""),
+        ("Creative Commons Attribution 4.0 International License", ""),
         ("No restrictions", ""),
         ("PD-US", ""),
         ("copyrighted, not public domain", ""),

@@ -1,5 +1,9 @@
 """robots.txt, opt-outs in headers and in files: what they say, and what it means when they fail."""
 
+import json
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +13,9 @@ from dclib.scrape import fetch
 from dclib.scrape.fetch import Fetcher, FetchError
 from dclib.scrape.gallery import Gallery
 from dclib.scrape.robots import (
-    FRESH_SECONDS,
     Robots,
     content_usage_rules,
     header_optout,
-    matches,
     reserved_locations,
 )
 
@@ -21,7 +23,7 @@ SITE = "http://a.org"
 
 
 def robots(text="", tdmrep=b"[]", status=200):
-    """`Robots` over files that are given here; `.asked` counts what was read."""
+    """`Robots` over files that are given here; `.asked` lists what was read."""
     files = {"/robots.txt": (status, text.encode()), "/.well-known/tdmrep.json": (200, tdmrep)}
     asked = []
 
@@ -29,8 +31,8 @@ def robots(text="", tdmrep=b"[]", status=200):
         asked.append(url)
         return files[url.removeprefix(SITE)]
 
-    found = Robots(get, clock=lambda: found.now)
-    found.now, found.asked = 0.0, asked
+    found = Robots(get)
+    found.asked = asked
     return found
 
 
@@ -64,12 +66,13 @@ def test_no_robots_file_allows_everything(status):
     assert site.rules(SITE).refusal(f"{SITE}/a") is None
 
 
-def test_read_once_a_day():
-    site = robots()
+def test_read_once_a_day(monkeypatch):
+    site, clock = robots(), SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr("dclib.scrape.robots.time", clock)
     for path in ("/a", "/b", "/c"):
         site.rules(SITE + path)
     assert len(site.asked) == 2
-    site.now += FRESH_SECONDS + 1
+    clock.now += 24 * 3600 + 1
     site.rules(SITE)
     assert len(site.asked) == 4
 
@@ -114,63 +117,64 @@ def headers(*pairs):
     return found
 
 
-@pytest.mark.parametrize(
-    ("lines", "refused"),
-    [
-        (["noai"], True),
-        (["all"], False),
-        (["nofollow, nosnippet"], False),
-        (["index, NOIMAGEAI"], True),
-        (["otherbot: noai"], False),
-        (["otherbot: noai, noindex"], False),
-        (["otherbot: noai, dclib: noindex"], True),
-        (["dclib: none"], True),
-        (["otherbot: all", "noml"], True),
-        (["noai, unavailable_after: 25 Jun 2010 15:00:00 PST"], True),
-        (["unavailable_after: 25 Jun 2010 15:00:00 PST, noai"], True),
-        (["max-image-preview: large, noindex"], True),
-        (["noaim"], False),
-        ([""], False),
-    ],
-)
-def test_x_robots_tag(lines, refused):
-    assert bool(header_optout(headers(*(("X-Robots-Tag", line) for line in lines)))) == refused
+TAG = "X-Robots-Tag"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "refused"),
+    ("name", "lines", "refused"),
     [
-        ("tdm-reservation", "1", True),
-        ("TDM-Reservation", " 1 ", True),
-        ("tdm-reservation", "0", False),
-        ("Content-Usage", "train-ai=n", True),
-        ("Content-Usage", "search=y, train-ai = n;a=1", True),
-        ("Content-Usage", "train-ai=y", False),
-        ("Content-Usage", "train-ai", False),
+        (TAG, ["noai"], True),
+        (TAG, ["all"], False),
+        (TAG, ["nofollow, nosnippet"], False),
+        (TAG, ["index, NOIMAGEAI"], True),
+        (TAG, ["otherbot: noai"], False),
+        (TAG, ["otherbot: noai, noindex"], False),
+        (TAG, ["otherbot: noai, dclib: noindex"], True),
+        (TAG, ["dclib: none"], True),
+        (TAG, ["otherbot: all", "noml"], True),
+        (TAG, ["noai, unavailable_after: 25 Jun 2010 15:00:00 PST"], True),
+        (TAG, ["unavailable_after: 25 Jun 2010 15:00:00 PST, noai"], True),
+        (TAG, ["max-image-preview: large, noindex"], True),
+        (TAG, ["noai; noimageai"], True),
+        (TAG, ["max-snippet:-1; rating: general,noai"], True),
+        (TAG, ["noaim"], False),
+        (TAG, [""], False),
+        ("tdm-reservation", ["1"], True),
+        ("TDM-Reservation", [" 1 "], True),
+        ("tdm-reservation", ["0"], False),
+        ("Content-Usage", ["train-ai=n"], True),
+        ("Content-Usage", ["search=y, train-ai = n;a=1"], True),
+        ("Content-Usage", ["train-ai=y"], False),
+        ("Content-Usage", ["train-ai"], False),
     ],
 )
-def test_other_headers(name, value, refused):
-    assert bool(header_optout(headers((name, value)))) == refused
+def test_headers(name, lines, refused):
+    assert bool(header_optout(headers(*((name, line) for line in lines)))) == refused
 
 
 @given(st.text())
 def test_no_text_breaks_the_readers(text):
     header_optout(headers(("X-Robots-Tag", text), ("Content-Usage", text)))
     content_usage_rules(text)
-    matches(text, "/a")
     robots(text.encode("utf-8", "replace").decode()).rules(SITE).refusal(f"{SITE}/a")
 
 
 @given(st.text("ab/", max_size=6), st.text("ab/*", max_size=6), st.booleans())
-def test_patterns_match_as_file_names_do(path, pattern, ends):
+def test_locations_match_as_file_names_do(path, pattern, ends):
     from fnmatch import fnmatchcase
 
-    assert matches(pattern + "$" * ends, path) == fnmatchcase(path, pattern + "*" * (not ends))
+    location = f"/{pattern}" + "$" * ends
+    tdmrep = json.dumps([{"location": location, "tdm-reservation": 1}]).encode()
+    url = f"{SITE}/{path.lstrip('/')}"
+    closed = fnmatchcase(urlsplit(url).path, f"/{pattern}" + "*" * (not ends))
+    assert (robots(tdmrep=tdmrep).rules(url).refusal(url) is not None) == closed
 
 
 def test_no_pattern_takes_for_ever():
-    assert not matches("/" + "*a" * 20 + "b", "/" + "a" * 2000)
-    assert matches("/" + "*a" * 20 + "$", "/" + "a" * 2000)
+    assert content_usage_rules("\n" * 500_000) == []
+    site = robots(f"User-agent: *\nContent-Usage: /{'*a' * 20}b train-ai=n")
+    assert site.rules(SITE).refusal(f"{SITE}/{'a' * 2000}") is None
+    assert site.rules(SITE).refusal(f"{SITE}/{'a' * 2000}b")
 
 
 class Ill(Gallery):
@@ -184,10 +188,14 @@ class Ill(Gallery):
             super().answer(handler, path, query)
 
 
+def make_fetcher(site):
+    return Fetcher("ada@uni.test", rate=1000, opening=site.opening)
+
+
 def test_the_delay_of_robots_txt_is_kept():
     with Ill(n=2) as site:
         site.robots = (200, b"User-agent: *\nCrawl-delay: 7", {})
-        fetcher = Fetcher("ada@uni.test", rate=1000, opening=site.opening)
+        fetcher = make_fetcher(site)
         asked = []
         fetcher.hosts.slow_down = lambda *args: asked.append(args)
         fetcher.picture(f"{site.url}/media/1.jpg")
@@ -200,7 +208,7 @@ def test_a_documented_interface_is_not_a_page_to_opt_out_of():
             handler.send(b"{}", "application/json", headers={"X-Robots-Tag": "noindex"})
 
     with Api(n=2) as site:
-        fetcher = Fetcher("ada@uni.test", rate=1000, opening=site.opening)
+        fetcher = make_fetcher(site)
         assert fetcher.page(f"{site.url}/v1", api=True).content == b"{}"
         with pytest.raises(FetchError, match="opt-out"):
             fetcher.page(f"{site.url}/v1")
@@ -230,7 +238,7 @@ def test_status_of_a_real_robots_file(monkeypatch, answer, reason):
     monkeypatch.setattr(fetch, "FIRST_WAIT", 0.001)
     with Ill(n=2) as site:
         site.robots = answer
-        fetcher = Fetcher("ada@uni.test", rate=1000, opening=site.opening)
+        fetcher = make_fetcher(site)
         if reason is None:
             assert fetcher.picture(f"{site.url}/media/1.jpg").content
             return

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,6 @@ RESULT = {
 META = {
     "ObjectName": {"value": "Ben and Cleo 01", "source": "mediawiki-metadata"},
     "DateTimeOriginal": {"value": "2019-05-12 14:03:22", "source": "commons-desc-page"},
-    "Categories": {"value": "CC-BY-SA-4.0|Couples in Berlin", "source": "commons-categories"},
     "Artist": {"value": '<a href="//commons.wikimedia.org/wiki/User:Dora">Dora</a>'},
     "LicenseShortName": {"value": "CC BY-SA 4.0"},
     "License": {"value": "cc-by-sa-4.0"},
@@ -54,7 +53,8 @@ INFO = {
     "mediatype": "BITMAP",
     "extmetadata": META,
 }
-FILE = {"pageid": 1, "ns": 6, "title": "File:Ben and Cleo 01.jpg", "index": 1, "imageinfo": [INFO]}
+BARE = {"pageid": 1, "ns": 6, "title": "File:Ben and Cleo 01.jpg", "index": 1}
+FILE = {**BARE, "imageinfo": [INFO]}
 
 
 def answer(data, url=None, kind="application/json"):
@@ -80,7 +80,7 @@ def one_file(info=(), meta=(), **page):
 
 
 def query_of(url):
-    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    return dict(parse_qsl(urlsplit(url).query))
 
 
 # ---- Openverse
@@ -112,14 +112,12 @@ def test_openverse_result_becomes_a_candidate():
 
 
 def test_openverse_pages_until_the_page_count():
-    listing = openverse(RESULT, page_count=3)
-    assert query_of(listing.next)["page"] == "2"
-    assert query_of(listing.next)["q"] == "happy couple"
-    listing = openverse(RESULT, page_count=3, url=listing.next)
-    assert query_of(listing.next)["page"] == "3"
-    assert openverse(RESULT, page_count=3, url=listing.next).next is None
-    # the count may shrink while one pages
-    assert openverse(RESULT, page_count=1, url=listing.next).next is None
+    second = openverse(RESULT, page_count=3).next
+    third = openverse(RESULT, page_count=3, url=second).next
+    assert [query_of(url)["page"] for url in (second, third)] == ["2", "3"]
+    assert query_of(second)["q"] == query_of(third)["q"] == "happy couple"
+    for count in (3, 1):  # it may shrink while one pages
+        assert openverse(RESULT, page_count=count, url=third).next is None
 
 
 def test_openverse_ends_at_240_results_and_says_so():
@@ -179,11 +177,7 @@ def test_openverse_objections(change, reason):
 @pytest.mark.parametrize(
     ("page", "words", "later"),
     [
-        (
-            answer(b"<!DOCTYPE html><title>Just a moment...</title>", kind="text/html"),
-            "door",
-            False,
-        ),
+        (answer(b"<!DOCTYPE html><title>Wait</title>", kind="text/html"), "front door", False),
         (answer(b"  <html>", kind=""), "front door", False),
         (answer(b'{"results": [', kind="application/json"), "not JSON", True),
         (answer(b"[" * 100_000), "not JSON", True),
@@ -248,8 +242,7 @@ def test_commons_copies_continue_whole():
 
 
 def test_commons_batch_in_two_answers_gives_every_file_once():
-    bare = {name: value for name, value in FILE.items() if name != "imageinfo"}
-    first, second = {**bare, "title": "File:A.jpg"}, {**bare, "title": "File:B.jpg"}
+    first, second = {**BARE, "title": "File:A.jpg"}, {**BARE, "title": "File:B.jpg"}
     full = {"imageinfo": [{**INFO, "extmetadata": []}]}
     one = commons(
         {**first, **full}, second, batchcomplete=False, **{"continue": {"iicontinue": "B.jpg|1"}}
@@ -260,12 +253,11 @@ def test_commons_batch_in_two_answers_gives_every_file_once():
 
 
 def test_commons_file_that_is_not_there_is_an_objection():
-    bare = {name: value for name, value in FILE.items() if name != "imageinfo"}
     for page in (
-        bare,
-        {**bare, "imageinfo": []},
-        {**bare, "imageinfo": [{"filemissing": True}]},
-        {**bare, "missing": True},
+        BARE,
+        {**BARE, "imageinfo": []},
+        {**BARE, "imageinfo": [{"filemissing": True}]},
+        {**BARE, "missing": True},
         {**FILE, "imageinfo": [{**INFO, "userhidden": True}]},
         {**FILE, "imageinfo": [{**INFO, "filehidden": True}]},
     ):
@@ -315,8 +307,7 @@ def test_commons_author_is_text_without_scripts_and_hidden_parts():
 
 def test_commons_series_without_a_day():
     meta = {"DateTimeOriginal": "between 1950 and 1960"}
-    assert one_file(meta=meta).series == "Dora | Couples in Berlin"
-    assert one_file(meta={**meta, "Categories": None}).series == "Dora | Ben and Cleo"
+    assert one_file(meta=meta).series == "Dora | Ben and Cleo"
     assert one_file(meta={"Artist": None}).series == ""
 
 
@@ -365,16 +356,10 @@ def test_openverse_parse_raises_nothing_but_source_errors(data):
     assert_calm(OPENVERSE, json.dumps(data).encode())
 
 
-@given(
-    damaged(
-        {
-            "batchcomplete": True,
-            "continue": {"gsroffset": 50},
-            "query": {"pages": [FILE]},
-            "error": {"code": "maxlag"},
-        }
-    )
-)
+FILES = {"batchcomplete": True, "query": {"pages": [FILE]}}
+
+
+@given(damaged({**FILES, "continue": {"gsroffset": 50}, "error": {"code": "maxlag"}}))
 def test_commons_parse_raises_nothing_but_source_errors(data):
     assert_calm(COMMONS, json.dumps(data).encode())
 
@@ -424,7 +409,6 @@ def test_series_is_what_was_taken_together():
     assert series_of("Lake (12)", "Anna") == series_of("Lake 3", "Anna") == "Anna | Lake"
     assert series_of("Lake 3", "Anna") != series_of("Lake 3", "Ben")
     assert series_of("One", "Anna", "2020-01-01") == series_of("Two", "Anna", "2020-01-01")
-    assert series_of("One", "Anna", album="Trip") == series_of("Two", "Anna", album="Trip")
     assert series_of("Photo 1", "") == ""  # half of the web has this title
 
 
@@ -437,8 +421,8 @@ def test_series_is_what_was_taken_together():
         ("../a.jpg", "https://h.org/a.jpg"),
         ("//cdn.org/a.jpg", "https://cdn.org/a.jpg"),
         (" a b.jpg#top", "https://h.org/x/a%20b.jpg"),
-        ("http://Größe.de/ä?q=%7e", "http://xn--gre-6ka8i.de/%C3%A4?q=%7e"),
-        ("https://h.org:8443/%2e%2e/%2Fetc", "https://h.org:8443/%2e%2e/%2Fetc"),
+        ("http://Größe.de/ä?q=%7e", "http://xn--gre-6ka8i.de/%C3%A4?q=~"),
+        ("https://h.org:8443/a/../%2e%2e/%2fetc", "https://h.org:8443/%2Fetc"),
         ("http://[::ffff:7f00:1]/", "http://[::ffff:7f00:1]/"),  # the fetcher's guard refuses it
         ("", ""),
         ("data:image/png;base64,AAAA", ""),
@@ -510,44 +494,36 @@ def test_queries_keep_their_order(tmp_path):
     assert load_queries(path, "pages")["unhappy"] == ["https://h.org/u"]
 
 
+B = '[unhappy]\nphrases = ["b"]\n'
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "kind", "words"),
     [
-        ("[happy", "not readable as TOML"),
-        ('[happy]\nphrases = ["a"]\n[sad]\nphrases = ["b"]', "class 'sad'"),
-        ('[happy]\nphrases = ["a"]', r"no table \[unhappy\]"),
-        ('happy = 3\n[unhappy]\nphrases = ["a"]', r"no table \[happy\]"),
-        ('[happy]\nphrases = []\n[unhappy]\nphrases = ["b"]', "empty list"),
-        ('[happy]\nphrases = [" "]\n[unhappy]\nphrases = ["b"]', "empty list or text"),
-        ('[happy]\nphrases = [1]\n[unhappy]\nphrases = ["b"]', "list of texts"),
-        ('[happy]\nphrases = "a"\n[unhappy]\nphrases = ["b"]', "list of texts"),
-        (
-            '[happy]\nphrases = ["A  b"]\n[unhappy]\nphrases = ["a B "]',
-            r"\[happy\] and \[unhappy\]",
-        ),
-        ('[happy]\nphrases = ["a", "A"]\n[unhappy]\nphrases = ["b"]', "'A' twice"),
+        ("[happy", "phrases", "not readable as TOML"),
+        ('[happy]\nphrases = ["é"]', "phrases", "not readable"),  # written as Latin-1
+        (B + '[sad]\nphrases = ["b"]', "phrases", "class 'sad'"),
+        ('[happy]\nphrases = ["a"]', "phrases", r"needs, under \[unhappy\], phrases"),
+        ("happy = 3\n" + B, "phrases", r"needs, under \[happy\]"),
+        (B + "[happy]\nphrases = []", "phrases", "needs, under"),
+        (B + '[happy]\nphrases = [" "]', "phrases", "list of texts"),
+        (B + "[happy]\nphrases = [1]", "phrases", "list of texts"),
+        (B + '[happy]\nphrases = "a"', "phrases", "list of texts"),
+        (B + '[happy]\nphrases = ["  B "]', "phrases", r"\[happy\] and \[unhappy\]"),
+        (B + '[happy]\nphrases = ["a", "A"]', "phrases", "'A' twice"),
+        ('[happy]\npages = ["h.org/a"]\n[unhappy]\npages = ["a"]', "pages", "no http"),
     ],
 )
-def test_queries_with_faults(tmp_path, text, words):
+def test_queries_with_faults(tmp_path, text, kind, words):
     path = tmp_path / "queries.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=words):
-        load_queries(path)
-
-
-def test_gallery_pages_must_be_addresses(tmp_path):
-    path = tmp_path / "queries.toml"
-    path.write_text('[happy]\npages = ["h.org/a"]\n[unhappy]\npages = ["https://h.org/b"]')
-    with pytest.raises(ValueError, match="no http"):
-        load_queries(path, "pages")
+        load_queries(path, kind)
 
 
 def test_missing_queries(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_queries(tmp_path / "none.toml")
-    (tmp_path / "latin.toml").write_bytes(b'[happy]\nphrases = ["\xe9"]')
-    with pytest.raises(ValueError, match="not readable"):
-        load_queries(tmp_path / "latin.toml")
 
 
 # ---- The real interfaces, by consent only

@@ -5,5 +5,5 @@ from importlib import import_module
 from dclib.files import extra
 
 with extra("scrape"):
-    for _name in ("bs4", "idna", "lxml", "protego", "requests", "soupsieve", "urllib3"):
+    for _name in ("bs4", "lxml", "protego", "requests", "urllib3"):
         import_module(_name)

@@ -1,16 +1,15 @@
 """Gather pictures: list what the sources offer, fetch it, and record every outcome.
 
 Killed at any moment and run again, a collection ends as if nothing had happened: listings go on
-from the page that was next, what was fetched is not fetched again, and only failures that may pass
+from the page that was next, what was recorded is not fetched again, and only failures that may pass
 (a busy host, a broken line) are tried once more.
 """
 
-import json
 import os
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from itertools import zip_longest
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from dclib.scrape.sources import Candidate, Page, Source, SourceError, host
 
 MOST_PAGES = 50  # of results for one query
 MOST_TRIES = 5  # runs in which a picture may fail before it is given up
-WORKERS = 8
-OPEN = "state IN ('listed', 'described', 'later')"  # rows that may still go on
+WORKERS = 4  # threads that fetch
+OPEN = "state IN ('listed', 'later')"  # rows that may still go on
 
 Plan = list[tuple[Source, str, str]]  # source, label, text
 
@@ -51,9 +50,8 @@ def collect(
     Prints what could not be asked and why. Raises RuntimeError if another run has the folder open,
     ValueError if its manifest is damaged.
     """
-    folder = Path(folder)
     with Manifest(folder) as manifest:
-        _remove_torn(manifest, folder / "pool")
+        _remove_torn(manifest)
         _list_all(manifest, plan, fetcher, per_query)
         sources = {source.name: source for source, _, _ in plan}
         _fetch_all(manifest, sources, fetcher, workers, progress)
@@ -71,6 +69,16 @@ def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
         for label, texts in queries.items():
             by_label[label] += [(source, label, text) for text in texts]
     return [task for tasks in zip_longest(*by_label.values()) for task in tasks if task]
+
+
+def _remove_torn(manifest: Manifest) -> None:
+    """Of what a killed run left behind all that no row knows."""
+    pool = manifest.folder / "pool"
+    pool.mkdir(exist_ok=True)
+    known = {row["file"] for row in manifest.rows("file != ''")}
+    for path in pool.iterdir():
+        if path.name not in known:
+            path.unlink()
 
 
 def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) -> None:
@@ -101,13 +109,19 @@ def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) 
 
 def _list_page(manifest: Manifest, source: Source, state: dict, fetcher: Fetcher) -> None:
     fetcher.hosts.slow_down(host(state["next"]), source.pace)
-    page = fetcher.page(state["next"], api=source.api)
-    if not source.api and (directive := page_optouts(page)):
-        raise FetchError("opt-out", directive)
+    page = fetcher.page(state["next"], api=True) if source.api else _page(fetcher, state["next"])
     listing = source.parse(page)
     if listing.note:
         print(f"{source.name}, {state['query']!r}: {listing.note}")
     manifest.add_page(state, listing.candidates, listing.next, listing.note)
+
+
+def _page(fetcher: Fetcher, url: str) -> Page:
+    """A web page whose markup does not object either."""
+    page = fetcher.page(url)
+    if directive := page_optouts(page):
+        raise FetchError("opt-out", directive)
+    return page
 
 
 def _fetch_all(
@@ -117,94 +131,69 @@ def _fetch_all(
     workers: int,
     progress: bool,
 ) -> None:
-    """Take every open row one step further, in threads, until none can go on in this run."""
-    todo = _in_turns([row for row in manifest.rows(OPEN) if row["source"] in sources])
-    bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
+    """Decide about every open row: threads fetch, one examines, so that one picture is decoded."""
+    todo = _in_turns(row for row in manifest.rows(OPEN) if row["source"] in sources)
     pool = manifest.folder / "pool"
-    running: dict[Future[dict], dict] = {}
+    bar = tqdm(total=len(todo), desc="fetching", unit="picture", disable=not progress)
+    running: dict[Future[dict], int] = {}
 
     def record(futures: Iterable[Future[dict]]) -> None:
         for future in futures:
-            row, changes = running[future], future.result()
-            manifest.update({row["id"]: changes | {"time": now()}})
+            manifest.update({running[future]: future.result() | {"time": now()}})
             running.pop(future)  # only now: a Ctrl-C before is made good below
-            for kind in ("page", "picture"):
-                (pool / f"{row['id']}.{kind}").unlink(missing_ok=True)
-            if changes["state"] == "described":
-                todo.appendleft(row | changes)
-            else:
-                bar.update()
+            bar.update()
 
-    with ThreadPoolExecutor(workers) as threads, bar:
+    with bar, ThreadPoolExecutor(1) as examiner, ThreadPoolExecutor(workers) as threads:
         try:
             while todo or running:
                 while todo and len(running) < 2 * workers:
                     row = todo.popleft()
-                    running[threads.submit(_step, row, sources, fetcher, pool)] = row
+                    source = sources[row["source"]]
+                    task = threads.submit(_take, row, source, fetcher, examiner, pool)
+                    running[task] = row["id"]
                 record(wait(running, return_when=FIRST_COMPLETED).done)
         finally:  # stopped by hand: what is under way is still recorded
-            running_still = [task for task in running if not task.cancel()]
-            record([task for task in running_still if not task.exception()])
+            still_running = [task for task in running if not task.cancel()]
+            record([task for task in still_running if not task.exception()])
 
 
-def _in_turns(rows: Sequence[dict]) -> deque[dict]:
+def _in_turns(rows: Iterable[dict]) -> deque[dict]:
     """Rows so that hosts take turns: while one makes us wait, the others are asked."""
-    turn: Counter[str] = Counter()
-    keys = []
+    by_host: dict[str, list[dict]] = defaultdict(list)
     for row in rows:
-        turn[host(row["url"])] += 1
-        keys.append((turn[host(row["url"])], row["id"]))
-    order = sorted(range(len(rows)), key=keys.__getitem__)
-    return deque(rows[i] for i in order)
+        by_host[host(row["url"])].append(row)
+    return deque(row for turn in zip_longest(*by_host.values()) for row in turn if row)
 
 
-def _step(row: dict, sources: Mapping[str, Source], fetcher: Fetcher, pool: Path) -> dict:
-    """Describe or fetch one picture; return the columns to change. Runs in a thread."""
-    source = sources[row["source"]]
+def _take(row: dict, source: Source, fetcher: Fetcher, examiner: Executor, pool: Path) -> dict:
+    """Fetch one picture, its own page before; return the columns to change. Runs in a thread."""
     candidate = Candidate(**{name: row[name] for name in OFFERED})
     try:
-        if (
-            isinstance(source, HtmlGallery)
-            and row["state"] != "described"
-            and source.needs_detail(candidate)
-        ):
-            page = _fetch_once(pool / f"{row['id']}.page", fetcher.page, candidate.page)
-            if directive := page_optouts(page):
-                raise FetchError("opt-out", directive)
-            return vars(source.refine(candidate, page)) | {"state": "described"}
+        if isinstance(source, HtmlGallery) and source.needs_detail(candidate):
+            candidate = source.refine(candidate, _page(fetcher, candidate.page))
         if candidate.licence not in ALLOWED:
-            return _refused("licence", candidate.licence or "licence unknown")
-        page = _fetch_once(pool / f"{row['id']}.picture", fetcher.picture, candidate.url)
-        facts, jpeg = examine(page.content)
+            reason = candidate.licence or "licence unknown"
+            return vars(candidate) | _refused("licence", reason)
+        content = fetcher.picture(candidate.url).content
+        facts, jpeg = examiner.submit(examine, content).result()
     except FetchError as error:
+        outcome = _refused("fetch", error.reason, error.detail)
         if error.later:
             tries = row["tries"] + 1
-            state = "later" if tries < MOST_TRIES else "refused"
-            return _refused("fetch", error.reason, error.detail) | {"state": state, "tries": tries}
-        return _refused("fetch", error.reason, error.detail)
+            outcome |= {"state": "later" if tries < MOST_TRIES else "refused", "tries": tries}
     except Unsuitable as error:
-        return _refused("quality", error.reason, error.detail)
+        outcome = _refused("quality", error.reason, error.detail)
     except SourceError as error:
-        return _refused("fetch", "page unreadable", str(error))
-    name = f"{facts['sha256'][:16]}.jpg"  # no name or path of the site's
-    _write(pool / name, jpeg)
-    return facts | {"file": name, "state": "fetched", "stage": "", "reason": "", "detail": ""}
+        outcome = _refused("fetch", "page unreadable", str(error))
+    else:
+        outcome = facts | {"file": f"{facts['sha256'][:16]}.jpg"}  # no name or path of the site's
+        outcome |= {"state": "fetched", "stage": "", "reason": "", "detail": ""}
+        _write(pool / outcome["file"], jpeg)
+    return vars(candidate) | outcome
 
 
 def _refused(stage: str, reason: str, detail: str = "") -> dict:
     return {"state": "refused", "stage": stage, "reason": reason, "detail": detail[:300]}
-
-
-def _fetch_once(path: Path, fetch: Callable[[str], Page], url: str) -> Page:
-    """The answer of `fetch(url)`, kept at `path` until the row that needed it is recorded: a kill
-    in between costs no second request."""
-    if path.exists():
-        head, _, content = path.read_bytes().partition(b"\n")
-        return Page(**json.loads(head), content=content)
-    page = fetch(url)
-    head = json.dumps({"url": page.url, "headers": page.headers}).encode()
-    _write(path, head + b"\n" + page.content)
-    return page
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -212,14 +201,3 @@ def _write(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
     part.write_bytes(content)
     os.replace(part, path)
-
-
-def _remove_torn(manifest: Manifest, pool: Path) -> None:
-    """Of what a killed run left behind all but what open rows still need."""
-    pool.mkdir(exist_ok=True)
-    known = {row["file"] for row in manifest.rows("file != ''")}
-    for row in manifest.rows(OPEN):
-        known |= {f"{row['id']}.page", f"{row['id']}.picture"}
-    for path in pool.iterdir():
-        if path.name not in known:
-            path.unlink()

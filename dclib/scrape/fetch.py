@@ -1,123 +1,31 @@
 """Fetch pages and pictures as a guest: announced, slowly, within limits, and not where unwanted."""
 
-import email.utils
 import random
 import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from urllib.parse import urljoin
+from typing import NamedTuple
 
 import requests
-from urllib3 import BaseHTTPResponse, HTTPHeaderDict
-from urllib3.exceptions import HTTPError
+from urllib3 import HTTPHeaderDict, Retry
+from urllib3.exceptions import HTTPError, InvalidHeader
 
 from dclib import __version__
-from dclib.scrape.guard import (
-    CONNECT_SECONDS,
-    SILENCE_SECONDS,
-    Deadline,
-    NotAllowed,
-    check_url,
-    guarded_session,
-)
+from dclib.scrape import guard
 from dclib.scrape.robots import AGENT, ROBOTS_BYTES, Robots, header_optout
-from dclib.scrape.sources import PAGE_BYTES, Page, host
+from dclib.scrape.sources import Page, host, join
 
-PICTURE_BYTES = 20_000_000  # of a file, at most
 SECONDS = 40.0  # for one request, from the connection to the last byte
-ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 4, 1.0, 20.0
-LONGEST_RETRY_AFTER = 3600.0
+ATTEMPTS, FIRST_WAIT = 4, 1.0  # the longest wait before a new try doubles each time
+LONGEST_RETRY_AFTER = 3600.0  # seconds
 REDIRECTS = 5
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # worth another try
-PAGE_TYPES = "text/html,application/json;q=0.9,*/*;q=0.5"
-PICTURE_TYPES = "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5"
 CONNECTIONS = 2  # at once to one host: what Wikimedia asks of robots
 PATIENCE = 60.0  # seconds that a request waits; a host that asks for longer is left for another run
 FAILURES, PAUSE = 5, 300.0  # after so many failures in a row, leave a host alone for so long
-
-
-class Postponed(Exception):
-    """The host is to be left alone for longer than we wait."""
-
-
-class Hosts:
-    """A token bucket, a time not to ask before, and a count of failures for every host.
-
-    Args:
-        rate: requests a second and host; `burst` of them may come at once.
-        connections: requests under way at a time to one host.
-        clock, sleep: seconds and waiting, for tests that take no time.
-    """
-
-    def __init__(
-        self,
-        rate: float = 1.0,
-        burst: int = 2,
-        connections: int = CONNECTIONS,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        self.interval, self.burst, self.connections = 1 / rate, burst, connections
-        self.clock, self.sleep = clock, sleep
-        self._hosts: dict[str, _Host] = {}
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def turn(self, host: str) -> Iterator[None]:
-        """Wait until a request may start, and count it. Raises Postponed beyond `PATIENCE`."""
-        state = self._state(host)
-        with state.slots:
-            while (wait := self._reserve(state)) > 0:
-                self.sleep(wait)
-            yield
-
-    def _reserve(self, state: "_Host") -> float:
-        """Take a token and return 0, or return the seconds to wait for one."""
-        with self._lock:
-            now = self.clock()
-            start = max(state.ready - (self.burst - 1) * state.interval, state.not_before)
-            if start - now > PATIENCE:
-                raise Postponed(f"asks to be left alone for another {start - now:.0f} s")
-            if start > now:
-                return start - now
-            state.ready = max(state.ready, now) + state.interval
-            return 0
-
-    def slow_down(self, host: str, seconds: float) -> None:
-        """At most one request in `seconds`, as robots.txt may ask."""
-        state = self._state(host)
-        state.interval = max(state.interval, seconds)
-
-    def postpone(self, host: str, seconds: float) -> None:
-        """Nobody asks `host` again before `seconds` have passed."""
-        state = self._state(host)
-        with self._lock:
-            state.not_before = max(state.not_before, self.clock() + seconds)
-
-    def failed(self, host: str) -> None:
-        """Count a failure; too many in a row and the host is left alone for a while."""
-        state = self._state(host)
-        state.failures += 1
-        if state.failures >= FAILURES:
-            self.postpone(host, PAUSE)
-
-    def succeeded(self, host: str) -> None:
-        """The count of failures starts again."""
-        self._state(host).failures = 0
-
-    def _state(self, host: str) -> "_Host":
-        with self._lock:
-            return self._hosts.setdefault(host, _Host(self.interval, self.connections))
-
-
-class _Host:
-    def __init__(self, interval: float, connections: int) -> None:
-        self.interval, self.ready, self.not_before, self.failures = interval, 0.0, 0.0, 0
-        self.slots = threading.BoundedSemaphore(connections)
 
 
 class FetchError(Exception):
@@ -128,15 +36,94 @@ class FetchError(Exception):
         self.reason, self.detail, self.later = reason, detail, later
 
 
+class Hosts:
+    """For every host: `rate` requests a second, some at once, and a time not to ask before."""
+
+    def __init__(self, rate: float = 1.0, connections: int = CONNECTIONS) -> None:
+        self.interval, self.connections = 1 / rate, connections
+        self._hosts: dict[str, _Host] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """Wait until a request may start; FetchError if that is beyond `PATIENCE`."""
+        state = self._state(name)
+        with state.slots:
+            while (wait := self._reserve(name, state)) > 0:
+                time.sleep(wait)
+            yield
+
+    def _reserve(self, name: str, state: "_Host") -> float:
+        """Take the turn and return 0, or return the seconds to wait for one."""
+        with self._lock:
+            now = time.monotonic()
+            wait = state.not_before - now
+            if wait > PATIENCE:
+                detail = f"{name} asks to be left alone for another {wait:.0f} s"
+                raise FetchError("host busy", detail, later=True)
+            if wait <= 0:
+                state.not_before = now + state.interval
+            return wait
+
+    def slow_down(self, name: str, seconds: float) -> None:
+        """At most one request in `seconds`, as robots.txt may ask."""
+        state = self._state(name)
+        state.interval = max(state.interval, seconds)
+
+    def postpone(self, name: str, seconds: float) -> None:
+        """Nobody asks this host again before `seconds` have passed."""
+        state = self._state(name)
+        with self._lock:
+            state.not_before = max(state.not_before, time.monotonic() + seconds)
+
+    def count(self, name: str, failed: bool) -> None:
+        """Too many failures in a row, and a host is left alone for a while."""
+        state = self._state(name)
+        state.failures = state.failures + 1 if failed else 0
+        if state.failures >= FAILURES:
+            self.postpone(name, PAUSE)
+
+    def _state(self, name: str) -> "_Host":
+        with self._lock:
+            return self._hosts.setdefault(name, _Host(self.interval, self.connections))
+
+
+class _Host:
+    def __init__(self, interval: float, connections: int) -> None:
+        self.interval, self.not_before, self.failures = interval, 0.0, 0
+        self.slots = threading.BoundedSemaphore(connections)
+
+
+class _Wish(NamedTuple):
+    """How much is asked for, in which form, and under which rules."""
+
+    cap: int  # bytes
+    accept: str
+    encoding: str = "gzip"
+    heed: bool = True  # follow robots.txt and opt-outs
+    cut: bool = False  # leave what is beyond the cap unread
+
+
+PAGE = _Wish(5_000_000, "text/html,application/json;q=0.9,*/*;q=0.5")
+PICTURE = _Wish(20_000_000, "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5", "identity")
+ROBOTS = _Wish(ROBOTS_BYTES, "*/*", heed=False, cut=True)
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: HTTPHeaderDict
+    content: bytes
+
+
 class Fetcher:
-    """Everything that a site may expect of a robot, in one place; safe to use from many threads.
+    """Everything that a site may expect of a robot; safe to use from many threads.
 
     Args:
         contact: an e-mail address or web page of the person who runs this; part of every request.
         rate: requests a second and host (robots.txt can lower it).
         opening: (address, port) of one local server that may be asked although it is private.
         seconds: for one request, from the connection to the last byte.
-        hosts: limits to share or to replace, a `dclib.scrape.fetch.Hosts`.
+        hosts: limits to share or to replace.
 
     Raises ValueError for a contact at which nobody can be reached.
     """
@@ -151,134 +138,109 @@ class Fetcher:
     ) -> None:
         self.opening, self.seconds = opening, seconds
         self.hosts = hosts or Hosts(rate)
-        self.session = guarded_session(opening)
+        self.session = guard.guarded_session(opening)
         self.session.headers["User-Agent"] = user_agent(contact)
         self.robots = Robots(self._robots_file)
 
     def page(self, url: str, api: bool = False) -> Page:
         """A web page or, with `api`, the answer of a documented interface (robots.txt is for
         crawlers and not asked there). Raises FetchError."""
-        return self._follow(url, PAGE_BYTES, {"Accept": PAGE_TYPES}, heed=not api)
+        return self._get(url, PAGE._replace(heed=not api))
 
     def picture(self, url: str) -> Page:
         """The file at `url`, undecoded. Raises FetchError."""
-        headers = {"Accept": PICTURE_TYPES, "Accept-Encoding": "identity"}
-        return self._follow(url, PICTURE_BYTES, headers, heed=True)
+        return self._get(url, PICTURE)
 
-    def _follow(self, url: str, cap: int, headers: dict[str, str], heed: bool) -> Page:
-        """Through redirects to the end. `heed`: follow robots.txt and opt-outs on the way."""
-        for _ in range(REDIRECTS + 1):
-            if heed:
-                self._ask_rules(url)
-            answer = self._persist(url, cap, headers, heed)
-            if answer.status == 200:
-                plain = {name.lower(): value for name, value in answer.headers.items()}
-                return Page(url, answer.content, plain)
-            if not answer.target:
-                raise FetchError(f"http {answer.status}", url)
-            url = _redirected(url, answer.target)
-        raise FetchError("redirects", f"more than {REDIRECTS}")
-
-    def _ask_rules(self, url: str) -> None:
-        self._check(url)
-        try:
-            rules = self.robots.rules(url)
-        except FetchError as error:
-            if error.later:  # RFC 9309, 2.3.1.4: unreachable means that everything is disallowed
-                raise FetchError("robots.txt unknown", str(error), later=True) from error
-            raise
-        if refusal := rules.refusal(url):
-            raise FetchError(*refusal)
-        self.hosts.slow_down(host(url), rules.delay())
+    def _get(self, url: str, wish: _Wish) -> Page:
+        url, answer = self._follow(join("", url) or url, wish)
+        if answer.status != 200:
+            raise FetchError(f"http {answer.status}", url)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Page(url, answer.content, headers)
 
     def _robots_file(self, url: str) -> tuple[int, bytes]:
-        """(status, content) of robots.txt and its like, after at most five redirects.
+        """(status, content) of robots.txt and its like.
 
-        Raises FetchError where it cannot be reached, which is any 5xx (RFC 9309, 2.3.1.4).
+        Unreachable means that everything is disallowed for now (RFC 9309, 2.3.1.4): FetchError.
         """
-        for _ in range(REDIRECTS + 1):
-            answer = self._persist(url, ROBOTS_BYTES, {"Accept": "*/*"}, cut=True)
+        try:
+            _, answer = self._follow(url, ROBOTS)
             if answer.status >= 500:
                 raise FetchError(f"http {answer.status}", host(url), later=True)
-            if not answer.target:
-                return answer.status, answer.content
-            url = _redirected(url, answer.target)
-        return 404, b""  # RFC 9309, 2.3.1.2: too many redirects count as unavailable
+        except FetchError as error:
+            if error.reason == "redirects":  # count as unavailable, RFC 9309, 2.3.1.2
+                return 404, b""
+            if error.later:
+                raise FetchError("robots.txt unknown", str(error), later=True) from error
+            raise
+        return answer.status, answer.content
 
-    def _persist(
-        self, url: str, cap: int, headers: dict[str, str], heed: bool = False, cut: bool = False
-    ) -> "_Answer":
+    def _follow(self, url: str, wish: _Wish) -> tuple[str, _Answer]:
+        """Through redirects to the end: (its address, its answer)."""
+        for _ in range(REDIRECTS + 1):
+            try:
+                guard.check_url(url, self.opening)
+            except guard.NotAllowed as error:
+                raise _explain(error) from error
+            if wish.heed:
+                rules = self.robots.rules(url)
+                if refusal := rules.refusal(url):
+                    raise FetchError(*refusal)
+                self.hosts.slow_down(host(url), rules.delay())
+            answer = self._persist(url, wish)
+            target = answer.headers.get("Location")
+            if not 300 <= answer.status < 400 or not target:
+                return url, answer
+            url = _redirected(url, target)
+        raise FetchError("redirects", f"more than {REDIRECTS}")
+
+    def _persist(self, url: str, wish: _Wish) -> _Answer:
         """One answer, after up to `ATTEMPTS` tries with exponential back-off and full jitter."""
         name, failed = host(url), 0
         while True:
             try:
-                answer = self._once(url, cap, headers, heed, cut)
-                self.hosts.succeeded(name)
+                answer = self._once(url, wish)
+                self.hosts.count(name, failed=False)
                 return answer
-            except Postponed as error:
-                raise FetchError("host busy", f"{name} {error}", later=True) from error
             except FetchError as error:
-                if not error.later:
+                if not error.later or error.reason == "host busy":
                     raise
-                longest = min(LONGEST_WAIT, FIRST_WAIT * 2**failed)
                 failed += 1
                 if failed == ATTEMPTS:
-                    self.hosts.failed(name)
+                    self.hosts.count(name, failed=True)
                     raise
-                self.hosts.sleep(random.uniform(0, longest))
+                self.hosts.postpone(name, random.uniform(0, FIRST_WAIT * 2 ** (failed - 1)))
 
-    def _once(
-        self, url: str, cap: int, headers: dict[str, str], heed: bool, cut: bool
-    ) -> "_Answer":
-        """One request, opt-outs read before the body. Raises FetchError and Postponed."""
-        self._check(url)
-        with self.hosts.turn(host(url)), Deadline(self.seconds) as deadline:
+    def _once(self, url: str, wish: _Wish) -> _Answer:
+        with self.hosts.turn(host(url)), guard.Deadline(self.seconds) as deadline:
             try:
                 with self.session.get(
                     url,
-                    headers={"Accept-Encoding": "gzip"} | headers,
-                    timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+                    headers={"Accept": wish.accept, "Accept-Encoding": wish.encoding},
+                    timeout=(guard.CONNECT_SECONDS, guard.SILENCE_SECONDS),
                     stream=True,
                     allow_redirects=False,
                 ) as response:
-                    answer = self._read(response, cap, heed, cut)
+                    answer = self._read(response, wish)
                 if not deadline.passed:  # otherwise the end may be where we cut it off
                     return answer
                 raise requests.exceptions.ReadTimeout
-            except NotAllowed as error:
-                raise FetchError("address not allowed", str(error)) from error
             except (HTTPError, OSError, ValueError, zlib.error) as error:
                 if deadline.passed:
                     detail = f"not done after {self.seconds:g} s"
                     raise FetchError("too slow", detail, later=True) from error
                 raise _explain(error) from error
 
-    def _read(self, response: requests.Response, cap: int, heed: bool, cut: bool) -> "_Answer":
+    def _read(self, response: requests.Response, wish: _Wish) -> _Answer:
+        """What an answer holds; opt-outs are read before the body."""
         status, headers = response.status_code, response.raw.headers
         if status in BUSY:
-            wait = retry_after(headers.get("Retry-After"), time.time())
-            if wait is not None:
-                self.hosts.postpone(host(response.url), min(wait, LONGEST_RETRY_AFTER))
+            self.hosts.postpone(host(response.url), seconds_to_wait(headers.get("Retry-After")))
             raise FetchError(f"http {status}", host(response.url), later=True)
-        target = headers.get("Location") if 300 <= status < 400 else None
-        if heed and status == 200 and (directive := header_optout(headers)):
+        if wish.heed and status == 200 and (directive := header_optout(headers)):
             raise FetchError("opt-out", directive)
-        content = read_body(response.raw, cap, cut) if status == 200 else b""
-        return _Answer(status, headers, content, target)
-
-    def _check(self, url: str) -> None:
-        try:
-            check_url(url, self.opening)
-        except NotAllowed as error:
-            raise FetchError("address not allowed", str(error)) from error
-
-
-@dataclass
-class _Answer:
-    status: int
-    headers: HTTPHeaderDict
-    content: bytes
-    target: str | None  # where a redirect leads
+        content = read_body(response, wish.cap, wish.cut) if status == 200 else b""
+        return _Answer(status, headers, content)
 
 
 def user_agent(contact: str) -> str:
@@ -293,22 +255,21 @@ def user_agent(contact: str) -> str:
     return f"{AGENT}/{__version__} ({contact}) python-requests/{requests.__version__}"
 
 
-def read_body(raw: BaseHTTPResponse, cap: int, cut: bool = False) -> bytes:
-    """The decoded body of urllib3's response, at most `cap` bytes, however it was packed.
+def read_body(response: requests.Response, cap: int, cut: bool = False) -> bytes:
+    """The unpacked body of a response; of a longer one the first `cap` bytes, or FetchError.
 
-    Counted after unpacking, a piece at a time, so that a small file cannot become a large one in
-    memory. With `cut` the rest is left unread, otherwise FetchError is raised; it is, too, for a
-    packing that was not asked for or has no end. zlib.error is passed on.
+    It is unpacked here, as requests takes a packed answer without an end for a whole one.
     """
-    encoding = raw.headers.get("Content-Encoding", "identity").strip().lower()
+    headers = response.raw.headers
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "x-gzip"):
         raise FetchError("encoding", f"packed as {encoding[:60]}, which was not asked for")
-    length = raw.headers.get("Content-Length", "")
+    length = headers.get("Content-Length", "")
     if length.isdigit() and int(length) > cap and not cut:
         raise FetchError("too many bytes", f"{int(length):,} announced, {cap:,} allowed")
     unpack = zlib.decompressobj(wbits=31) if "gzip" in encoding else None
     body = bytearray()
-    while len(body) <= cap and (piece := raw.read(65536, decode_content=False)):
+    while len(body) <= cap and (piece := response.raw.read(65536, decode_content=False)):
         body += unpack.decompress(piece, cap + 1 - len(body)) if unpack else piece
     if len(body) > cap and not cut:
         raise FetchError("too many bytes", f"more than {cap:,}")
@@ -317,39 +278,33 @@ def read_body(raw: BaseHTTPResponse, cap: int, cut: bool = False) -> bytes:
     return bytes(body[:cap])
 
 
-def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for, or None if it is missing or nonsense.
-
-    `now`: seconds since 1970, for headers with a date (RFC 9110, 10.2.3).
-    """
-    if value is None:
-        return None
-    if re.fullmatch(r"\s*\d+\s*", value):
-        return float(value)
+def seconds_to_wait(retry_after: str | None) -> float:
+    """What a Retry-After header asks for (RFC 9110, 10.2.3), 0 if it is missing or nonsense."""
     try:
-        date = email.utils.parsedate_to_datetime(value)
-        return max(0.0, date.timestamp() - now)
-    except (TypeError, ValueError, OverflowError):
-        return None
+        seconds = Retry().parse_retry_after(retry_after or "0")
+    except (InvalidHeader, ValueError, OverflowError):
+        return 0.0
+    return float(min(seconds, LONGEST_RETRY_AFTER))
 
 
 def _redirected(url: str, target: str) -> str:
-    try:
-        new = urljoin(url, target.encode("latin-1").decode("utf-8", errors="replace"))
-    except ValueError as error:
-        raise FetchError("address not allowed", f"a redirect to {target[:200]}") from error
+    new = join(url, target.encode("latin-1").decode("utf-8", errors="replace"))
+    if not new:
+        raise FetchError("address not allowed", f"a redirect to {target[:200]}")
     if url.startswith("https:") and not new.startswith("https:"):
         raise FetchError("address not allowed", "a redirect from https to http")
     return new
 
 
 def _explain(error: Exception) -> FetchError:
-    """A FetchError for what requests (all of it OSError), urllib3 and zlib raise."""
+    """A FetchError for what requests (all of it OSError) and urllib3 raise."""
     text = f"{type(error).__name__}: {error}"[:300]
+    if isinstance(error, guard.NotAllowed):
+        return FetchError("address not allowed", str(error))
     if isinstance(error, requests.exceptions.SSLError):
         return FetchError("tls", text)
-    if isinstance(error, ValueError):  # no such address can be asked for
-        return FetchError("address not allowed", text)
     if isinstance(error, zlib.error):
         return FetchError("cut off", text, later=True)
+    if isinstance(error, ValueError):  # no such address can be asked for
+        return FetchError("address not allowed", text)
     return FetchError("connection", text, later=True)

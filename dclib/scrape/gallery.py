@@ -11,8 +11,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -78,8 +78,8 @@ class Gallery:
         port: where to listen; 0 takes any that is free. Addresses are only the same again, and a
             collection can only go on later, with the same port.
 
-    `url` is where it is, `opening` what a `Fetcher` needs to be allowed in, `queries` what a plan
-    needs, `asked` a Counter of the paths that were requested.
+    `url` is where it is, `opening` what a `Fetcher` needs to be allowed in, `asked` a Counter of
+    the paths that were requested, `by_number` the drawings by the number in their addresses.
     """
 
     def __init__(self, n: int = 120, port: int = 0) -> None:
@@ -87,6 +87,8 @@ class Gallery:
         self.drawings = make_catalogue(n)
         self.asked: Counter[str] = Counter()
         self._files: dict[int, bytes] = {}
+        self._painter = ThreadPoolExecutor(1)  # one thread, so that one heap has to hold a drawing
+        self.by_number = {drawing.number: drawing for drawing in self.drawings}
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"gallery": self})
@@ -108,11 +110,6 @@ class Gallery:
             for label, words in zip(CLASSES, (("couple", "love"), ("couple", "quarrel")))
         }
 
-    @cached_property
-    def by_number(self) -> dict[int, Drawing]:
-        """The drawings by the number in their addresses."""
-        return {drawing.number: drawing for drawing in self.drawings}
-
     def answer(self, handler: "_Handler", path: str, query: dict[str, list[str]]) -> None:
         """Send the answer to one request; a subclass may send others before."""
         kind, _, name = path.strip("/").partition("/")
@@ -125,7 +122,8 @@ class Gallery:
         elif drawing and kind == "photo":
             handler.send(self._detail(drawing))
         elif drawing and kind == "thumb":
-            handler.send(self._thumbnail(drawing), "image/jpeg")
+            image = draw_scene(sample_scene(0, drawing.scene)[0], THUMB_SIDE)
+            handler.send(_encode(image, 70), "image/jpeg")
         elif drawing and path == drawing.media:
             self._send_media(handler, drawing)
         else:
@@ -182,18 +180,8 @@ class Gallery:
     def jpeg(self, drawing: Drawing) -> bytes:
         """The file of a drawing, made when it is first asked for."""
         if drawing.number not in self._files:
-            side = 120 if drawing.trap == "small" else SIDE
-            image = draw_scene(sample_scene(0, drawing.scene)[0], side)
-            image = ImageOps.mirror(image) if drawing.trap == "mirrored" else image
-            data = _encode(image, 60 if drawing.trap in ("re-encoded", "other label") else 90)
-            self._files[drawing.number] = (
-                data[: len(data) // 2] if drawing.trap == "cut off" else data
-            )
+            self._files[drawing.number] = self._painter.submit(_draw, drawing).result()
         return self._files[drawing.number]
-
-    def _thumbnail(self, drawing: Drawing) -> bytes:
-        scene = sample_scene(0, drawing.scene)[0]
-        return _encode(draw_scene(scene, THUMB_SIDE), 70)
 
 
 def make_catalogue(n: int) -> list[Drawing]:
@@ -218,6 +206,14 @@ def make_catalogue(n: int) -> list[Drawing]:
             entries.append(entry)
     rng.shuffle(entries)
     return [replace(entry, number=number) for number, entry in enumerate(entries, 1)]
+
+
+def _draw(drawing: Drawing) -> bytes:
+    side = 120 if drawing.trap == "small" else SIDE
+    image = draw_scene(sample_scene(0, drawing.scene)[0], side)
+    image = ImageOps.mirror(image) if drawing.trap == "mirrored" else image
+    data = _encode(image, 60 if drawing.trap in ("re-encoded", "other label") else 90)
+    return data[: len(data) // 2] if drawing.trap == "cut off" else data
 
 
 def _encode(image: Image.Image, quality: int) -> bytes:

@@ -23,9 +23,7 @@ CONNECT_SECONDS, SILENCE_SECONDS = 10, 15
 PORTS = {"http": 80, "https": 443}
 # Addresses of version 6 that count as public and carry one of version 4 inside: NAT64, its local
 # form, 6to4, and the deprecated compatible ones.
-TUNNELS = [
-    ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96")
-]
+TUNNELS = [*map(ipaddress.ip_network, ["64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96"])]
 _running = threading.local()
 
 
@@ -54,8 +52,7 @@ def check_url(url: str, opening: tuple[str, int] | None = None) -> None:
 def is_public(address: str) -> bool:
     """Whether an IP address, as text, is one of the public internet.
 
-    Not private, loopback, link-local, shared, reserved or multicast; nor one of these inside an
-    address of version 6 (mapped, NAT64, 6to4).
+    Not private, shared, reserved, ...; nor one of these inside an address of version 6.
     """
     ip = ipaddress.ip_address(address)
     ip = getattr(ip, "ipv4_mapped", None) or ip
@@ -67,8 +64,8 @@ def is_public(address: str) -> bool:
 def guarded_session(opening: tuple[str, int] | None = None) -> requests.Session:
     """A `requests.Session` that connects to public addresses only (and to `opening`).
 
-    It keeps no cookies, reads no proxy or certificate setting from the environment, follows no
-    redirect by itself and always verifies TLS. Raises NotAllowed from its `get`.
+    It keeps no cookies, reads nothing from the environment, follows no redirect and always verifies
+    TLS. Its `get` raises NotAllowed.
     """
     session = _Session()
     session.trust_env = False

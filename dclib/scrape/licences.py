@@ -20,29 +20,23 @@ NAMES = {
 # and puts non-commercial in doubt.
 ALLOWED = frozenset({"cc0", "pdm", "by", "by-sa"})
 
-PUBLIC_DOMAIN = {"pd", "pdm", "pdm 1.0", "public domain", "public domain mark"}
-PUBLIC_DOMAIN |= {"public domain mark 1.0", "cc pdm", "cc pdm 1.0"}
+PUBLIC_DOMAIN = re.compile(r"pd|public domain|((cc )?pdm|public domain mark)( 1\.0)?")
 DEED = re.compile(
     r"(?:https?:)?//(?:www\.)?creativecommons\.org/"
     r"(?:licenses/([a-z-]+)|publicdomain/(zero|mark))(?:/(\d\.\d))?(?:[/?#].*)?"
 )
 VERSION = r"(?:[ -]\d\.\d(?:,\d\.\d)*)?(?:[ -](?:international|generic|unported|[a-z]{2}))?"
 CODE = re.compile(rf"(?:cc[ -])?(by(?:[ -](?:nc|nd|sa))*|cc0|cc[ -]zero){VERSION}")
-WORDS = {
-    r"\bcreative commons\b": "cc",
-    r"\battribution\b": "by",
-    r"\bnon[ -]?commercial\b": "nc",
-    r"\bno[ -]?deriv(?:s|atives?)?(?: works)?\b": "nd",
-    r"\bshare[ -]?alike\b": "sa",
-}
+SHARE_ALIKE = (
+    "Share-alike: who passes on an image under CC BY-SA, or something made from it, does "
+    "so under the same licence and with this credit."
+)
 
 
 def licence_key(text: object) -> str:
     """The short key of a licence: a key of `NAMES`, or "" for everything that is not sure.
 
-    Args:
-        text: address of a Creative Commons deed, a short name ("CC BY-SA 4.0", "cc-by-2.0-de",
-            "Public domain"), or a full one ("Creative Commons Attribution 4.0 International").
+    `text` is the address of a Creative Commons deed, or a short name ("cc-by-2.0-de").
 
     >>> licence_key("CC BY-SA 4.0"), licence_key("free to use")
     ('by-sa', '')
@@ -51,13 +45,8 @@ def licence_key(text: object) -> str:
     if match := DEED.fullmatch(text):
         code, public, _ = match.groups()
         return {"zero": "cc0", "mark": "pdm"}[public] if public else _ordered(code)
-    if text in PUBLIC_DOMAIN:
+    if PUBLIC_DOMAIN.fullmatch(text):
         return "pdm"
-    if "creative commons" in text:
-        for words, short in WORDS.items():
-            text = re.sub(words, short, text)
-        text = re.sub(r"licen[cs]e|[ ,/]+", " ", text)
-        text = " ".join(text.split())
     match = CODE.fullmatch(text)
     return _ordered(match[1]) if match else ""
 
@@ -81,14 +70,9 @@ def deed(key: str, version: object = "") -> str:
 
 
 def attribution(rows: Sequence[dict]) -> str:
-    """Markdown that credits every image: title, author, source, licence, changes made.
+    """Markdown that credits the image of every row of a manifest.
 
-    Args:
-        rows: dicts with file, title, author, author_url, page, url, licence (a key of `NAMES`),
-            licence_url and source.
-
-    Titles and names were written by strangers: nothing in them acts as Markdown or HTML, and only
-    http(s) addresses become links.
+    Titles and names were written by strangers: nothing in them acts as Markdown or HTML.
     """
     counts = Counter(row["licence"] for row in rows)
     total = ", ".join(f"{n} {_text(NAMES.get(key, key))}" for key, n in sorted(counts.items()))
@@ -100,11 +84,7 @@ def attribution(rows: Sequence[dict]) -> str:
         "A licence settles the photographer's rights, not the consent of the people shown.",
     ]
     if counts["by-sa"]:
-        lines += [
-            "",
-            "Share-alike: who passes on an image under CC BY-SA, or something made from it, does "
-            "so under the same licence and with this credit.",
-        ]
+        lines += ["", SHARE_ALIKE]
     return "\n".join([*lines, "", *(_credit(row) for row in rows)]) + "\n"
 
 
@@ -112,17 +92,16 @@ def _credit(row: dict) -> str:
     title = _link(row["title"] or "Untitled", row["page"] or row["url"])
     author = _link(row["author"] or "unknown author", row["author_url"])
     name = NAMES.get(row["licence"], row["licence"] or "unknown licence")
-    if match := DEED.fullmatch((row["licence_url"] or "").lower()):
-        name += f" {match[3]}" if match[3] else ""
-    licence = _link(name, row["licence_url"])
+    match = DEED.fullmatch((row["licence_url"] or "").lower())
+    version = f" {match[3]}" if match and match[3] else ""
+    licence = _link(name + version, row["licence_url"])
     file, source = _text(row["file"]), _text(row["source"])
     return f"- Image {file}: {title} by {author}, {licence}, from {source}"
 
 
 def _link(text: str, url: str | None) -> str:
-    url = join("", url)
-    for character in "()[]*~!'":  # legal in an address, but not inside a link of Markdown
-        url = url.replace(character, f"%{ord(character):02X}")
+    # Some characters are legal in an address, but not inside a link of Markdown.
+    url = re.sub(r"[()\[\]*~!']", lambda match: f"%{ord(match[0]):02X}", join("", url))
     return f"[{_text(text)}]({url})" if url else _text(text)
 
 

@@ -13,10 +13,8 @@ from typing import Self
 
 from dclib.scrape.sources import Candidate, identity
 
-# How far a row has come is its state: listed, described, later (tried again by the next run),
-# refused (never again), fetched.
-
-# Where a picture that was not kept was lost, in the order of the funnel.
+# A row's state: listed, later (tried again by the next run), refused (never again), fetched.
+# Its stage: where a picture that was not kept was lost, in the order of the funnel.
 STAGES = ("listing", "licence", "fetch", "quality", "duplicates", "split", "kept")
 OFFERED = tuple(field.name for field in fields(Candidate))
 KEYS = ("sha256", "pixel_sha256", "phash", "dhash", "phash_mirrored", "dhash_mirrored")
@@ -39,8 +37,7 @@ CREATE TABLE IF NOT EXISTS pictures (
 );
 CREATE INDEX IF NOT EXISTS by_identity ON pictures (identity);
 CREATE TABLE IF NOT EXISTS forgotten (
-    identity TEXT, sha256 TEXT, pixel_sha256 TEXT, phash TEXT, dhash TEXT,
-    phash_mirrored TEXT, dhash_mirrored TEXT, time TEXT
+    identity TEXT, {" ".join(f"{name} TEXT," for name in KEYS)} time TEXT
 );
 """
 
@@ -56,7 +53,7 @@ class Manifest:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "manifest.sqlite"
         try:
-            self._db = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=0.5)
             self._db.row_factory = sqlite3.Row
             self._open()
         except sqlite3.OperationalError as error:
@@ -84,8 +81,8 @@ class Manifest:
 
     def rows(self, where: str = "1", values: Sequence[str] = ()) -> list[dict]:
         """Pictures that meet a condition (SQL, `?` for values), in the order they were offered."""
-        found = self._db.execute(f"SELECT * FROM pictures WHERE {where} ORDER BY id", values)
-        return [dict(row) for row in found]
+        cursor = self._db.execute(f"SELECT * FROM pictures WHERE {where} ORDER BY id", values)
+        return [dict(row) for row in cursor]
 
     def forgotten(self) -> list[dict]:
         """What is known of pictures that are not to come back: identity, `KEYS` and time."""
@@ -97,10 +94,8 @@ class Manifest:
         `first`, the address of its first page, counts only where the query is new.
         """
         key = (source, label, query)
-        self._db.execute(
-            "INSERT OR IGNORE INTO queries (source, label, query, next) VALUES (?, ?, ?, ?)",
-            (*key, first),
-        )
+        with self._db:
+            self._insert("queries", dict(zip(("source", "label", "query"), key)) | {"next": first})
         same = "source = ? AND label = ? AND query = ?"
         state = dict(self._db.execute(f"SELECT * FROM queries WHERE {same}", key).fetchone())
         count = self._db.execute(f"SELECT COUNT(*) FROM pictures WHERE {same}", key).fetchone()[0]
@@ -110,7 +105,7 @@ class Manifest:
         self, state: dict, candidates: Iterable[Candidate], next_page: str | None, note: str = ""
     ) -> None:
         """One page of results of a `query`, and where the next one is, in one transaction."""
-        with _transaction(self._db):
+        with self._db:
             for candidate in candidates:
                 self._add(state, candidate)
             self._db.execute(
@@ -121,24 +116,24 @@ class Manifest:
     def _add(self, state: dict, candidate: Candidate) -> None:
         row = {name: state[name] for name in ("source", "label", "query")} | asdict(candidate)
         row |= {"identity": identity(candidate.url) or candidate.url, "time": now()}
-        if self._is_forgotten(row["identity"]):
-            row |= {"state": "refused", "stage": "listing", "reason": "forgotten"}
-        elif self.rows("identity = ?", (row["identity"],)):
-            row |= {"state": "refused", "stage": "listing", "reason": "listed before"}
-        elif row["objection"]:
-            row |= {"state": "refused", "stage": "listing", "reason": row["objection"]}
+        reason = row["objection"]
+        if self.rows("identity = ?", (row["identity"],)):
+            reason = "listed before"
+        if self._db.execute("SELECT 1 FROM forgotten WHERE identity = :identity", row).fetchone():
+            reason = "forgotten"
+        if reason:
+            row |= {"state": "refused", "stage": "listing", "reason": reason}
+        self._insert("pictures", row)
+
+    def _insert(self, table: str, row: dict) -> None:
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         self._db.execute(
-            f"INSERT OR IGNORE INTO pictures ({names}) VALUES ({marks})", tuple(row.values())
+            f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", tuple(row.values())
         )
-
-    def _is_forgotten(self, key: str) -> bool:
-        found = self._db.execute("SELECT 1 FROM forgotten WHERE identity = ?", (key,))
-        return found.fetchone() is not None
 
     def update(self, changes: Mapping[int, dict]) -> None:
         """Set columns of rows, {id: {column: value}}: all of them or, after a kill, none."""
-        with _transaction(self._db):
+        with self._db:
             for row_id, values in changes.items():
                 self._set(row_id, values)
 
@@ -150,29 +145,14 @@ class Manifest:
         """Keep of these rows only what is needed to refuse the pictures when they come again."""
         empty = dict.fromkeys([*OFFERED, "file", *KEYS, *MEASURES, "group", "split"], "")
         empty |= {"state": "refused", "stage": "listing", "reason": "forgotten", "detail": ""}
-        with _transaction(self._db):
+        with self._db:
             for row in rows:
                 self._set(row["id"], empty)
+                keys = {name: row[name] for name in KEYS} | {"time": now()}
                 for known_as in {row["identity"], identity(row["url"])}:  # thumbnail, full size
-                    self._db.execute(
-                        f"INSERT INTO forgotten VALUES ({', '.join('?' * (len(KEYS) + 2))})",
-                        (known_as, *(row[key] for key in KEYS), now()),
-                    )
+                    self._insert("forgotten", {"identity": known_as} | keys)
 
 
 def now() -> str:
     """The time as it is written into the manifest: UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class _transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self.db = db
-
-    def __enter__(self) -> None:
-        if self.db.in_transaction:  # a Ctrl-C came between BEGIN and its block
-            self.db.execute("ROLLBACK")
-        self.db.execute("BEGIN")
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self.db.execute("COMMIT" if kind is None else "ROLLBACK")

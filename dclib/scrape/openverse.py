@@ -1,4 +1,4 @@
-"""Openverse: openly licensed pictures of many sites, by a documented interface without a key."""
+"""Openverse and Wikimedia Commons: openly licensed pictures, by interfaces without a key."""
 
 import json
 import re
@@ -11,27 +11,21 @@ from dclib.scrape.sources import (
     Page,
     SourceError,
     first_link,
-    identity,
     join,
     plain_text,
     read_json,
     series_of,
+    unique,
 )
 
-PAGE_SIZE = 20  # the most without an account
-MAX_RESULTS = 240  # of one search, without an account
+PAGE_SIZE, MAX_RESULTS = 20, 240  # of one search in Openverse, the most without an account
 API = "https://commons.wikimedia.org/w/api.php"
 # Wikimedia serves thumbnails in steps only (..., 500, 960, 1280, ...); others are refused.
 WIDTH = 960
 KINDS = {"image/jpeg", "image/png", "image/webp"}
 BUSY = {"maxlag", "ratelimited", "readonly", "cirrussearch-too-busy-error"}
-FIELDS = "ObjectName|Categories|Artist|Attribution|LicenseShortName|License|LicenseUrl"
+FIELDS = "ObjectName|Artist|Attribution|LicenseShortName|License|LicenseUrl"
 FIELDS += "|Restrictions|DateTimeOriginal"
-# Categories about the file, not about what it shows.
-UPKEEP = re.compile(
-    r"(?i)cc[- ]|licen[cs]e|pd[- ]|self-published|files|uploaded|images? (from|by)|"
-    r"flickr|media |pages |template|quality images|structured data|unidentified"
-)
 
 
 class Openverse:
@@ -43,11 +37,8 @@ class Openverse:
     def __init__(self, base: str = "https://api.openverse.org/v1/images/") -> None:
         self.base = base
 
-    def start(self, text: str) -> str:
-        """Address of the first page of results for a search phrase."""
-        return self._url(text, 1)
-
-    def _url(self, text: str, number: int) -> str:
+    def start(self, text: str, number: int = 1) -> str:
+        """Address of a page of results for a search phrase."""
         query = {
             "q": text[:200],  # the rest would be cut off there without a word
             "license": "by,by-sa,cc0,pdm",
@@ -65,22 +56,13 @@ class Openverse:
         if "detail" in data or "results" not in data:
             said = plain_text(data.get("detail")) or plain_text(json.dumps(data))
             throttled = "throttled" in said.lower()
-            raise SourceError(
-                f"Openverse answered with {said!r} instead of results; "
-                + ("wait and go on later." if throttled else "change the search."),
-                later=throttled,
-            )
-        results = data["results"] if isinstance(data["results"], list) else []
-        results = [item for item in results if isinstance(item, dict)]
-        found: dict[str, Candidate] = {}
-        for item in results:
-            candidate = self._candidate(item, page.url)
-            if candidate.url:
-                found.setdefault(identity(candidate.url), candidate)
-        lost = sum(not join(page.url, item.get("url")) for item in results)
+            raise _refusal(f"Openverse answered with {said!r} instead of results", throttled)
+        results = _dicts(data["results"])
+        candidates = [self._candidate(item, page.url) for item in results]
+        lost = sum(not candidate.url for candidate in candidates)
         note = f"Left out {lost} of {len(results)} results, which had no address." if lost else ""
         following, ended = self._next(page, data, len(results))
-        return Listing(list(found.values()), following, " ".join(filter(None, [note, ended])))
+        return Listing(unique(candidates), following, " ".join(filter(None, [note, ended])))
 
     def _next(self, page: Page, data: dict, n: int) -> tuple[str | None, str]:
         """(address of the next page or None, a note)."""
@@ -95,7 +77,7 @@ class Openverse:
             return None, f"Page {number} of {pages} was empty; the search ends there."
         if number * PAGE_SIZE >= MAX_RESULTS:
             return None, f"Openverse shows no more than {MAX_RESULTS} results; use other words too."
-        return self._url(query["q"], number + 1), ""
+        return self.start(query["q"], number + 1), ""
 
     def _candidate(self, item: dict, base: str) -> Candidate:
         key, licence_url = licence_key(item.get("license")), join(base, item.get("license_url"))
@@ -154,26 +136,26 @@ class Commons:
     def parse(self, page: Page) -> Listing:
         """Candidates of one answer, in the order of the search; raises SourceError for errors.
 
-        MediaWiki may spread the details of 50 files over several answers (API:Continue); a file
+        MediaWiki may spread the details of files over several answers (API:Continue); a file
         without details is left to those that follow, or was in those before.
         """
         data = read_json(page, "Wikimedia Commons")
         _raise_error(data)
         query = data.get("query")
-        pages = query.get("pages") if isinstance(query, dict) else None
-        pages = [p for p in pages if isinstance(p, dict)] if isinstance(pages, list) else []
+        pages = _dicts(query.get("pages") if isinstance(query, dict) else None)
         pages.sort(key=lambda p: p["index"] if isinstance(p.get("index"), int) else len(pages))
         asked = parse_qs(urlsplit(page.url).query)
         whole = data.get("batchcomplete") and not {"iicontinue", "iistart"} & set(asked)
-        found = [self._candidate(p) for p in pages if whole or _info(p) or _absent(p)]
+        candidates = [self._candidate(p) for p in pages if whole or _info(p) or _absent(p)]
         following, search = data.get("continue"), asked.get("gsrsearch")
         if not isinstance(following, dict) or not search:
-            return Listing(found, None)
+            return Listing(candidates, None)
         simple = {k: v for k, v in following.items() if isinstance(v, (str, int))}
         address = self._url(search[0], simple)
         if address == page.url:
-            return Listing(found, None, "Wikimedia Commons repeats itself; the search ends here.")
-        return Listing(found, address)
+            note = "Wikimedia Commons repeats itself; the search ends here."
+            return Listing(candidates, None, note)
+        return Listing(candidates, address)
 
     def _candidate(self, page: dict) -> Candidate:
         name = plain_text(page.get("title"))
@@ -183,24 +165,24 @@ class Commons:
         if _absent(page) or not url:
             reason = _absent(page) or "no address given"
             return Candidate(url=landing, page=landing, title=name, objection=reason)
-        told = info.get("extmetadata")
-        told = told if isinstance(told, dict) else {}
-        meta = {key: entry.get("value") for key, entry in told.items() if isinstance(entry, dict)}
+        fields = info.get("extmetadata")
+        fields = fields.items() if isinstance(fields, dict) else ()
+        meta = {key: entry.get("value") for key, entry in fields if isinstance(entry, dict)}
         artist = meta.get("Artist") or meta.get("Attribution")
-        author = plain_text(artist)
-        title = plain_text(meta.get("ObjectName")) or _without_affixes(name)
+        author, short_name = (
+            plain_text(artist),
+            re.sub(r"\.\w{3,4}$", "", name.removeprefix("File:")),
+        )
         licence, licence_url = _licence(meta)
         return Candidate(
             url=url,
             page=join(API, info.get("descriptionurl")) or landing,
-            title=title,
+            title=plain_text(meta.get("ObjectName")) or short_name,
             licence=licence,
             licence_url=licence_url,
             author=author,
             author_url=first_link(artist, API),
-            series=series_of(
-                _without_affixes(name), author, _day(meta), author and _category(meta)
-            ),
+            series=series_of(short_name, author, _day(meta)),
             objection=_objection(info, meta),
         )
 
@@ -215,17 +197,21 @@ def _raise_error(data: dict) -> None:
     code = plain_text(error.get("code")) or "an unknown error"
     text = plain_text(error.get("text") or error.get("info"))
     busy = code in BUSY or code.startswith("internal_api_error")
-    raise SourceError(
-        f"Wikimedia Commons answered with {code} ({text}); "
-        + ("wait and go on later." if busy else "change the search."),
-        later=busy,
-    )
+    raise _refusal(f"Wikimedia Commons answered with {code} ({text})", busy)
+
+
+def _refusal(what: str, later: bool) -> SourceError:
+    advice = "wait and go on later" if later else "change the search"
+    return SourceError(f"{what}; {advice}.", later)
 
 
 def _info(page: dict) -> dict:
     """The details of a file, {} if they are not there."""
-    info = page.get("imageinfo")
-    return info[0] if isinstance(info, list) and info and isinstance(info[0], dict) else {}
+    return next(iter(_dicts(page.get("imageinfo"))), {})
+
+
+def _dicts(value: object) -> list[dict]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _absent(page: dict) -> str:
@@ -260,12 +246,3 @@ def _day(meta: dict) -> str:
     """2019-05-12 of "2019-05-12 14:03" or "Taken on 12 ... "; "" unless a whole date is stated."""
     match = re.search(r"\b\d{4}-\d\d-\d\d\b", plain_text(meta.get("DateTimeOriginal")))
     return match[0] if match else ""
-
-
-def _category(meta: dict) -> str:
-    names = plain_text(meta.get("Categories")).split("|")
-    return next((name for name in names if name and not UPKEEP.match(name)), "")
-
-
-def _without_affixes(name: str) -> str:
-    return re.sub(r"\.\w{3,4}$", "", name.removeprefix("File:"))

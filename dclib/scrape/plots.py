@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
-import seaborn as sns
-from matplotlib.figure import Figure
-
-from dclib.evaluate.probe import Probe
+from dclib.evaluate.probe import Check
+from dclib.files import extra
 from dclib.plots import COLOURS, finish
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.figure import Figure
 
 
 def plot_funnel(steps: Sequence[tuple[str, str, int]]) -> Figure:
@@ -37,7 +39,7 @@ def plot_funnel(steps: Sequence[tuple[str, str, int]]) -> Figure:
     return finish(fig)
 
 
-def plot_probe(probe: Probe) -> Figure:
+def plot_probe(probe: Check) -> Figure:
     """What each column that was probed tells of the label, and all of them together."""
     columns = dict(sorted(probe.columns.items(), key=lambda column: abs(column[1] - 0.5)))
     fig, axis = plt.subplots(figsize=(6, 0.25 * len(columns) + 1.3))
@@ -48,6 +50,5 @@ def plot_probe(probe: Probe) -> Figure:
     axis.plot(probe.auroc, "all, on pictures left out", "o", color="0.2")
     axis.axvline(0.5, color="0.7", lw=1, ls=":")
     axis.set(xlim=(0, 1), xlabel="happy have more   ←   AUROC   →   unhappy have more")
-    n = sum(probe.counts.values())
-    axis.set_title(f"n = {n} in {probe.groups} groups; line: 95 % interval", fontsize=9)
+    axis.set_title(f"n = {probe.n} in {probe.groups} groups; line: 95 % interval", fontsize=9)
     return finish(fig)

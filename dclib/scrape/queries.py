@@ -1,4 +1,4 @@
-"""What to search for: phrases and gallery pages per class, read from data/queries.toml."""
+"""What to search for, and where: phrases and gallery pages per class, from data/queries.toml."""
 
 import shutil
 import tomllib
@@ -40,30 +40,24 @@ def load_queries(path: str | Path, kind: str = "phrases") -> dict[str, list[str]
             raise ValueError(
                 f"{path} has a class {name!r}; the classes are {' and '.join(CLASSES)}."
             )
-    queries: dict[str, list[str]] = {}
+    queries = {name: _read_list(path, tables.get(name), name, kind) for name in CLASSES}
     seen: dict[str, str] = {}
-    for name in CLASSES:
-        queries[name] = _read_list(path, tables, name, kind)
-        for text in queries[name]:
-            key = identity(text) if kind == "pages" else " ".join(text.casefold().split())
-            if not key:
-                raise ValueError(f"{path}: {text!r} under [{name}] is no http(s) address.")
-            if key in seen:
-                where = "twice" if seen[key] == name else f"under [{seen[key]}] and [{name}]"
-                raise ValueError(f"{path} has {text!r} {where}; keep one of them.")
-            seen[key] = name
+    for name, text in ((name, text) for name, texts in queries.items() for text in texts):
+        key = identity(text) if kind == "pages" else " ".join(text.casefold().split())
+        if not key:
+            raise ValueError(f"{path}: {text!r} under [{name}] is no http(s) address.")
+        if key in seen:
+            where = "twice" if seen[key] == name else f"under [{seen[key]}] and [{name}]"
+            raise ValueError(f"{path} has {text!r} {where}; keep one of them.")
+        seen[key] = name
     return queries
 
 
-def _read_list(path: Path, tables: dict, name: str, kind: str) -> list[str]:
-    table = tables.get(name)
-    if not isinstance(table, dict):
-        raise ValueError(f"{path} has no table [{name}]; both classes are needed.")
-    texts = table.get(kind, [])
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{path}: {kind} under [{name}] must be a list of texts in quotes.")
-    if not texts or not all(text.strip() for text in texts):
-        raise ValueError(f"{path} has an empty list or text as {kind} under [{name}]; fill it in.")
+def _read_list(path: Path, table: object, name: str, kind: str) -> list[str]:
+    texts = table.get(kind) if isinstance(table, dict) else None
+    texts = texts if isinstance(texts, list) else []
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f"{path} needs, under [{name}], {kind} = a list of texts in quotes.")
     return [text.strip() for text in texts]
 
 
@@ -98,15 +92,11 @@ def open_sources(
             f"There is no source {unknown[0]!r}; choose gallery, or of {', '.join(SOURCES)}."
         )
     fetcher = Fetcher(contact)
-    _provide(Path(queries))
+    if not Path(queries).exists():
+        Path(queries).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(path for path in QUERIES if path.exists()), queries)
+        print(f"Wrote our search phrases to {queries}; edit them there.")
     kinds = {name: "pages" if name == "html" else "phrases" for name in chosen}
     plan = make_plan(*((SOURCES[name](), load_queries(queries, kinds[name])) for name in chosen))
     print(f"Asking {' and '.join(chosen)} as {fetcher.session.headers['User-Agent']}")
     yield plan, fetcher
-
-
-def _provide(path: Path) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(next(ours for ours in QUERIES if ours.exists()), path)
-        print(f"Wrote our search phrases to {path}; edit them there.")

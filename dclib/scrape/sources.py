@@ -1,4 +1,4 @@
-"""What every source of pictures has in common: the shapes of its answers, and text without HTML.
+"""What every source of pictures has in common: its answers, addresses, and text without HTML.
 
 Nothing here touches the network.
 """
@@ -7,20 +7,15 @@ import html
 import json
 import re
 import warnings
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
-import idna
 from bs4 import BeautifulSoup
-from bs4.dammit import EncodingDetector
+from bs4.dammit import EncodingDetector, UnicodeDammit
+from requests import PreparedRequest
 
-MAX_TEXT = 300  # characters of a title or name
-PAGE_BYTES = 5_000_000  # of a page of results, decoded
-MAX_LENGTH = 8000  # characters; servers refuse longer ones
-LEGAL = "!#$%&'()*+,/:;=?@[]~"  # stay as they are: reserved characters and the percent sign
-UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 TRACKER = re.compile(r"(utm_[^=]*|fbclid)(=|$)", re.IGNORECASE)
 
 
@@ -70,10 +65,7 @@ class Source(Protocol):
 
 
 class SourceError(ValueError):
-    """One sentence: what the server said that cannot be used, and what to do.
-
-    `later` is True where the same request may succeed later.
-    """
+    """An answer that cannot be used; `later`: whether another may be had later."""
 
     def __init__(self, message: str, later: bool = False) -> None:
         super().__init__(message)
@@ -81,11 +73,7 @@ class SourceError(ValueError):
 
 
 def read_json(page: Page, name: str) -> dict:
-    """The JSON object of an answer; raises SourceError for anything else.
-
-    A web page instead of JSON is what front doors (Cloudflare and the like) send to addresses
-    that they do not trust, those of cloud computers above all.
-    """
+    """The JSON object of an answer of the source `name`; raises SourceError for anything else."""
     kind = page.headers.get("content-type", "")
     if "html" in kind or page.content.lstrip()[:1] == b"<":
         raise SourceError(
@@ -115,75 +103,63 @@ def plain_text(value: object) -> str:
         text = soup.get_text()
     else:
         text = html.unescape(text)
-    return " ".join(text.split())[:MAX_TEXT].rstrip()
+    return " ".join(text.split())[:300].rstrip()
 
 
 def first_link(value: object, base: str) -> str:
     """Address of the first link in a piece of HTML, "" if there is none."""
     if not isinstance(value, str) or "<a" not in value:
         return ""
-    found = parse_html(value.encode("utf-8", "replace"), "utf-8").find("a", href=True)
-    return join(base, found["href"]) if found else ""
+    link = parse_html(value.encode("utf-8", "replace"), "utf-8").find("a", href=True)
+    return join(base, link["href"]) if link else ""
 
 
 def parse_html(content: bytes, charset: str | None = None) -> BeautifulSoup:
     """A web page read as browsers read it; broken markup is no error.
 
     The header's `charset`, the page's own and UTF-8 are believed in this order, unless the bytes
-    contradict; what remains is Windows-1252.
+    contradict. Left alone, bs4 would guess before it tries UTF-8; Latin-1 fits any bytes.
     """
-    options = [charset, EncodingDetector.find_declared_encoding(content, is_html=True), "utf-8"]
-    if content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
-        options = ["utf-16"]
-    text = next(filter(None, (_decoded(content, name) for name in options if name)), None)
-    text = text or content.decode("windows-1252", "replace")
+    declared = EncodingDetector.find_declared_encoding(content, is_html=True)
+    encodings = [name for name in (charset, declared) if name]
+    encodings += ["utf-8", "windows-1252", "latin-1"]
+    text = UnicodeDammit(content, user_encodings=encodings).unicode_markup or ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it looks like XML, a file name or an address
         return BeautifulSoup(text.encode("utf-8", "replace"), "lxml", from_encoding="utf-8")
 
 
-def _decoded(content: bytes, charset: str) -> str | None:
-    try:
-        return content.decode(charset)
-    except (LookupError, UnicodeError):  # no such charset, or not of these bytes
-        return None
-
-
-def series_of(title: str, author: str, day: str = "", album: str = "") -> str:
-    """A key of pictures that were taken together, "" if nothing tells.
-
-    One author's day is one series; without a day, one author's album, or else one author's
-    pictures whose titles differ only in a number at the end.
+def series_of(title: str, author: str, day: str = "") -> str:
+    """A key of one author's pictures of one day, or of titles that differ in a last number only.
 
     >>> series_of("Picnic 12", "Ann"), series_of("Picnic 12", "")
     ('Ann | Picnic', '')
     """
-    stem = re.sub(r"[\s_.,#(-]*\d+[\s)]*$", "", title)
-    together = day or album or stem
-    return f"{author} | {together}" if author and together else album
+    together = day or re.sub(r"[\s_.,#(-]*\d+[\s)]*$", "", title)
+    return f"{author} | {together}" if author and together else ""
 
 
 def join(base: str, link: object) -> str:
     """The http(s) address that `link` on the page `base` means; "" if there is none to ask for.
 
-    As browsers do: the fragment is dropped, the host becomes ASCII (IDNA, RFC 5891) in lower case,
-    illegal characters are percent-encoded; nothing else changes. Other schemes, user names and
-    passwords, and broken hosts or ports give "".
+    It is in the form that requests sends (no fragment, host in ASCII and lower case, no dot
+    segments, percent signs as in RFC 3986 6.2.2), so that robots.txt judges what is asked for.
+    Other schemes, user names and broken hosts or ports give "".
     """
-    if not isinstance(link, str) or not link.strip() or len(link) > MAX_LENGTH:
-        return ""
+    if not isinstance(link, str) or not link.strip() or len(link) > 8000:
+        return ""  # servers refuse longer ones
     try:
-        parts = urlsplit(urljoin(base, link.strip()))
-        name, port = parts.hostname, parts.port
-        if parts.scheme not in ("http", "https") or not name or port == 0:
+        url = urljoin(base, link.strip()).partition("#")[0]
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             return ""
         if re.search(r"[@\\<>\"^`{|}%\s]", parts.netloc):
             return ""
-        name = f"[{name}]" if ":" in name else name
-        if not name.isascii():
-            name = idna.encode(name, uts46=True).decode()
-        netloc = name if port is None else f"{name}:{port}"
-        return quote(urlunsplit((parts.scheme, netloc, *parts[2:4], "")), safe=LEGAL)
+        request = PreparedRequest()
+        for _ in range(2):  # "%2e%2e" becomes "..", which then goes
+            request.prepare_url(url, None)
+            url = request.url or ""
+        return url
     except ValueError:  # brackets, ports, hosts, characters that no encoding has
         return ""
 
@@ -196,8 +172,8 @@ def host(url: str) -> str:
 def identity(url: object) -> str:
     """A key that is equal for addresses of the same thing; never to be asked for itself.
 
-    What `join` does, and: no default port, no dot after the host, percent signs as in RFC 3986
-    6.2.2, no trackers (utm_*, fbclid). "" for what is no http(s) address.
+    What `join` does, and: no default port, no dot after the host, no trackers (utm_*, fbclid).
+    "" for what is no http(s) address.
 
     >>> identity("HTTP://H.org:80/%7eann?utm_source=mail&n=1#top")
     'http://h.org/~ann?n=1'
@@ -208,17 +184,14 @@ def identity(url: object) -> str:
     parts = urlsplit(url)
     default = {"http": ":80", "https": ":443"}[parts.scheme]
     name, colon, port = parts.netloc.removesuffix(default).partition(":")
-    name = name.rstrip(".")
     query = "&".join(p for p in parts.query.split("&") if p and not TRACKER.match(p))
-    path = _normal(parts.path or "/")
-    return f"{parts.scheme}://{name}{colon}{port}{path}" + (f"?{_normal(query)}" if query else "")
+    return parts._replace(netloc=f"{name.rstrip('.')}{colon}{port}", query=query).geturl()
 
 
-def _normal(text: str) -> str:
-    """Percent-encodings in upper case, and none where the character needs none."""
-
-    def shortest(match: re.Match[str]) -> str:
-        character = chr(int(match[1], 16))
-        return character if UNRESERVED.fullmatch(character) else match[0].upper()
-
-    return re.sub("%([0-9a-fA-F]{2})", shortest, text)
+def unique(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The first of those with the same address; none without one."""
+    by_key: dict[str, Candidate] = {}
+    for candidate in candidates:
+        by_key.setdefault(identity(candidate.url), candidate)
+    by_key.pop("", None)
+    return list(by_key.values())

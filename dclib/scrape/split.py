@@ -11,50 +11,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from dclib.data import CLASSES, SPLITS
-from dclib.scrape.duplicates import UnionFind, distances, near_pairs
+from dclib.scrape.duplicates import components, distances, near_pairs
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 NOBODY = {"", "unknown", "unknown author", "unknown photographer", "anonymous", "none", "n/a"}
 BRIDGE = "would link two splits"
-GIANT = 0.2  # share of a class from which on one group deserves a warning
-FEW = 10  # groups of a class in a split below which its numbers deserve one
 
 
 def group_rows(rows: Sequence[dict]) -> list[list[int]]:
-    """Which rows must stay together: lists of indices (connected components, union-find).
+    """Which rows must stay together: lists of indices.
 
-    Rows are dicts; joined by what makes pictures duplicates (see `duplicate_groups`), and by author
-    (whatever the source), series and page where these are told.
+    Joined by what makes pictures duplicates (see `duplicate_groups`), and by author (whatever the
+    source), series and page where these are known.
     """
-    return _groups(_links(rows))
-
-
-def _links(rows: Sequence[dict]) -> list[set[tuple]]:
-    """A set of keys for every row; rows with a common key belong together."""
-    links: list[set[tuple]] = [set() for _ in rows]
+    pairs = near_pairs(rows)
+    first: dict[tuple[str, str], int] = {}
     for i, row in enumerate(rows):
         for name in ("sha256", "pixel_sha256", "author", "series", "page"):
-            if value := _told(row, name):
-                links[i].add((name, value))
-    for i, j in near_pairs(rows):
-        links[i].add(("near", i, j))
-        links[j].add(("near", i, j))
-    return links
+            if value := _known(row, name):
+                pairs.append((first.setdefault((name, value), i), i))
+    return components(len(rows), pairs)
 
 
-def _told(row: dict, name: str) -> str:
+def _known(row: dict, name: str) -> str:
     """A value without what spelling makes of it; "" for nobody."""
     value = " ".join(str(row.get(name) or "").lower().split())
     return "" if value in NOBODY else value
-
-
-def _groups(links: Sequence[set[tuple]]) -> list[list[int]]:
-    union = UnionFind(len(links))
-    first: dict[tuple, int] = {}
-    for i, keys in enumerate(links):
-        for key in keys:
-            union.join(first.setdefault(key, i), i)
-    return union.groups()
 
 
 def assign(
@@ -67,17 +49,20 @@ def assign(
             was placed before and stays there for ever.
         shares: parts of the whole by name, as near as whole groups allow, for each label.
 
-    A new row that would link pictures of two splits gets the split "" and a reason. The order of
-    rows does not matter. Raises ValueError if a share is not above 0, if a split would be without a
-    class, or if rows placed before turn out to belong together across splits.
+    New rows in a group that links pictures of two splits get the split "" and a reason. The order
+    of rows does not matter. Raises ValueError if a share is not above 0, if a split would be
+    without a class, or if rows placed before turn out to belong together across splits.
     """
     if min(shares.values()) <= 0:
         raise ValueError(f"Every share must be above 0; leave out a split instead: {shares}.")
-    links = _links(rows)
-    bridges = _bridges(rows, links)
-    kept = [i for i in range(len(rows)) if i not in bridges]
-    groups = [[kept[i] for i in group] for group in _groups([links[i] for i in kept])]
-    names = {i: min(_key(rows[j]) for j in group) for group in groups for i in group}
+    groups = group_rows(rows)
+    torn = [g for g in groups if len({rows[i].get("split") or "" for i in g} - {""}) > 1]
+    bridges = {i for group in torn for i in group if not rows[i].get("split")}
+    if torn:
+        check_leaks(rows)  # raises, and names the pictures, if those placed before are linked
+        kept = [i for i in range(len(rows)) if i not in bridges]
+        groups = [[kept[i] for i in group] for group in group_rows([rows[i] for i in kept])]
+    names = {i: _name(rows, group) for group in groups for i in group}
     splits = _fill(rows, groups, shares, seed)
     _check_classes(rows, splits, shares)
     return [
@@ -88,31 +73,8 @@ def assign(
     ]
 
 
-def _key(row: dict) -> str:
-    return (row.get("sha256") or "")[:16] or row["file"]
-
-
-def _bridges(rows: Sequence[dict], links: Sequence[set[tuple]]) -> set[int]:
-    """Indices of new rows left out, so that nothing links two splits.
-
-    Taken one by one, those placed before first, so that one bridge does not cost all it touches.
-    """
-    numbers = {key: n for n, key in enumerate(set().union(*links))}
-    union, bridges = UnionFind(len(numbers)), set()
-    split_of: dict[int, str] = {}
-    for i in sorted(range(len(rows)), key=lambda i: (not rows[i].get("split"), _key(rows[i]))):
-        roots = {union.find(numbers[key]) for key in links[i]}
-        splits = {rows[i].get("split") or "", *(split_of.get(root, "") for root in roots)} - {""}
-        if len(splits) > 1:
-            if rows[i].get("split"):
-                check_leaks(rows)  # raises, and names the pictures
-            bridges.add(i)
-            continue
-        for root in roots:
-            union.join(min(roots), root)
-        if roots and splits:
-            split_of[union.find(min(roots))] = splits.pop()
-    return bridges
+def _name(rows: Sequence[dict], group: list[int]) -> str:
+    return min((rows[i].get("sha256") or "")[:16] or rows[i]["file"] for i in group)
 
 
 def _fill(
@@ -123,8 +85,7 @@ def _fill(
     The last groups of a class go to the splits that have none of it yet.
     """
     labels = Counter(rows[i]["label"] for group in groups for i in group)
-    total = sum(shares.values())
-    target = {s: {c: n * shares[s] / total for c, n in labels.items()} for s in shares}
+    part = {split: share / sum(shares.values()) for split, share in shares.items()}
     now: dict[str, Counter[str]] = defaultdict(Counter)
     splits: dict[int, str] = {}
 
@@ -136,17 +97,19 @@ def _fill(
         """Growth of the sum over classes of (now - target)^2 / target."""
         counts = Counter(rows[i]["label"] for i in group)
         return sum(
-            n * (2 * (now[split][c] - target[split][c]) + n) / target[split][c]
-            for c, n in counts.items()
+            n * ((2 * now[split][label] + n) / (labels[label] * part[split]) - 2)
+            for label, n in counts.items()
         )
 
+    def lot(group: list[int]) -> tuple[int, str]:
+        return -len(group), hashlib.sha256(f"{seed} {_name(rows, group)}".encode()).hexdigest()
+
     for group in groups:
-        before = {rows[i].get("split") or "" for i in group} - {""}
-        if before:
-            place(group, before.pop())  # one at most: see _bridges
-    fresh = [group for group in groups if group[0] not in splits]
-    left = Counter(c for group in fresh for c in {rows[i]["label"] for i in group})
-    for group in sorted(fresh, key=lambda group: (-len(group), _lot(rows, group, seed))):
+        if before := {rows[i].get("split") or "" for i in group} - {""}:
+            place(group, before.pop())
+    fresh = sorted((group for group in groups if group[0] not in splits), key=lot)
+    left = Counter(label for group in fresh for label in {rows[i]["label"] for i in group})
+    for group in fresh:
         classes = {rows[i]["label"] for i in group}
         short = {c for c in classes if left[c] <= sum(not now[s][c] for s in shares)}
         needy = [s for s in shares if any(not now[s][c] for c in short)]
@@ -155,27 +118,22 @@ def _fill(
     return splits
 
 
-def _lot(rows: Sequence[dict], group: list[int], seed: int) -> str:
-    """What decides between groups of one size; the order of rows has no part in it."""
-    name = min(_key(rows[i]) for i in group)
-    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
-
-
 def _check_classes(rows: Sequence[dict], splits: dict[int, str], shares: Iterable[str]) -> None:
-    there = {(split, rows[i]["label"]) for i, split in splits.items()}
+    present = {(split, rows[i]["label"]) for i, split in splits.items()}
     for split in shares:
         for label in CLASSES:
-            if (split, label) not in there:
+            if (split, label) not in present:
                 raise ValueError(
                     f"{split} would have no {label} picture: there are too few pictures that are "
                     "independent of each other. Gather more, or ask for fewer splits."
                 )
 
 
-def check_leaks(rows: Sequence[dict]) -> None:
-    """Raise ValueError if a group of rows, computed anew, lies in two splits."""
+def check_leaks(rows: Sequence[dict]) -> list[list[int]]:
+    """Groups of the rows that have a split. Raises ValueError if one lies in two splits."""
     placed = [row for row in rows if row.get("split")]
-    for group in group_rows(placed):
+    groups = group_rows(placed)
+    for group in groups:
         splits = sorted({placed[i]["split"] for i in group})
         if len(splits) > 1:
             names = [f"{placed[i]['file']} ({placed[i]['split']})" for i in group[:6]]
@@ -184,6 +142,7 @@ def check_leaks(rows: Sequence[dict]) -> None:
                 f"{', '.join(names)}. Numbers from such a split are too good; divide the pictures "
                 "anew, into an empty folder."
             )
+    return groups
 
 
 @dataclass(frozen=True)
@@ -194,8 +153,6 @@ class LeakReport:
     authors: dict[str, int]  # split -> known authors
     groups: int
     largest: int  # pictures in the largest group
-    giant: tuple[float, str]  # (share, label): the largest part of a class that one group holds
-    few: list[tuple[str, str, int]]  # (split, label, groups) below FEW
     nearest: tuple[int, str, str] | None  # (bits, file, file) of the closest pair in two splits
     left_out: int
 
@@ -207,14 +164,6 @@ class LeakReport:
             lines.append(f"{split}: {labels.total()} pictures ({counts}){by}")
         n = sum(labels.total() for labels in self.counts.values())
         lines.append(f"{self.groups} groups, the largest has {self.largest} of {n} pictures.")
-        share, label = self.giant
-        if share > GIANT:
-            lines.append(
-                f"One group has {share:.0%} of the {label} pictures: look at what holds it "
-                "together before you trust a number."
-            )
-        for split, label, groups in self.few:
-            lines.append(f"Few for a number you can trust: {groups} {label} groups in {split}.")
         if self.nearest:
             bits, first, second = self.nearest
             lines.append(
@@ -229,37 +178,24 @@ class LeakReport:
 
 def leak_report(rows: Sequence[dict], left_out: int = 0) -> LeakReport:
     """Check a split (`check_leaks`) and describe it. Rows as for `assign`, with their splits."""
-    check_leaks(rows)
-    there = {row.get("split") for row in rows}
-    by_split = {s: [row for row in rows if row.get("split") == s] for s in SPLITS if s in there}
-    groups = [
-        [placed[i] for i in group] for placed in by_split.values() for group in group_rows(placed)
-    ]
-    counts = {s: Counter(row["label"] for row in placed) for s, placed in by_split.items()}
-    labels = sum(counts.values(), Counter())
-    parts = [(Counter(row["label"] for row in group), group[0]["split"]) for group in groups]
-    spread = Counter((split, label) for part, split in parts for label in part)
-    shares = [(n / labels[label], label) for part, _ in parts for label, n in part.items()]
-    return LeakReport(
-        counts,
-        {s: len({_told(row, "author") for row in placed} - {""}) for s, placed in by_split.items()},
-        len(groups),
-        max(map(len, groups), default=0),
-        max(shares, default=(0, "")),
-        [(s, c, spread[s, c]) for s in by_split for c in CLASSES if spread[s, c] < FEW],
-        _closest(list(by_split.values())),
-        left_out,
-    )
+    sizes = [len(group) for group in check_leaks(rows)]
+    by_split = {split: [row for row in rows if row.get("split") == split] for split in SPLITS}
+    by_split = {split: placed for split, placed in by_split.items() if placed}
+    counts, authors = {}, {}
+    for split, placed in by_split.items():
+        counts[split] = Counter(row["label"] for row in placed)
+        authors[split] = len({_known(row, "author") for row in placed} - {""})
+    nearest = _closest(list(by_split.values()))
+    return LeakReport(counts, authors, len(sizes), max(sizes, default=0), nearest, left_out)
 
 
 def _closest(parts: list[list[dict]]) -> tuple[int, str, str] | None:
     """(bits, file, file) of the two most similar pictures in different parts, or None."""
     parts = [hashed for part in parts if (hashed := [row for row in part if row.get("phash")])]
-    best = None
+    pairs = []
     for k, first in enumerate(parts):
         for second in parts[k + 1 :]:
             apart = distances(first, second)
             i, j = np.unravel_index(apart.argmin(), apart.shape)
-            pair = (int(apart[i, j]), first[i]["file"], second[j]["file"])
-            best = min(best or pair, pair)
-    return best
+            pairs.append((int(apart[i, j]), first[i]["file"], second[j]["file"]))
+    return min(pairs, default=None)
