@@ -20,6 +20,7 @@ from dclib.augment import authors_policy
 from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD
 from dclib.pmt import power_mean_transform
 from dclib.spp import spatial_pyramid_pool
+from dclib.train.loop import Stopwatch
 
 
 class ImgAug:
@@ -62,8 +63,8 @@ def make_loaders(root, size, batch_size, workers):
     }
 
 
-def train(root, size, batch_size, epochs, workers, device, watch):
-    """Train, timed by `watch`. Returns a dict an epoch, the share of waiting, the precision."""
+def train(root, size, batch_size, epochs, workers, device):
+    """Train. Returns a dict an epoch, the share of waiting, the precision."""
     torch.manual_seed(0)
     loaders, model = make_loaders(root, size, batch_size, workers), Network().to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=0.1)
@@ -75,13 +76,13 @@ def train(root, size, batch_size, epochs, workers, device, watch):
 
             model, optimizer = amp.initialize(model, optimizer, opt_level="O1", verbosity=0)
             scale_loss, precision = amp.scale_loss, "Apex O1"
-    criterion, rows = nn.CrossEntropyLoss(), []
+    criterion, rows, times = nn.CrossEntropyLoss(), [], []
     for _ in range(epochs):
         start, losses = time.perf_counter(), []
         for phase in ("train", "val"):
             model.train(phase == "train")
             if phase == "train":
-                watch.resume()
+                watch = Stopwatch(device)
             for inputs, labels in loaders[phase]:
                 if phase == "train":
                     watch.arrived()
@@ -97,7 +98,8 @@ def train(root, size, batch_size, epochs, workers, device, watch):
                     losses.append(loss.item())
                     watch.done()
             if phase == "train":
-                seconds, waited = watch.pause()
+                times.append(watch.stop())
         scheduler.step()
         rows.append({"seconds": time.perf_counter() - start, "losses": losses})
+    seconds, waited = map(sum, zip(*times))
     return rows, waited / seconds, precision

@@ -29,7 +29,7 @@ from dclib.drawn import render_couples
 from dclib.predict import pick_device
 from dclib.train import TrainConfig, build_model, fit, load_splits
 from dclib.train.distributed import Processes
-from dclib.train.loop import Stopwatch, Updater, peak_memory
+from dclib.train.loop import Stopwatch, Training, peak_memory
 from dclib.train.precision import make_precision, why_no_apex
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
@@ -42,29 +42,27 @@ WAYS = {  # name: (what it is, changes of paper(); None for the 2019 loop)
     "tensor": ("dclib, tensor twin on the training device, cached", TWIN | {"precision": "fp32"}),
     "fp16": ("the same, torch AMP in float16", TWIN | {"precision": "torch"}),
     "bf16": ("the same, torch AMP in bfloat16", TWIN | {"precision": "torch"}),
-    "O1": ("the same, Apex O1", TWIN | {"precision": "apex", "opt_level": "O1"}),
-    "O2": ("the same, Apex O2", TWIN | {"precision": "apex", "opt_level": "O2"}),
+    "O1": ("the same, Apex O1", TWIN | {"precision": "apex"}),
 }
 
 
 def reason_against(name):
     """Why a way cannot run here, or None."""
-    if name not in ("fp16", "bf16", "O1", "O2"):
+    if name not in ("fp16", "bf16", "O1"):
         return None
     if not torch.cuda.is_available():
         return "this machine has no CUDA device"
     if name == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return "this GPU has no bfloat16"
-    return why_no_apex(name) if name in ("O1", "O2") else None
+    return why_no_apex() if name == "O1" else None
 
 
 def run_way(name, args):
     """Train once, in this process: epochs after the first, waiting, memory, losses."""
     device = pick_device()
     if WAYS[name][1] is None:
-        watch = Stopwatch(device)
         rows, waiting, precision = train_2019(
-            args.data, args.size, args.batch, args.epochs, args.workers, device, watch
+            args.data, args.size, args.batch, args.epochs, args.workers, device
         )
         seconds, losses = [row["seconds"] for row in rows], [row["losses"] for row in rows]
         found = {"precision": precision, "waiting": waiting}
@@ -76,7 +74,7 @@ def run_way(name, args):
         history = fit(model, splits["train"], splits["val"], config, progress=False)
         seconds, steps = history.column("seconds"), history.steps
         losses = [[s["loss"] for s in steps if s["epoch"] == e] for e in range(args.epochs)]
-        precision = str(make_precision(config.precision, device, config.opt_level))
+        precision = str(make_precision(config.precision, device))
         found = {"precision": precision, "waiting": statistics.mean(history.column("waiting"))}
     found |= {"seconds": seconds[1:], "losses": losses, "peak_memory": peak_memory(device)}
     if WAYS[name][1] is not None:
@@ -86,22 +84,21 @@ def run_way(name, args):
 
 def compute_alone(config, train_set, device):
     """Seconds an epoch would take if every batch lay ready on the device."""
-    precision = make_precision(config.precision, device, config.opt_level)
-    model = build_model(config).to(device, memory_format=torch.channels_last)
+    precision = make_precision(config.precision, device)
     plain = CoupleFolder(train_set.root, "train", EvalTransform(config.image_size))
     images, labels = next(iter(DataLoader(plain, config.batch_size, shuffle=True)))
     images, labels = images.to(device), labels.to(device)
     try:
-        update, watch = Updater(model, plain, config, precision, Processes()), Stopwatch(device)
-        update.begin(0)
-        steps = len(train_set) // config.batch_size
-        for step in range(steps + 2):
+        model, alone = build_model(config), Processes()
+        training = Training(model, plain, plain, config, precision, alone, device, None)
+        training.freeze()
+        for step in range(len(train_set) // config.batch_size + 2):
             if step == 2:  # the first two warm up
-                watch.resume()
-            update(images, labels, len(labels), 1.0)
-        return watch.pause()[0]
+                watch = Stopwatch(device)
+            training.step(images, labels, len(labels), 1.0)
+        return watch.stop()[0]
     finally:
-        precision.restore(model)
+        precision.restore()
 
 
 def in_a_process(name, args):

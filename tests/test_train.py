@@ -1,9 +1,5 @@
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from dataclasses import asdict, replace
 
 import pytest
@@ -19,21 +15,19 @@ from dclib.train import (
     TrainConfig,
     build_model,
     calibrate,
-    check_agreement,
     describe_run,
     fit,
     load_or_train,
     load_splits,
     train_checkpoint,
 )
-from dclib.train.__main__ import main
-from dclib.train.amp import FullPrecision
-from dclib.train.resume import load_state
+
+TINY = TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0)
 
 
-@pytest.fixture
-def splits(couples, tiny_config):
-    return load_splits(couples, tiny_config)
+@pytest.fixture(scope="module")
+def splits(couples):
+    return load_splits(couples, TINY)
 
 
 def trained(splits, config, **options):
@@ -43,17 +37,11 @@ def trained(splits, config, **options):
     return model, history
 
 
-def test_presets():
-    paper, colab, demo = TrainConfig.paper(), TrainConfig.colab(), TrainConfig.demo()
-    assert (paper.backbone, paper.image_size, paper.batch_size) == ("resnet34", 512, 48)
-    assert (paper.optimizer, paper.lr, paper.weight_decay) == ("adam", 1e-4, 0.1)
-    assert (paper.epochs, paper.patience, paper.dropout_loss) == (16, 3, "logits")
-    assert (paper.freeze_epochs, paper.lr_decay, paper.clip, paper.augment) == (0, 1, None, 1)
-    assert colab.freeze_epochs > 0
-    assert demo.weights is None
-    assert TrainConfig.demo(epochs=1).epochs == 1
-    with pytest.raises(AttributeError):
-        paper.lr = 1.0
+@pytest.fixture(scope="module")
+def finished(splits, tmp_path_factory):
+    """A run of `TINY`: its model, its history and the folder with its state."""
+    folder = tmp_path_factory.mktemp("finished")
+    return *trained(splits, TINY, folder=folder), folder
 
 
 def test_learns_a_planted_mark(tmp_path):
@@ -68,19 +56,20 @@ def test_learns_a_planted_mark(tmp_path):
     assert score(logits, labels)[1] >= 0.9
 
 
-def test_same_seed_same_weights(splits, tiny_config):
-    (model, history), (again, history_again) = (trained(splits, tiny_config) for _ in range(2))
+def test_same_seed_same_weights(splits, finished):
+    model, history, _ = finished
+    again, history_again = trained(splits, TINY)
     assert history.steps == history_again.steps
     state, state_again = model.state_dict(), again.state_dict()
     assert all(torch.equal(state[key], state_again[key]) for key in state)
-    _, other = trained(splits, replace(tiny_config, seed=1))
-    assert other.steps != history.steps
+    _, other = trained(splits, replace(TINY, epochs=1, seed=1))
+    assert other.steps[0] != history.steps[0]
 
 
-def test_history_and_best_epoch(splits, tiny_config):
-    model, history = trained(splits, tiny_config)
+def test_history_and_best_epoch(splits, finished):
+    model, history, _ = finished
     assert history.column("epoch") == [0, 1]
-    assert history.column("lr")[0] == tiny_config.lr  # the first step has the full rate
+    assert history.column("lr")[0] == TINY.lr  # the first step has the full rate
     assert [row["epoch"] for row in history.steps] == [0] * 3 + [1] * 3
     for row in history.epochs:
         losses = [step["loss"] for step in history.steps if step["epoch"] == row["epoch"]]
@@ -127,8 +116,8 @@ def test_early_stopping_restores_the_best(monkeypatch, splits, val, epochs_run, 
         assert torch.equal(model.head.lin2.weight, weight) == (epoch == kept)
 
 
-def test_frozen_backbone_stays(splits, tiny_config):
-    config = replace(tiny_config, freeze_backbone=True)
+def test_frozen_backbone_stays(splits):
+    config = replace(TINY, freeze_backbone=True)
     before = build_model(config).state_dict()
     model, _ = trained(splits, config)
     for name, value in model.state_dict().items():
@@ -136,9 +125,9 @@ def test_frozen_backbone_stays(splits, tiny_config):
         assert moved == name.startswith("head."), name
 
 
-def test_freeze_then_thaw(splits, tiny_config):
+def test_freeze_then_thaw(splits):
     """First the head alone learns, batch statistics of the backbone included; then everything."""
-    config = replace(tiny_config, freeze_epochs=1)
+    config = replace(TINY, freeze_epochs=1)
     model, states = build_model(config), []
     states.append({name: value.clone() for name, value in model.state_dict().items()})
 
@@ -153,85 +142,74 @@ def test_freeze_then_thaw(splits, tiny_config):
         assert second, name
 
 
-def test_sizes_alternate(couples, tiny_config):
-    config = replace(tiny_config, epochs=3, train_sizes=(32, 48))
-    splits = load_splits(couples, config)
-    _, history = trained(splits, config)
-    assert history.column("size") == [32, 48, 32]
-    assert splits["val"][0][0].shape == (3, 32, 32)
-    assert "pictures at 32 and 48 px" in describe_run(config, splits["train"])
-
-
-def test_the_cache_changes_nothing(couples, tmp_path, tiny_config):
-    import shutil
-
+def test_the_cache_changes_nothing(couples, tmp_path):
     root = shutil.copytree(couples, tmp_path / "data")
     runs = []
     for cache in (False, True):
-        config = replace(tiny_config, augment=0.5, cache=cache)
+        config = replace(TINY, augment=0.5, cache=cache)
         splits = load_splits(root, config)
         assert bool(splits["train"].caches) == cache
         runs.append(trained(splits, config)[1].steps)
     assert runs[0] == runs[1]
 
 
-def test_resuming_a_finished_run_returns_it(splits, tiny_config, tmp_path, capsys):
-    model, history = trained(splits, tiny_config, folder=tmp_path)
-    again, told = trained(splits, tiny_config, folder=tmp_path, resume=True)
-    assert "Going on with the run in" in capsys.readouterr().out
+def test_resuming_a_finished_run_returns_it(splits, finished, capsys):
+    model, history, folder = finished
+    again, told = trained(splits, TINY, folder=folder, resume=True)
+    assert f"Going on with the run in {folder}: 2 of 2 epochs done." in capsys.readouterr().out
     assert asdict(told) == asdict(history)
     state, state_again = model.state_dict(), again.state_dict()
     assert all(torch.equal(state[key], state_again[key]) for key in state)
 
 
-def test_a_state_is_never_overwritten_by_another_run(splits, tiny_config, tmp_path):
-    trained(splits, tiny_config, folder=tmp_path)
+def test_a_state_is_never_overwritten_by_another_run(splits, finished):
+    folder = finished[2]
     with pytest.raises(ValueError, match="holds the state of an earlier run: go on from it with"):
-        trained(splits, tiny_config, folder=tmp_path)
+        trained(splits, TINY, folder=folder)
     with pytest.raises(ValueError, match="has epochs = 2, not 3"):
-        trained(splits, replace(tiny_config, epochs=3), folder=tmp_path, resume=True)
+        trained(splits, replace(TINY, epochs=3), folder=folder, resume=True)
     other = {**splits, "train": splits["test"]}
     with pytest.raises(ValueError, match="has data = "):
-        trained(other, tiny_config, folder=tmp_path, resume=True)
+        trained(other, TINY, folder=folder, resume=True)
 
 
-def test_a_full_disk_costs_the_state_not_the_run(splits, tiny_config, tmp_path, capsys):
+def test_a_full_disk_costs_the_state_not_the_run(splits, tmp_path, capsys):
     (tmp_path / "file").write_text("where a folder should be")
-    _, history = trained(splits, tiny_config, folder=tmp_path / "file" / "run")
+    _, history = trained(splits, TINY, folder=tmp_path / "file" / "run")
     assert len(history.epochs) == 2
     assert "The state could not be saved in" in capsys.readouterr().out
 
 
-def test_a_run_may_go_on_elsewhere(splits, tiny_config, tmp_path, capsys):
+def test_a_run_may_go_on_elsewhere(splits, tmp_path, capsys):
     """On another device, in another precision, with other workers; what changed is said."""
 
     with pytest.raises(KeyboardInterrupt):
-        trained(splits, tiny_config, folder=tmp_path, watchers=[stop_after(1)])
-    config = replace(tiny_config, precision="torch", workers=1)
+        trained(splits, TINY, folder=tmp_path, watchers=[stop_after(1)])
+    config = replace(TINY, precision="torch", workers=1)
     _, history = trained(splits, config, folder=tmp_path, resume=True)
     said = capsys.readouterr().out
-    assert "1 of 2 epochs and 0 batches done" in said
+    assert "1 of 2 epochs done" in said
     assert "it goes on in bfloat16 by torch AMP" in said
     assert len(history.epochs) == 2
 
 
-def test_bfloat16_follows_float32(splits, tiny_config):
-    _, exact = trained(splits, tiny_config)
-    model, rounded = trained(splits, replace(tiny_config, precision="torch"))
-    assert rounded.steps != exact.steps
+def test_bfloat16_follows_float32(splits, finished):
+    exact = finished[1]
+    model, rounded = trained(splits, replace(TINY, epochs=1, precision="torch"))
+    assert rounded.steps[0] != exact.steps[0]
     first = [history.steps[0]["loss"] for history in (exact, rounded)]
     assert first[0] == pytest.approx(first[1], rel=0.2)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_apex_without_a_gpu_is_an_error(splits, tiny_config):
+def test_apex_without_a_gpu_is_an_error(splits):
     with pytest.raises(ValueError, match='precision="apex" needs an NVIDIA GPU'):
-        trained(splits, replace(tiny_config, precision="apex", device="cpu"))
+        trained(splits, replace(TINY, precision="apex", device="cpu"))
 
 
-def test_accuracy_is_weighted_by_pictures(splits, tiny_config):
+def test_accuracy_is_weighted_by_pictures(splits):
     """Batches of 20 and 4 count as 24 pictures, not as two batches."""
-    model = build_model(tiny_config).eval()
+    model = build_model(TINY).eval()
     expected = []
     for start, stop in ((0, 20), (20, 24)):
         images = torch.stack([splits["train"][i][0] for i in range(start, stop)])
@@ -242,26 +220,17 @@ def test_accuracy_is_weighted_by_pictures(splits, tiny_config):
     assert score(logits, labels)[0] == pytest.approx(sum(expected) / 24, rel=1e-4)
 
 
-def test_predicting_leaves_the_mode(splits, tiny_config):
-    model = build_model(tiny_config).train()
-    loader = make_loader(splits["val"], 4)
-    first, second = (predict_logits(model, loader)[0] for _ in range(2))
-    assert model.training
-    assert torch.equal(first, second)  # no dropout, no moving statistics
-    assert first.shape == (6, 2)
-
-
-def test_a_loss_that_is_no_number_stops_with_advice(splits, tiny_config):
-    model = build_model(tiny_config)
+def test_a_loss_that_is_no_number_stops_with_advice(splits):
+    model = build_model(TINY)
     with torch.no_grad():
         model.head.lin2.weight.fill_(math.nan)
     with pytest.raises(RuntimeError, match="loss became nan; lower lr"):
-        fit(model, splits["train"], splits["val"], tiny_config, progress=False)
+        fit(model, splits["train"], splits["val"], TINY, progress=False)
 
 
 @pytest.mark.parametrize("mode", ["logits", "loss"])
-def test_both_dropout_losses_train(splits, mode, tiny_config):
-    _, history = trained(splits, replace(tiny_config, epochs=1, dropout_loss=mode))
+def test_both_dropout_losses_train(splits, mode):
+    _, history = trained(splits, replace(TINY, epochs=1, dropout_loss=mode))
     assert math.isfinite(history.best["train_loss"])
 
 
@@ -272,8 +241,8 @@ def test_both_dropout_losses_train(splits, mode, tiny_config):
         ("tensor", "augmented by tensor operations on the training device (strength 0.5)"),
     ],
 )
-def test_both_augmenters_train(couples, augmenter, said, tiny_config):
-    config = replace(tiny_config, epochs=1, augment=0.5, augmenter=augmenter)
+def test_both_augmenters_train(couples, augmenter, said):
+    config = replace(TINY, epochs=1, augment=0.5, augmenter=augmenter)
     splits = load_splits(couples, config)
     _, history = trained(splits, config)
     assert math.isfinite(history.best["train_loss"])
@@ -285,8 +254,8 @@ def test_unknown_augmenter(couples):
         load_splits(couples, TrainConfig.demo(augmenter="torch"))
 
 
-def test_train_checkpoint_measures_and_remembers(couples, tiny_config, tmp_path, capsys):
-    checkpoint = train_checkpoint(couples, tmp_path / "c", tiny_config, progress=False)
+def test_train_checkpoint_measures_and_remembers(couples, tmp_path, capsys):
+    checkpoint = train_checkpoint(couples, tmp_path / "c", TINY, progress=False)
     said = capsys.readouterr().out
     assert "resnet18 (stage spp+pmt) from a random start on 24 pictures at 32 px" in said
     assert "not augmented, on cpu in float32" in said
@@ -320,12 +289,10 @@ def test_the_confidence_from_which_on_photos_get_an_answer_is_that_of_val(capsys
     assert swapped == pytest.approx(chosen)
 
 
-def test_without_val(couples, tiny_config, tmp_path):
-    import shutil
-
+def test_without_val(couples, tmp_path):
     root = shutil.copytree(couples, tmp_path / "data", ignore=shutil.ignore_patterns("val"))
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*val; a data set is"):
-        train_checkpoint(root, tmp_path / "c", tiny_config)
+        train_checkpoint(root, tmp_path / "c", TINY)
 
 
 def stop_after(epochs):
@@ -338,176 +305,18 @@ def stop_after(epochs):
     return watcher
 
 
-def test_load_or_train_goes_on_where_it_was_cut_off(tmp_path, tiny_config, couples, capsys):
+def test_load_or_train_goes_on_where_it_was_cut_off(tmp_path, couples, capsys):
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint(couples, tmp_path / "c", tiny_config, watchers=[stop_after(1)])
+        train_checkpoint(couples, tmp_path / "c", TINY, watchers=[stop_after(1)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dclib.train.render_couples", lambda root, n: couples)
-        load_or_train(tmp_path / "c", tiny_config)
-    assert "1 of 2 epochs and 0 batches done" in capsys.readouterr().out
+        load_or_train(tmp_path / "c", TINY)
+    assert "1 of 2 epochs done" in capsys.readouterr().out
 
 
-def test_load_or_train_says_which(tmp_path, tiny_config, capsys):
+def test_load_or_train_says_which(tmp_path, capsys):
     folder = tmp_path / "checkpoint"
-    load_or_train(folder, tiny_config, n=24, root=tmp_path / "data")
+    load_or_train(folder, TINY, n=24, root=tmp_path / "data")
     assert "training one on 24 drawings of couples" in capsys.readouterr().out
-    load_or_train(folder, tiny_config, n=24, root=tmp_path / "data")
+    load_or_train(folder, TINY, n=24, root=tmp_path / "data")
     assert "Found the checkpoint" in capsys.readouterr().out
-
-
-SMALL = ["--preset", "demo", "--image-size", "32", "--workers", "0", "--augment", "0"]
-
-
-def run(*command):
-    command = [sys.executable, "-m", "dclib.train", *map(str, command)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_command_line(couples, tmp_path):
-    options = ["--stage", "spp", "--epochs", "1", "--no-cache", "--train-sizes", "32", "40"]
-    done = run(couples, tmp_path / "c", *SMALL, *options, "--class-weights", "1,2")
-    assert done.returncode == 0, done.stderr
-    assert "n = 6" in done.stdout
-    assert "at 32 and 40 px" in done.stdout
-    assert load_checkpoint(tmp_path / "c").config["stage"] == "spp"
-
-
-def test_batch_norm_is_chosen_for_the_device_of_the_run(splits, tiny_config, monkeypatch):
-    seen = []
-
-    def as_one(model, processes):
-        seen.append(next(model.parameters()).device.type)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("dclib.train.as_one", as_one)
-    with pytest.raises(KeyboardInterrupt):
-        trained(splits, replace(tiny_config, device="meta"))
-    assert seen == ["meta"]
-
-
-def test_processes_must_agree_on_apex():
-    class Two:
-        world = 2
-
-        def total(self, *mine):
-            return [a + b for a, b in zip(mine, theirs)]
-
-    theirs = [0, 1, 0, 0]  # auto, fp32, torch, apex
-    check_agreement(FullPrecision(), Two())
-    theirs = [0, 0, 0, 1]
-    with pytest.raises(RuntimeError, match="Apex works in some of the processes only: train with"):
-        check_agreement(FullPrecision(), Two())
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--epochs", "0"], "epochs must be at least 1, not 0."),
-        (["--clip", "-1"], "clip must be at least 0, not -1.0."),
-        (["--accumulate", "0"], "accumulate must be at least 1, not 0."),
-        (["--ablate", "0"], "repetitions must be at least 1, not 0."),
-        (["--ablate", "--resume"], "--ablate goes on by itself and has no curves: leave out"),
-    ],
-)
-def test_settings_that_mean_nothing(couples, tmp_path, monkeypatch, options, said):
-    monkeypatch.setattr(sys, "argv", ["train", str(couples), str(tmp_path / "c"), *options])
-    with pytest.raises(SystemExit, match=said):
-        main()
-    assert not (tmp_path / "c").exists()
-
-
-def test_a_comparison_is_drawn(couples, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dclib.train.studies.train_arm", lambda *_: [1, 0, 1, 1, 0, 1])
-    monkeypatch.setattr(sys, "argv", ["train", str(couples), "out", *SMALL, "--ablate", "2"])
-    main()
-    assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000
-    said = capsys.readouterr().out
-    assert "Accuracy on test (demo drawings), 2 repetitions, n = 6" in said
-    assert "Drawn in out/ablation.png." in said
-
-
-def test_command_line_error_is_one_sentence(tmp_path):
-    done = run(tmp_path / "none", tmp_path / "c")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "There is no folder" in done.stderr
-
-
-def torchrun(couples, folder, *options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone"]
-    command += ["-m", "dclib.train", couples, folder, *SMALL, "--device", "cpu", *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        list(map(str, command)),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(job, seconds=600):
-    """What torchrun says; one that takes longer is ended, and with it its processes."""
-    try:
-        return job.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        job.terminate()
-        return job.communicate()
-
-
-def test_two_processes_are_one(couples, tmp_path):
-    """torchrun gives the losses of one process, through thawing and an uneven last batch."""
-    options = ["--epochs", "2", "--freeze-epochs", "1", "--batch-size", "9", "--lr", "1e-4"]
-    options += ["--clip", "1", "--class-weights", "1,2", "--resume"]
-    job = torchrun(couples, tmp_path / "two", *options, "--tensorboard", tmp_path / "curves-two")
-    said, errors = finish(job)
-    assert job.returncode == 0, errors
-    assert said.count("Training resnet18") == 1
-    assert "in 2 processes in float32" in said
-    curves = ["--tensorboard", tmp_path / "curves-one"]
-    assert run(couples, tmp_path / "one", *SMALL, *options, *curves).returncode == 0
-    one, two = (read_curves(tmp_path / f"curves-{name}") for name in ("one", "two"))
-    assert len(one["step/loss"]) == len(two["step/loss"]) == 6
-    # later ones differ by rounding, which the whole network amplifies; so it does with more threads
-    assert two["step/loss"][:4] == pytest.approx(one["step/loss"][:4], rel=1e-3)
-    assert two["epoch/val_loss"][0] == pytest.approx(one["epoch/val_loss"][0], rel=1e-3)
-    assert two["epoch/val_accuracy"][0] == one["epoch/val_accuracy"][0]
-
-
-def read_curves(folder):
-    """Loss by step, and losses and accuracies by epoch, as TensorBoard has them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder)).Reload()
-    names = [name for name in events.Tags()["scalars"] if "loss" in name or "accuracy" in name]
-    return {name: [event.value for event in events.Scalars(name)] for name in names}
-
-
-def test_a_dead_process_ends_the_run_with_a_state(couples, tmp_path):
-    options = ["--epochs", "500", "--patience", "500", "--batch-size", "24"]
-    job = torchrun(couples, tmp_path / "c", *options)
-    state = tmp_path / "c.run" / "state.pt"
-    deadline = time.monotonic() + 300
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
-    if children.stdout:
-        os.kill(max(map(int, children.stdout.split())), signal.SIGKILL)
-    _, errors = finish(job, 600 if children.stdout else 0)
-    assert job.returncode != 0
-    assert "nother process of " in errors
-    assert "tart again with --resume" in errors
-    config = TrainConfig.demo(image_size=32, workers=0, augment=0, batch_size=24, device="cpu")
-    config = replace(config, epochs=500, patience=500)
-    epoch = load_state(state.parent)["epoch"]
-    with pytest.raises(KeyboardInterrupt):
-        trained(
-            load_splits(couples, config),
-            config,
-            folder=state.parent,
-            resume=True,
-            watchers=[stop_after(epoch + 1)],
-        )
-    assert load_state(state.parent)["epoch"] == epoch + 1

@@ -25,7 +25,7 @@ def history():
 
 def test_progress_shows_every_step_and_epoch(history):
     fig = Figure()
-    draw_progress(fig, History())  # the one before is gone
+    draw_progress(fig, History())  # before the first epoch; it is gone afterwards
     draw_progress(fig, history)
     left, right = fig.axes
     batches, val = left.lines
@@ -33,12 +33,6 @@ def test_progress_shows_every_step_and_epoch(history):
     assert val.get_xdata().tolist() == [3, 6]  # after the last step of each epoch
     assert val.get_ydata().tolist() == [0.5, 0.4]
     assert right.lines[1].get_ydata().tolist() == [0.7, 0.7]
-
-
-def test_progress_before_the_first_epoch():
-    fig = Figure()
-    draw_progress(fig, History())
-    assert len(fig.axes) == 2
 
 
 def test_the_history_marks_the_epoch_that_was_kept(history):

@@ -1,31 +1,22 @@
-import itertools
 import os
 import pickle
-import random
+import signal
 import time
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dclib.train import TrainConfig, build_model, fit, load_splits
-from dclib.train.amp import FullPrecision
-from dclib.train.distributed import Processes
-from dclib.train.loop import Training
+from dclib.train import TrainConfig, build_model, fit, load_splits, loop
 from dclib.train.resume import (
     PREVIOUS,
     STATE,
     check_same_run,
-    drop_damaged,
     forget_state,
+    has_state,
     load_state,
-    random_state,
     save_state,
-    set_random_state,
 )
-
-KILLS = int(os.environ.get("DCLIB_KILLS", "4"))  # more, for an afternoon
 
 
 @pytest.fixture
@@ -39,27 +30,6 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-2000])
 
 
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-class HalfBlind(Processes):
-    """Two processes of which one finds no state."""
-
-    def total(self, *numbers):
-        return [1.0]
-
-
-def test_all_processes_must_see_the_state(couples, tiny_config, tmp_path):
-    train, val, _ = load_splits(couples, tiny_config).values()
-    rest = tiny_config, FullPrecision(), HalfBlind(0, 2), torch.device("cpu"), tmp_path
-    training = Training(build_model(tiny_config), train, val, *rest)
-    with pytest.raises(ValueError, match="All processes must see the same folder"):
-        training.load()
-
-
 def test_what_is_saved_comes_back(tmp_path):
     state = {"a": torch.arange(3), "b": [1.5, None, (2, "x")], "c": {"d": True}}
     save_state(tmp_path / "new", state)
@@ -69,11 +39,14 @@ def test_what_is_saved_comes_back(tmp_path):
     assert load_state(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("harm", [cut, flip_a_bit, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("harm", [cut, lambda path: path.write_bytes(b"")])
 def test_a_damaged_state_is_named_and_the_one_before_is_taken(states, harm, capsys):
     harm(states / STATE)
     assert load_state(states)["epoch"] == 1
     assert "state.pt is damaged and not used" in capsys.readouterr().out
+    save_state(states, {"epoch": 3})
+    harm(states / STATE)
+    assert load_state(states)["epoch"] == 1  # the damaged one has not pushed it out
     harm(states / PREVIOUS)
     with pytest.raises(ValueError, match="delete the folder and begin again"):
         load_state(states)
@@ -82,22 +55,6 @@ def test_a_damaged_state_is_named_and_the_one_before_is_taken(states, harm, caps
 def test_a_kill_between_the_two_renames_leaves_the_one_before(states):
     (states / STATE).rename(states / PREVIOUS)
     assert load_state(states)["epoch"] == 2
-
-
-def test_after_a_damaged_state_saving_keeps_the_whole_one(states):
-    """Killed between its two renames, it would otherwise leave the damaged one only."""
-    flip_a_bit(states / STATE)
-    drop_damaged(states)
-    with pytest.raises(RuntimeError, match="killed"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", kill)
-        save_state(states, {"epoch": 3})
-    assert load_state(states)["epoch"] == 1
-    drop_damaged(states)
-    assert load_state(states)["epoch"] == 1
-
-
-def kill(*_):
-    raise RuntimeError("killed")
 
 
 def test_a_half_written_state_is_never_read(states):
@@ -140,23 +97,11 @@ def test_another_run_is_named(tmp_path):
         check_same_run(tmp_path, told, told | {"clip": 1})
 
 
-def test_random_numbers_go_on_where_they_were(tmp_path):
-    def draw():
-        return random.random(), np.random.rand(), torch.rand(2).tolist(), random.gauss(0, 1)
-
-    draw()
-    save_state(tmp_path, random_state())
-    expected = draw()
-    draw()
-    set_random_state(load_state(tmp_path))
-    assert draw() == expected
-
-
 def train(root, folder, out):
-    """A run of seconds that saves after every step; one process of several in `test_kills`."""
+    """A run of seconds; one process of several in the tests below."""
     small = {"image_size": 32, "epochs": 4, "batch_size": 8, "workers": 0, "cache": False}
-    recipe = {"freeze_epochs": 1, "train_sizes": (32, 48), "augmenter": "tensor", "accumulate": 2}
-    recipe |= {"class_weights": "balanced", "lr_decay": 0.5, "clip": 1.0, "save_minutes": 0}
+    recipe = {"freeze_epochs": 1, "augmenter": "tensor", "accumulate": 2}
+    recipe |= {"lr_decay": 0.5, "clip": 1.0}
     config = TrainConfig.demo(**small | recipe)
     splits = load_splits(root, config)
     model = build_model(config)
@@ -173,32 +118,32 @@ def outcome(path):
     return load_file(path), path.with_name(path.name + ".txt").read_text()
 
 
-def test_kills(couples, start_child, tmp_path):
-    """However often and whenever a run is killed, its weights come out bit by bit the same."""
+def train_and_stop(root, folder, out, epoch):
+    """`train` that stands still once it has saved the state after so many epochs."""
+    save = loop.save_state
 
-    def start(run):
-        return start_child(train, couples, run, run / "out.safetensors")
+    def save_and_wait(folder, state):
+        save(folder, state)
+        if state["epoch"] == epoch:
+            time.sleep(600)
 
-    reference = tmp_path / "undisturbed"
-    process, begun = start(reference), time.monotonic()
-    process.join()
-    seconds, kills, rng = time.monotonic() - begun, 0, random.Random(0)
-    expected, told = outcome(reference / "out.safetensors")
-    for number in itertools.count():
-        if kills >= KILLS:
-            break
-        run, before = tmp_path / f"killed-{number}", kills
-        while not (run / "out.safetensors.txt").exists():
-            process = start(run)
-            process.join(rng.uniform(0.05, 0.6) * seconds if kills < KILLS else None)
-            if process.exitcode is None:
-                process.kill()  # SIGKILL
-                process.join()
-                kills += 1
-            else:
-                assert process.exitcode == 0
-        found, told_again = outcome(run / "out.safetensors")
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
-        assert told_again == told
-        if kills == before:
-            seconds /= 2  # it was faster than the one that was timed
+    loop.save_state = save_and_wait
+    train(root, folder, out)
+
+
+def test_killed_after_each_epoch_a_run_ends_with_the_same_weights(couples, start_child, tmp_path):
+    start_child(train, couples, tmp_path / "whole", tmp_path / "whole" / "out").join()
+    run = tmp_path / "killed"
+    for epoch in (1, 2, 3):
+        process = start_child(train_and_stop, couples, run, run / "out", epoch)
+        while process.is_alive() and not (has_state(run) and load_state(run)["epoch"] == epoch):
+            time.sleep(0.05)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    start_child(train, couples, run, run / "out").join()
+    (expected, told), (found, told_again) = (
+        outcome(tmp_path / name / "out") for name in ("whole", "killed")
+    )
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert told_again == told

@@ -1,7 +1,9 @@
-"""NVIDIA's apex.amp as a `dclib.train.precision`, and everything it changes put back afterwards.
+"""NVIDIA's apex.amp at O1, and everything it changes put back afterwards.
 
-Meant for release 25.04, the last good one; later ones have no amp. O1 patches torch for the whole
-process, O2 and O3 leave a model in half precision: `ApexAmp.restore` undoes both.
+    python -m dclib.train.apex    # does Apex train on this machine? prints ok, or what is wrong
+
+Meant for release 25.04, the last one with amp. O1, the authors' level, casts around functions of
+torch, which it patches for the whole process: `ApexAmp.restore` undoes that.
 """
 
 import contextlib
@@ -9,7 +11,7 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +20,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dclib.train.amp import FullPrecision
+from dclib.model import DeepConnection
+from dclib.train.amp import Precision
+from dclib.train.config import TrainConfig, make_optimizer
+from dclib.train.loop import SampleLogits, train_step
 
-Place = type | types.ModuleType | dict[str, Any]  # where Apex patches
-# (place, its names before Apex patched it); empty while nothing is patched.
-_torch_before: list[tuple[Place, dict[str, Any]]] = []
-OPT_LEVELS = ("O0", "O1", "O2", "O3")
+# (where Apex patches, its names before that); empty while nothing is patched.
+_torch_before: list[tuple[Any, dict[str, Any]]] = []
 
 
-class ApexAmp(FullPrecision):
-    """apex.amp: O0 float32, O1 casts around functions, O2 half weights with float32 masters, O3 all
-    half (a speed ceiling; with Adam it seldom converges).
+class ApexAmp(Precision):
+    """apex.amp at O1."""
 
-    Every backward pass unscales its own gradients, so that under DistributedDataParallel each part
-    of an accumulated step has to synchronise: no `no_sync()`.
-    """
-
-    name = "apex"
-
-    def __init__(self, opt_level: str = "O1") -> None:
+    def __init__(self, device: str | torch.device = "cuda") -> None:
         from apex import amp
 
-        self.amp, self.opt_level, self.network = amp, opt_level, nn.Module()
+        super().__init__(device)
+        self.name, self.amp = "apex", amp
 
     def __str__(self) -> str:
-        return f"{'float32' if self.opt_level == 'O0' else 'float16'} by Apex {self.opt_level}"
+        return "float16 by Apex O1"
 
     def prepare(self, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        self.network = network
         _remember_torch()
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "apex.amp is deprecated", FutureWarning)
-                network, optimizer = self.amp.initialize(
-                    network, optimizer, opt_level=self.opt_level, verbosity=0
-                )
-            optimizer.zero_grad()  # O2 makes its masters here, of what requires grad now
-        except BaseException:
-            self.restore(self.network)
-            raise
-        return network, optimizer
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "apex.amp is deprecated", FutureWarning)
+            return self.amp.initialize(network, optimizer, opt_level="O1", verbosity=0)
 
     @contextlib.contextmanager
     def uncast(self) -> Iterator[None]:
-        if self.opt_level != "O1":
-            yield
-            return
         casts = self.amp.disable_casts()  # by itself it leaves them off after an exception
         casts.__enter__()
         try:
@@ -74,95 +59,53 @@ class ApexAmp(FullPrecision):
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Casts by torch, as Apex's cache of cast weights would mix with the training pass."""
-        device = next(self.network.parameters()).device.type
-        half = self.opt_level != "O0"
-        with self.uncast(), torch.autocast(device, torch.float16, enabled=half):
+        with self.uncast(), torch.autocast(self.device, torch.float16):
             yield
 
     def backward(self, loss: Tensor, optimizer: Optimizer) -> None:
         with self.amp.scale_loss(loss, optimizer) as scaled_loss:
             scaled_loss.backward()
 
-    def unscaled(self, optimizer: Optimizer) -> list[Tensor]:
-        return list(self.amp.master_params(optimizer))
-
-    def zero_grad(self, optimizer: Optimizer) -> None:
-        """To None everywhere: O2's own leaves zeros, and weights frozen then would still decay."""
-        masters = self.amp.master_params(optimizer)
-        for parameter in (*self.network.parameters(), *masters):
-            parameter.grad = None
-
     def abandon(self, optimizer: Any) -> None:  # Any: Apex gave it more attributes
-        self.zero_grad(optimizer)
+        super().abandon(optimizer)
         stash = optimizer._amp_stash
         for name, gradients in vars(stash).items():
             if name.endswith("grad_stash"):  # those of earlier parts of the step
                 gradients[:] = [None] * len(gradients)
         if stash.already_patched:  # an earlier part overflowed: this call only takes the skip away
             optimizer.step()
-        if self.opt_level == "O1":
-            self.amp._amp_state.handle._clear_cache()
+        self.amp._amp_state.handle._clear_cache()
 
-    def state_dict(self, optimizer: Optimizer) -> dict[str, Any]:
-        masters = self.amp.master_params(optimizer) if self.opt_level == "O2" else []
-        return super().state_dict(optimizer) | {
-            "scaler": dict(self.amp.state_dict()),
-            "masters": [master.detach() for master in masters],
-        }
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.amp.state_dict())
 
-    def _load(self, state: dict[str, Any], optimizer: Any) -> None:
-        self.amp.load_state_dict(state["scaler"])
-        if self.opt_level == "O2":
-            masters = self.amp.master_params(optimizer)
-            for master, saved in zip(masters, state["masters"], strict=True):
-                master.data.copy_(saved)
-            optimizer._master_params_to_model_params()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.amp.load_state_dict(state)
 
-    def _start_anew(self, optimizer: Any) -> None:
-        if self.opt_level == "O2":
-            stash = optimizer._amp_stash
-            for weight, master in zip(stash.all_fp16_params, stash.all_fp32_from_fp16_params):
-                master.data.copy_(weight)
-
-    def restore(self, model: nn.Module) -> None:
+    def restore(self) -> None:
         _restore_torch()
         handle = getattr(self.amp._amp_state, "handle", None)
         if handle is not None:  # for whoever imported a patched function meanwhile
             handle._is_active = False
             handle._clear_cache()
-        for module in model.modules():
-            hooks = module._state_dict_hooks
-            for key in [key for key, hook in hooks.items() if _from_apex(hook)]:
-                del hooks[key]
-            if _from_apex(vars(module).get("forward")):
-                del module.forward
-        model.float()
-        self.network = nn.Module()  # lets go of the prepared one
 
 
-def try_steps(opt_level: str, device: str | torch.device = "cuda", n: int = 3) -> None:
+def try_steps(device: str | torch.device = "cuda", n: int = 3) -> None:
     """Train and evaluate a small DeepConnection with Apex; raises whatever goes wrong."""
-    from dclib.model import DeepConnection
-
     torch.manual_seed(0)
-    precision = ApexAmp(opt_level)
-    model = DeepConnection(backbone="resnet18", weights=None).to(device)
-    optimizer: Optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    images, labels = torch.randn(4, 3, 64, 64, device=device), torch.arange(4, device=device) % 2
+    config, precision = TrainConfig.demo(), ApexAmp(device)
+    model = DeepConnection(backbone="resnet18", weights=None).to(device).train()
+    images, labels = torch.randn(4, 3, 32, 32, device=device), torch.arange(4, device=device) % 2
     try:
-        network, optimizer = precision.prepare(torch.nn.Sequential(model), optimizer)
+        network, optimizer = precision.prepare(SampleLogits(model), make_optimizer(model, config))
         for _ in range(n):
-            with precision.forward():
-                loss = F.cross_entropy(network(images), labels)
-            precision.backward(loss, optimizer)
-            precision.step(optimizer)
-            precision.zero_grad(optimizer)
+            loss, _ = train_step(network, optimizer, precision, [(images, labels)], 4, config)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"a loss of {loss.item()}")
         with precision.evaluating(), torch.inference_mode():
             model.eval()(images)
     finally:
-        precision.restore(model)
+        precision.restore()
 
 
 def _remember_torch() -> None:
@@ -190,7 +133,7 @@ def _restore_torch() -> None:
         _torch_before.pop()
 
 
-def _names(place: Place) -> Mapping[str, Any]:
+def _names(place: Any) -> Any:
     return place if isinstance(place, dict) else vars(place)
 
 
@@ -202,7 +145,7 @@ def _from_apex(value: object) -> bool:
     return str(module).split(".")[0] == "apex"
 
 
-def _what_is_missing() -> str | None:
+def what_is_missing() -> str | None:
     """Looks at the disk only: importing another project's apex could do anything."""
     if not torch.cuda.is_available():
         return "there is no NVIDIA GPU"
@@ -215,14 +158,11 @@ def _what_is_missing() -> str | None:
 
 
 def main() -> None:
-    """Try Apex at the opt level that the command line names; without one, at O1."""
-    opt_level = sys.argv[1] if len(sys.argv) > 1 else "O1"
-    if opt_level not in OPT_LEVELS:
-        sys.exit(f"opt_level must be one of {OPT_LEVELS}, not {opt_level!r}.")
-    if reason := _what_is_missing():
+    """Try Apex on this machine."""
+    if reason := what_is_missing():
         sys.exit(f"Apex cannot be used: {reason}.")
     try:
-        try_steps(opt_level)
+        try_steps()
     except Exception as error:  # whatever an old Apex meets in a new torch
         said = str(error).strip().splitlines() or ["no message"]
         sys.exit(f"{type(error).__name__}: {said[0]}")

@@ -1,33 +1,28 @@
-"""Everything that decides a training run, in one frozen object with three presets."""
+"""All settings of a training run, in one frozen object, and the optimiser that they ask for."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import torch
+from torch.optim import Optimizer
+
 from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD
+from dclib.model import BLOCKS, DeepConnection
 from dclib.spp import LEVELS
 
-LEAST = {  # smallest values that mean something
-    "image_size": 1,
-    "augment": 0,
-    "dropout_samples": 1,
-    "freeze_epochs": 0,
-    "lr": 0,
-    "weight_decay": 0,
-    "clip": 0,
-    "batch_size": 2,  # batch statistics of one picture are none
-    "accumulate": 1,
-    "epochs": 1,
-    "patience": 1,
-    "workers": 0,
-    "save_minutes": 0,
+LEAST = {  # smallest values that mean something; batch statistics of one picture are none
+    **dict.fromkeys(("augment", "freeze_epochs", "lr", "weight_decay", "clip", "workers"), 0),
+    **dict.fromkeys(("image_size", "dropout_samples", "accumulate", "epochs", "patience"), 1),
+    "batch_size": 2,
 }
+# From the head down; every group learns at `lr_decay` times the rate of the one above it.
+GROUPS = (("head",), *BLOCKS[::-1])
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run. Three presets: `paper()`, `colab()`, `demo()`.
-
-    The presets take changes by name. Raises ValueError for a number below its least, see `LEAST`.
+    """Everything that decides a run. Three presets, `paper()`, `colab()`, `demo()`, take changes.
 
     >>> TrainConfig.demo(epochs=2).backbone
     'resnet18'
@@ -42,10 +37,8 @@ class TrainConfig:
     std: tuple[float, ...] = IMAGENET_STD
     augment: float = 1.0  # strength of the authors' augmentation; 0 trains without any
     augmenter: str = "imgaug"  # in the loader; "tensor" does the same on the training device
-    train_sizes: tuple[int, ...] = ()  # alternate by epoch while training instead of image_size
     dropout_samples: int = 8
     dropout_loss: str = "logits"  # "loss" is multi-sample dropout as published
-    class_weights: str | None = None  # "balanced", or a number a class, such as "1,2"
     freeze_backbone: bool = False  # only the head ever learns
     freeze_epochs: int = 0  # only the head learns in so many epochs at the start
     optimizer: str = "adam"  # "adam" (weight decay as an L2 penalty) or "adamw"
@@ -58,11 +51,9 @@ class TrainConfig:
     epochs: int = 16
     patience: int = 3  # epochs without a lower validation loss before training stops
     seed: int = 0
-    precision: str = "auto"  # "fp32", "torch", "apex"; "auto" is torch on a GPU, else fp32
-    opt_level: str = "O1"  # of Apex, "O0" to "O3"
+    precision: str = "auto"  # "fp32", "torch", "apex" (O1); "auto" is torch on a GPU, else fp32
     workers: int = 2
     cache: bool = True  # keep decoded and resized pictures in a hidden folder beside them
-    save_minutes: float = 5.0  # between two saved states within an epoch
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -80,7 +71,7 @@ class TrainConfig:
         and starts anew in every run (its object outlived the cell); a tie in accuracy goes to the
         lower loss (the later epoch won). Kept: the whole ResNet trains, as it did there, because
         `require_grad` was a typo; Adam with an L2 penalty of 0.1; the mean of 8 logits;
-        augmentation at full strength. There it ran under Apex O1: precision="apex".
+        augmentation at full strength. There it ran under Apex: precision="apex".
         """
         return cls(**changes)
 
@@ -132,3 +123,25 @@ class TrainConfig:
             workers=1,
         )
         return replace(small, **changes)
+
+
+def make_optimizer(model: DeepConnection, config: TrainConfig) -> Optimizer:
+    """Adam or AdamW over all parameters that require a gradient, with discriminative rates.
+
+    The head learns at config.lr, each ResNet stage at config.lr_decay times the rate of the stage
+    above it (Howard & Ruder, arXiv 1801.06146, section 3.2).
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {tuple(OPTIMIZERS)}, not {config.optimizer!r}.")
+    if not 0 < config.lr_decay <= 1:
+        raise ValueError(f"lr_decay lies above 0 and up to 1, not {config.lr_decay}.")
+    groups = []
+    for depth, names in enumerate(GROUPS):
+        modules = [
+            model.head if name == "head" else getattr(model.backbone, name) for name in names
+        ]
+        params = [p for module in modules for p in module.parameters() if p.requires_grad]
+        if params:
+            rate = config.lr * config.lr_decay**depth
+            groups.append({"params": params, "lr": rate, "initial_lr": rate})
+    return OPTIMIZERS[config.optimizer](groups, weight_decay=config.weight_decay, fused=True)

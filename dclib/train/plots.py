@@ -1,34 +1,33 @@
 """Figures of training: while it runs, what came of it, and what the parts are worth."""
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from dclib.data import DRAWN
 from dclib.data.loading import CoupleFolder
+from dclib.files import extra
 from dclib.plots import HAPPY, ORANGE, SMALL, UNHAPPY, draw_interval, finish, show_pictures
 from dclib.train.loop import History
 
-if TYPE_CHECKING:
-    from IPython.display import DisplayHandle
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+if TYPE_CHECKING:
     from dclib.train.studies import Ablation
 
 
 class LivePlot:
-    """A watcher of `fit` that redraws loss and accuracy in a notebook's output while it trains.
-
-    Always on one figure, which pyplot does not know: of those that it makes a notebook keeps all
-    until the cell ends, some 3 MB for every redrawing.
-    """
+    """A watcher of `fit` that redraws loss and accuracy in a notebook's output while it trains."""
 
     def __init__(self) -> None:
+        # pyplot does not know it: a notebook keeps its figures, 3 MB each, until the cell ends
         self.fig = Figure(figsize=(8, 2.6))
-        self.handle: DisplayHandle | None = None
+        self.handle: Any = None
 
     def __call__(self, history: History) -> None:
         from IPython.display import Image, display
@@ -52,30 +51,29 @@ def draw_progress(fig: Figure, history: History) -> None:
     left.plot(ends, history.column("val_loss"), "o-", color="0.2", ms=4, label="val")
     left.set(xlabel="update", ylabel="loss", ylim=(0, None))
     left.legend(**SMALL)
-    epochs = np.array(history.column("epoch")) + 1
-    for split, style in (("train", "--"), ("val", "o-")):
-        right.plot(
-            epochs, history.column(f"{split}_accuracy"), style, color="0.2", ms=4, label=split
-        )
+    draw_epochs(right, history, "accuracy", "o-")
     right.axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
-    right.set(xlabel="epoch", ylabel="accuracy", ylim=(0.3, 1.02))
-    right.xaxis.get_major_locator().set_params(integer=True)
+    right.set_ylim(0.3, 1.02)
     right.legend(**SMALL)
     finish(fig)
+
+
+def draw_epochs(axis: Axes, history: History, quantity: str, val_style: str = "-") -> None:
+    """A quantity of train and val by epoch, counted from 1."""
+    epochs = np.array(history.column("epoch")) + 1
+    for split, style in (("train", "--"), ("val", val_style)):
+        values = history.column(f"{split}_{quantity}")
+        axis.plot(epochs, values, style, color="0.2", ms=4, label=split)
+    axis.set(xlabel="epoch", ylabel=quantity)
+    axis.locator_params("x", integer=True)
 
 
 def plot_history(history: History) -> Figure:
     """Loss and accuracy by epoch, training and validation, the kept epoch marked."""
     fig, axes = plt.subplots(1, 2, figsize=(8, 3))
-    epochs = np.array(history.column("epoch")) + 1
     for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
-        for split, style in (("train", "--"), ("val", "-")):
-            axis.plot(
-                epochs, history.column(f"{split}_{quantity}"), style, color="0.2", label=split
-            )
+        draw_epochs(axis, history, quantity)
         axis.axvline(history.best_epoch + 1, color="0.7", lw=5, zorder=0, label="kept")
-        axis.set(xlabel="epoch", ylabel=quantity)
-        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylim(bottom=0)
     axes[1].axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
     axes[1].set_ylim(0.3, 1.02)
@@ -116,17 +114,17 @@ def show_answers(dataset: CoupleFolder, logits: Tensor) -> Figure:
 
 
 def plot_ablation(ablation: "Ablation") -> Figure:
-    """Accuracy of each arm, and their paired differences around zero."""
+    """Accuracy of each variant, and their paired differences around zero."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3), width_ratios=(1, 1.2))
     rows, pairs = ablation.table(), ablation.pairs
     for place, row in enumerate(rows):
-        draw_interval(left, place, row, ablation.answers(row["arm"]), "0.2")
-    arms = [row["arm"].replace(", ", ",\n") for row in rows]
-    left.set_yticks(range(len(rows)), arms)
+        draw_interval(left, place, row, ablation.answers(row["variant"]), "0.2")
+    variants = [row["variant"].replace(", ", ",\n") for row in rows]
+    left.set_yticks(range(len(rows)), variants)
     n, k, groups = (rows[0][name] for name in ("n", "k", "groups"))
     left.set_xlabel(f"accuracy on {ablation.split} (n = {n} in {groups} groups)")
     for place, row in enumerate(ablation.differences()):
-        a, b = (ablation.answers(arm) for arm in pairs[row["name"]])
+        a, b = (ablation.answers(variant) for variant in pairs[row["name"]])
         clear = row["verdict"].endswith("is better")
         colour = (HAPPY if row["mean"] > 0 else UNHAPPY) if clear else "0.5"
         draw_interval(right, place, row, a - b, colour)
