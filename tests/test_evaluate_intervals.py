@@ -1,11 +1,28 @@
-"""Intervals of a mean, and p-values of many tests; those of metrics: tests/test_metrics.py."""
+"""Intervals of a mean and an AUROC, p-values of many tests; the rest: test_evaluate_metrics.py."""
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, ttest_1samp
+from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from dclib.evaluate.intervals import holm, mean_row, wilson_interval
+from dclib.data import strata
+from dclib.evaluate.intervals import (
+    Ranking,
+    accuracy,
+    area_intervals,
+    auroc,
+    draw_times,
+    freedom,
+    holm,
+    logit_interval,
+    mean_row,
+    proportion,
+    wilson_interval,
+)
 
 
 def test_a_mean_of_single_pictures_has_students_interval():
@@ -34,3 +51,72 @@ def test_a_share_has_wilsons_interval_within_0_and_1():
 def test_holm_equals_statsmodels(m):
     p = np.random.default_rng(m).random(m).round(1) ** 3  # with ties
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+
+
+PICTURES = st.lists(
+    st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40
+)
+
+
+def both_classes(pictures):
+    return {label for _, label, times in pictures if times} == {True, False}
+
+
+@given(PICTURES.filter(both_classes))
+def test_auroc_is_that_of_scikit_learn(pictures):
+    scores, labels, times = map(np.array, zip(*pictures, strict=True))
+    weights = np.stack([times, times + 1])
+    expected = [roc_auc_score(labels, scores, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(auroc(scores.astype(float), labels, weights), expected)
+
+
+@given(PICTURES)
+def test_counts_are_the_weights_of_each_score(pictures):
+    scores, labels, times = map(np.array, zip(*pictures, strict=True))
+    unhappy, happy = Ranking(scores.astype(float)).count(labels, times[None])
+    each = np.unique(scores)
+    assert unhappy.tolist() == [[times[labels & (scores == score)].sum() for score in each]]
+    assert happy.tolist() == [[times[~labels & (scores == score)].sum() for score in each]]
+
+
+@settings(max_examples=10)  # scikit-learn takes its time
+@given(st.integers(0, 2**32 - 1))
+def test_the_interval_of_an_auroc_is_that_of_many_drawn_sets(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.r_[0, 1, rng.integers(2, size=18)] == 1
+    scores = rng.integers(6, size=(2, 20)).astype(float)  # many are equal
+    groups = np.unique(rng.integers(8, size=20), return_inverse=True)[1]
+    kinds, rows = strata(groups, labels), area_intervals(scores, labels, groups, 12, seed)
+    weights = draw_times(kinds, 12, np.random.default_rng(seed))[:, groups]
+    for values, (area, *ends) in zip(scores, rows, strict=True):
+        assert area == pytest.approx(roc_auc_score(labels, values))
+        drawn = np.array([roc_auc_score(labels, values, sample_weight=w) for w in weights])
+        expected = (np.nan, np.nan)
+        if freedom(kinds) > 0:
+            expected = logit_interval(area, drawn, len(kinds), freedom(kinds))
+        assert ends == pytest.approx(expected, nan_ok=True)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_equals_scipy(counts):
+    expected = binomtest(*counts).proportion_ci(method="wilson")
+    assert wilson_interval(*counts) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_wilson_between_whole_counts():
+    (low, high), (below, _), (_, above) = (wilson_interval(c, 100) for c in (50.5, 50, 51))
+    assert below < low < high < above
+
+
+def test_accuracy_counts():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 5.0]])
+    result = accuracy(logits, torch.tensor([0, 1, 1, 1]))
+    assert (result.accuracy, result.n) == (0.75, 4)
+    assert str(result) == "0.750 (95 % interval 0.301 to 0.954, n = 4)"
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_impossible_counts(correct, n):
+    for function in (wilson_interval, proportion):
+        with pytest.raises(ValueError, match="no share"):
+            function(correct, n)

@@ -4,43 +4,41 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from cleanlab.count import estimate_joint
 from cleanlab.filter import find_label_issues
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tables import make_table
 
+from dclib.checkpoint import load_checkpoint
 from dclib.data import CLASSES
+from dclib.data.loading import CoupleFolder, make_loader
+from dclib.drawn import render_couples
 from dclib.evaluate.label_noise import (
     confident_class,
     estimate_noise,
     find_suspects,
     flip_labels,
     noise_share,
+    probe_out_of_fold,
+    read_neurons,
     save_suspects,
     score_suspects,
 )
+from dclib.evaluate.predictions import LOGITS, check_predictions
+from dclib.predict import predict_logits
 
 
 def make_predictions(labels, margins, seeds=1, groups=None, fold=0):
-    """A table: labels (N,) of 0 and 1, margins (N,) or (S, N), the log-odds of "unhappy"."""
+    """A table out of fold: labels (N,) of 0 and 1, log-odds (N,) or (S, N)."""
     margins = np.broadcast_to(margins, (seeds, len(labels)))
-    rows = [
-        {
-            "id": f"test/{i:04d}.jpg",
-            "label": CLASSES[label],
-            "group": f"g{i if groups is None else groups[i]}",
-            "source": "",
-            "seed": seed,
-            "fold": fold,
-            "logit_happy": -margins[seed, i] / 2,
-            "logit_unhappy": margins[seed, i] / 2,
-            "temperature": 1.0,
-            "threshold": 0.5,
-        }
-        for seed in range(seeds)
-        for i, label in enumerate(labels)
-    ]
-    return pd.DataFrame(rows)
+    groups = range(len(labels)) if groups is None else groups
+    parts = [make_table(row, labels, groups, seed=k, fold=fold) for k, row in enumerate(margins)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def random_answers(n, seed, wrong=0.15, sharpness=3):
@@ -63,13 +61,8 @@ def test_suspects_and_their_order_are_those_of_cleanlab(seed, n, wrong, sharpnes
         return
     found = find_suspects(make_predictions(labels, margins))
     for rank in ("normalized_margin", "self_confidence"):
-        expected = find_label_issues(
-            labels,
-            probs_of(margins),
-            filter_by="confident_learning",
-            return_indices_ranked_by=rank,
-            n_jobs=1,
-        )
+        options = {"filter_by": "confident_learning", "return_indices_ranked_by": rank}
+        expected = find_label_issues(labels, probs_of(margins), n_jobs=1, **options)
         assert found["id"].tolist() == [f"test/{i:04d}.jpg" for i in expected]
     assert found["rank"].tolist() == list(range(1, len(found) + 1))
     assert (found["margin"].diff().dropna() >= 0).all()
@@ -79,9 +72,8 @@ def test_suspects_and_their_order_are_those_of_cleanlab(seed, n, wrong, sharpnes
 def test_the_share_of_wrong_labels_is_that_of_cleanlab(seed, n):
     labels, margins = random_answers(n, seed)
     joint = estimate_joint(labels, probs_of(margins))  # of counts rounded to whole pictures
-    assert noise_share(labels, probs_of(margins)) == pytest.approx(
-        1 - np.trace(joint), abs=1.01 / n
-    )
+    found = noise_share(labels, probs_of(margins))
+    assert found == pytest.approx(1 - np.trace(joint), abs=1.01 / n)
 
 
 def test_confident_classes_by_hand():
@@ -125,15 +117,9 @@ def test_probabilities_are_averaged_over_seeds():
     margins = np.array([[-3, 5, 0.3, 0.3], [-3, 0.2, 0.3, 0.3], [-3, -0.2, 0.3, 0.3]])
     (found,) = find_suspects(make_predictions(labels, margins, seeds=3)).to_dict("records")
     prob = np.mean(1 / (1 + np.exp(-margins[:, 1])))
-    assert found == {
-        "id": "test/0001.jpg",
-        "label": "happy",
-        "suggested": "unhappy",
-        "prob": pytest.approx(prob),
-        "margin": pytest.approx(1 - 2 * prob),
-        "rank": 1,
-        "n_seeds": 2,
-    }
+    names = {"id": "test/0001.jpg", "label": "happy", "suggested": "unhappy"}
+    numbers = {"prob": pytest.approx(prob), "margin": pytest.approx(1 - 2 * prob)}
+    assert found == names | numbers | {"rank": 1, "n_seeds": 2}
 
 
 def test_the_temperature_counts():
@@ -144,8 +130,7 @@ def test_the_temperature_counts():
 
 
 def test_answers_that_may_have_seen_the_labels_are_refused():
-    labels, margins = random_answers(40, 0)
-    table = make_predictions(labels, margins, fold=-1)
+    table = make_predictions(*random_answers(40, 0), fold=-1)
     for use in (find_suspects, estimate_noise):
         with pytest.raises(ValueError, match="may have been trained on these labels"):
             use(table)
@@ -153,21 +138,14 @@ def test_answers_that_may_have_seen_the_labels_are_refused():
 
 
 def test_a_group_in_two_folds_is_refused():
-    labels, margins = random_answers(40, 0)
-    table = make_predictions(labels, margins, groups=np.arange(40) // 2)
-    find_suspects(table)
+    table = make_predictions(*random_answers(40, 0), seeds=2, groups=np.arange(40) // 2)
+    find_suspects(table.assign(fold=table["seed"]))  # another seed may have other folds
     table.loc[5, "fold"] = 3
     with pytest.raises(ValueError, match="Group 'g2' is in several folds of seed 0"):
         find_suspects(table)
-    table["fold"] = [0, 1] * 20
+    table["fold"] = [0, 1] * 40
     with pytest.raises(ValueError, match="in several folds"):
         find_suspects(table)
-
-
-def test_another_seed_may_have_other_folds():
-    labels, margins = random_answers(40, 0)
-    table = make_predictions(labels, margins, seeds=2, groups=np.arange(40) // 2)
-    find_suspects(table.assign(fold=table["seed"]))
 
 
 def test_one_class_is_refused():
@@ -201,9 +179,12 @@ def test_flips_of_another_seed_are_others():
         flip_labels(labels, 5)
 
 
-def test_a_person_decides_and_decisions_are_never_overwritten(tmp_path):
-    labels, margins = random_answers(100, 1)
-    found = find_suspects(make_predictions(labels, margins))
+@pytest.fixture(scope="module")
+def found():
+    return find_suspects(make_predictions(*random_answers(100, 1)))
+
+
+def test_a_person_decides_and_decisions_are_never_overwritten(found, tmp_path):
     path = save_suspects(found, tmp_path / "new" / "suspects.csv")
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [row["id"] for row in rows] == found["id"].tolist()
@@ -214,9 +195,8 @@ def test_a_person_decides_and_decisions_are_never_overwritten(tmp_path):
     assert path.read_text() == "decided"
 
 
-def test_suspects_that_could_not_be_written_are_no_hindrance_later(tmp_path, monkeypatch):
-    labels, margins = random_answers(100, 1)
-    found, path = find_suspects(make_predictions(labels, margins)), tmp_path / "suspects.csv"
+def test_suspects_that_could_not_be_written_are_no_hindrance_later(found, tmp_path, monkeypatch):
+    path = tmp_path / "suspects.csv"
 
     def breaks_off(self, target, **options):
         Path(target).write_text("id,la")
@@ -227,3 +207,63 @@ def test_suspects_that_could_not_be_written_are_no_hindrance_later(tmp_path, mon
         save_suspects(found, path)
     assert not path.exists()
     assert save_suspects(found, path).read_text().count("\n") == len(found) + 1
+
+
+@pytest.fixture(scope="module")
+def checkpoint(drawn_checkpoint):
+    return load_checkpoint(drawn_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """40 couples that the checkpoint has not seen, two groups of pictures each."""
+    return render_couples(tmp_path_factory.mktemp("others") / "data", 40, seed=9, size=64)
+
+
+@pytest.fixture(scope="module")
+def loader(checkpoint, others):
+    return make_loader(CoupleFolder(others, "train", checkpoint.transform), 32)
+
+
+def test_the_neurons_are_what_the_last_layer_gets(checkpoint, loader):
+    neurons = torch.tensor(read_neurons(checkpoint.model, loader))
+    assert neurons.shape == (32, 100)
+    logits, _ = predict_logits(checkpoint.model, loader)
+    assert torch.allclose(checkpoint.model.head.lin2(neurons), logits, atol=1e-5)
+
+
+@pytest.mark.exact
+def test_each_answer_is_of_a_fit_without_its_group(checkpoint, others, loader):
+    """The same by scikit-learn alone, with the folds that the table tells."""
+    table = probe_out_of_fold(checkpoint, others, folds=4, seeds=(0, 3))
+    check_predictions(table)
+    neurons = read_neurons(checkpoint.model, loader)
+    for _, part in table.groupby("seed"):
+        assert sorted(part["fold"].unique()) == [0, 1, 2, 3]
+        assert (part.groupby("group")["fold"].nunique() == 1).all()
+        truth = (part["label"] == "unhappy").to_numpy()
+        margins = (part[LOGITS[1]] - part[LOGITS[0]]).to_numpy()
+        for fold in range(4):
+            inside = (part["fold"] == fold).to_numpy()
+            fit = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            fit.fit(neurons[~inside], truth[~inside])
+            assert margins[inside] == pytest.approx(fit.decision_function(neurons[inside]))
+    first, second = (part["fold"].tolist() for _, part in table.groupby("seed"))
+    assert first != second
+    find_suspects(table)  # the table is one that it accepts
+
+
+def test_other_labels_can_be_tried(checkpoint, others):
+    own = probe_out_of_fold(checkpoint, others, folds=4)
+    turned = ["unhappy" if label == "happy" else "happy" for label in own["label"]]
+    other = probe_out_of_fold(checkpoint, others, folds=4, labels=turned)
+    assert other["label"].tolist() == turned
+    same = np.sign(own[LOGITS[1]]) == np.sign(other[LOGITS[1]])
+    assert same.mean() < 0.5  # fitted to the turned labels
+
+
+def test_pictures_that_the_checkpoint_was_trained_on_are_refused(checkpoint, couples):
+    for split in ("train", "val"):
+        with pytest.raises(ValueError, match="its features have seen these labels"):
+            probe_out_of_fold(checkpoint, couples, split)
+    assert len(probe_out_of_fold(checkpoint, couples, "test", folds=3)) == 6

@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 from statsmodels.api import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
+from tables import make_table
 
 from dclib.data import CLASSES, strata
 from dclib.evaluate.intervals import (
@@ -25,7 +26,9 @@ from dclib.evaluate.metrics import (
     Scored,
     bootstrap,
     compare,
+    conclude,
     draw_groups,
+    format_differences,
     format_metrics,
     measure,
     score_seeds,
@@ -34,17 +37,6 @@ from dclib.evaluate.metrics import (
 
 RANKED = ["AUROC", "average precision"]
 NEED_BOTH = [m for m in METRICS if m.split(" ")[0] in ("precision", "F1", "MCC", "balanced")]
-
-
-def make_table(margins, unhappy, groups=None, seed=-1):
-    """A table of log-odds and whether a picture is unhappy; every picture its own group."""
-    margins, n = np.asarray(margins, float), len(margins)
-    ids = [f"{i:04d}" for i in range(n)]
-    table = pd.DataFrame({"id": ids, "label": np.where(unhappy, *CLASSES[::-1]), "group": ids})
-    if groups is not None:
-        table["group"] = [f"g{group}" for group in groups]
-    table = table.assign(source="", seed=seed, fold=-1, logit_happy=-margins / 2)
-    return table.assign(logit_unhappy=margins / 2, temperature=1.0, threshold=0.5)
 
 
 def simulate(rng, n=100, accuracy=0.8, size=1, common=0.0, **columns):
@@ -412,10 +404,14 @@ def test_intervals_hold_the_truth_as_often_as_they_say(coverage, which):
 def test_lines_of_metrics():
     unhappy = np.arange(100) % 2 == 1
     table = make_table(np.where(unhappy, 1, -1) * np.where(np.arange(100) < 10, -1, 1), unhappy)
-    lines = format_metrics(measure(table, 100)).split("\n")
+    measured = measure(table, 100)
+    lines = format_metrics(measured, full=True).split("\n")
     assert lines[0] == "metric              value  95 % interval      n"
     assert lines[1].startswith("accuracy            0.900  0.82") and lines[1].endswith("   100")
     assert len({len(line) for line in lines}) == 1 and len(lines) == 1 + len(METRICS)
+    first = format_metrics(measured).split("\n")
+    names = ["metric", "accuracy", "recall happy", "recall unhappy", "AUROC", "ECE"]
+    assert [line[:18].strip() for line in first] == names and set(first) < set(lines)
     one_class = format_metrics(measure(table[unhappy], 20))
     assert "recall happy          -    no interval        0" in one_class
     seeds = format_metrics(measure(pd.concat(make_seeds()), 20)).split("\n")
@@ -432,3 +428,39 @@ def test_tables_side_by_side():
     assert found.loc["MCC", "majority"] == "not defined"
     few = side_by_side({"few": make_table([1.0, 2.0], [1, 0])}, 20)
     assert few.loc["Brier", "few"].endswith(" (no interval)")
+
+
+def make_paired(value, low, high):
+    paired = pd.DataFrame({"value": [value], "low": [low], "high": [high], "n": 6}, ["accuracy"])
+    paired.attrs = {"only a right": 3, "only b right": 1, "p": 0.625}
+    return paired
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (0.1, 0.02, 0.18, "clear, the first is right more often"),
+        (-0.1, -0.18, -0.02, "clear, the second is right more often"),
+        (0.1, -0.02, 0.22, "within noise"),
+        (0.0, np.nan, np.nan, "within noise"),
+        (0.5, np.nan, np.nan, "no interval"),
+    ],
+)
+def test_a_difference_is_clear_or_noise(value, low, high, verdict):
+    table = pd.DataFrame({"group": list("aabbcc")})
+    assert conclude(make_paired(value, low, high), table) == (
+        f"Accuracy {value:+.3f}: {verdict}. McNemar's test: 3 pictures that only the first has "
+        "right, 1 that only the second has, p = 0.625; it takes pictures as independent (6 here, "
+        "in 3 groups)."
+    )
+
+
+def test_the_mean_over_seeds_is_told_without_mcnemars_test():
+    paired = make_paired(0.1, 0.02, 0.18)
+    paired.attrs = {}
+    told = conclude(paired, pd.DataFrame({"group": list("aabbcc")}))
+    assert told == "Accuracy +0.100, mean over seeds: clear, the first is right more often."
+
+
+def test_differences_without_an_interval_say_so():
+    assert "no interval" in format_differences(make_paired(0.0, np.nan, np.nan))

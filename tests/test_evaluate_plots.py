@@ -1,8 +1,11 @@
+import math
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import tables
 from matplotlib.colors import to_hex
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
@@ -18,6 +21,7 @@ from dclib.evaluate.calibration import (
 from dclib.evaluate.metrics import measure
 from dclib.evaluate.plots import (
     GRID,
+    overall,
     plot_confusion,
     plot_curves,
     plot_metrics,
@@ -27,8 +31,10 @@ from dclib.evaluate.plots import (
     plot_reliability,
     plot_risk_coverage,
     plot_scores,
+    plot_slices,
+    plot_sweeps,
 )
-from dclib.evaluate.predictions import answers, probabilities
+from dclib.evaluate.predictions import LOGITS, answers, probabilities
 from dclib.plots import HAPPY, LINES, UNHAPPY, save_figure
 
 matplotlib.use("Agg")
@@ -41,24 +47,12 @@ def close_figures():
     plt.close("all")
 
 
-def simulate(n=200, seed=-1, separation=1.8, temperature=1.5, threshold=0.4):
+def simulate(n=200, seed=-1, separation=1.8):
     """A table of a network too sure of itself, each couple once happy and once unhappy."""
-    rng, labels = np.random.default_rng(seed + 1), np.arange(n) % 2
-    margins = separation * (separation * (labels - 0.5) + rng.standard_normal(n))
-    return pd.DataFrame(
-        {
-            "id": [f"test/{CLASSES[label]}/{i:05d}.jpg" for i, label in enumerate(labels)],
-            "label": np.array(CLASSES)[labels],
-            "group": [f"g{i // 2}" for i in range(n)],
-            "source": "",
-            "seed": seed,
-            "fold": 0,
-            "logit_happy": -temperature * margins / 2,
-            "logit_unhappy": temperature * margins / 2,
-            "temperature": temperature,
-            "threshold": threshold,
-        }
-    )
+    table = tables.simulate(n, seed + 1, separation)
+    table[LOGITS] *= 1.5
+    table["id"] = table["id"].str.replace("jpg", "png")
+    return table.assign(seed=seed, temperature=1.5, threshold=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -200,32 +194,32 @@ def root(table, tmp_path):
     """A grey picture for each row, as bright as its number."""
     for number, name in enumerate(table["id"]):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number,) * 3).save((tmp_path / name).with_suffix(".png"))
+        Image.new("RGB", (8, 8), (number,) * 3).save(tmp_path / name)
     return tmp_path
 
 
+def brightness(axes):
+    """Numbers of the pictures that are shown."""
+    return [int(axis.images[0].get_array()[0, 0, 0]) for axis in axes if axis.images]
+
+
 def test_the_surest_mistakes_come_first_with_answer_and_truth(table, root):
-    table = table.assign(id=table["id"].str.replace("jpg", "png"), source=DRAWN)
-    fig = plot_mistakes(table, root, n=5)
+    fig = plot_mistakes(table.assign(source=DRAWN), root, n=5)
     probs, given = probabilities(table), answers(table)
     sure = np.where(given, probs, 1 - probs)
     wrong = np.flatnonzero(given != (table["label"] == "unhappy"))
     first = wrong[np.argsort(-sure[wrong])][:5]
-    shown = [axis for axis in fig.axes if axis.images]
-    brightness = [int(axis.images[0].get_array()[0, 0, 0]) for axis in shown]
-    assert brightness == first.tolist()
+    assert brightness(fig.axes) == first.tolist()
     top, truth = first[0], table["label"].iloc[first[0]]
     answer = {"happy": "unhappy", "unhappy": "happy"}[truth]
-    assert shown[0].get_title() == f"{answer} {100 * sure[top]:.0f} % ({truth})"
+    assert fig.axes[0].get_title() == f"{answer} {100 * sure[top]:.0f} % ({truth})"
     assert title(fig).startswith(f"5 of {len(wrong)} mistakes, n = 200")
     assert title(fig).endswith("drawn couples")
 
 
 def test_mistakes_of_seeds_are_those_of_the_mean_probability(table, root):
-    table = table.assign(id=table["id"].str.replace("jpg", "png"))
-    flipped = table.assign(
-        seed=1, logit_happy=table["logit_unhappy"], logit_unhappy=table["logit_happy"]
-    )
+    flipped = table.assign(seed=1)
+    flipped[LOGITS] = table[LOGITS[::-1]].to_numpy()
     fig = plot_mistakes(pd.concat([table, flipped]), root, n=3)  # a half each: all "unhappy"
     assert title(fig).startswith("3 of 100 mistakes")
     assert [axis.get_title() for axis in fig.axes[:3]] == ["unhappy 50 % (happy)"] * 3
@@ -237,11 +231,9 @@ def test_no_mistake_is_said_in_a_sentence(tmp_path):
 
 
 def test_a_contact_sheet_shows_the_rows_it_is_given(table, root):
-    rows = table.assign(id=table["id"].str.replace("jpg", "png")).iloc[[7, 3]]
-    fig = plot_pictures(rows, root, ["happy?", "unhappy?"])
-    shown = [axis for axis in fig.axes if axis.images]
-    assert [int(axis.images[0].get_array()[0, 0, 0]) for axis in shown] == [7, 3]
-    assert [axis.get_title() for axis in shown] == ["happy?", "unhappy?"]
+    axes = plot_pictures(table.iloc[[7, 3]], root, ["happy?", "unhappy?"]).axes
+    assert brightness(axes) == [7, 3]
+    assert [axis.get_title() for axis in axes if axis.images] == ["happy?", "unhappy?"]
 
 
 def test_metrics_of_tables_stand_side_by_side_with_intervals(table, seeds):
@@ -307,3 +299,113 @@ def test_little_to_draw_is_drawn(case, tmp_path):
         assert "no pictures" in texts(figs[0].axes[1])
         assert legend(figs[3].axes[0])[0] == "few: not defined"
         assert texts(figs[5].axes[1]) == ["not defined"]
+
+
+NAN = math.nan
+SLICES = pd.DataFrame(
+    [
+        ("light", "day", 100, 0.9, 0.8, 0.95, 0.02, "no difference seen", 0.7),
+        ("light", "dim", 60, 0.5, 0.4, 0.6, -0.4, "worse", 0.00002),
+        ("light", "warm", 20, 1.0, 0.84, 1.0, 0.2, "too few", NAN),
+        ("faces", "2", 80, 0.95, 0.9, 0.98, 0.1, "better", 0.012),
+    ],
+    columns=["tag", "value", "n", "accuracy", "low", "high", "gap", "verdict", "p_holm"],
+).assign(p=lambda frame: frame["p_holm"], groups=50)
+
+
+def sweep_frame(models=("spp", "plain"), kinds=("rotation", "hidden", "size", "aspect")):
+    levels = {"rotation": (-90, 0, 90), "hidden": (0, 0.5)}
+    levels |= {"size": (64, 80, 96), "aspect": (0.5, 1)}
+    rows = []
+    for kind in kinds:
+        for k, model in enumerate(models):
+            own = {"rotation": 0, "hidden": 0, "size": 64 + 16 * k, "aspect": 1}[kind]
+            for level in levels[kind]:
+                accuracy = 0.9 - 0.1 * k - 0.2 * (level != own)
+                rows.append((model, kind, level, accuracy, accuracy - 0.05, accuracy + 0.05))
+                rows[-1] += (100 - 60 * (kind == "hidden"), level == own)
+    columns = ["model", "sweep", "level", "accuracy", "low", "high", "n", "reference"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_slices_stand_below_their_tag_with_n_and_what_was_seen():
+    axis = plot_slices(SLICES).axes[0]
+    expected = ["light", "day", "100", "dim", "60", "worse, p < 0.001", "warm", "20", "too few"]
+    expected += ["faces", "2", "80", "better, p = 0.012", "n", "p after Holm"]
+    assert texts(axis) == expected
+    heights = {text.get_text(): text.get_position()[1] for text in axis.texts}
+    assert [heights[name] for name in ("light", "day", "dim", "warm", "faces", "2")] == [*range(6)]
+    assert axis.yaxis_inverted()
+
+
+def test_the_intervals_of_slices_have_the_colour_of_their_verdict():
+    axis = plot_slices(SLICES).axes[0]
+    ends = [lines.get_segments()[0][:, 0].tolist() for lines in axis.collections]
+    assert ends == [[0.8, 0.95], [0.4, 0.6], [0.84, 1.0], [0.9, 0.98]]
+    colours = [plt.matplotlib.colors.to_hex(lines.get_color()[0]) for lines in axis.collections]
+    assert colours == ["#333333", UNHAPPY.lower(), "#b2b2b2", HAPPY.lower()]
+    points = [line.get_xdata()[0] for line in axis.lines]
+    assert points == pytest.approx([0.9, 0.5, 1.0, 0.95, overall(SLICES)[0]])
+
+
+def test_all_pictures_together_are_counted_by_the_tag_that_most_have():
+    share, n = overall(SLICES)
+    assert (share, n) == (pytest.approx((90 + 30 + 20) / 180), 180)
+    assert plot_slices(SLICES).axes[0].get_xlabel() == "accuracy (n = 180)"
+
+
+def test_a_long_list_of_slices_has_no_texts_over_each_other(tmp_path):
+    many = pd.concat([SLICES.assign(tag=f"{tag} {k}") for k in range(8) for tag in ("a", "b")])
+    fig = plot_slices(many)
+    fig.canvas.draw()
+    boxes = [text.get_window_extent() for text in fig.axes[0].texts]
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+    path = save_figure(fig, tmp_path / "slices.png")
+    assert path.stat().st_size < 400_000 and plt.imread(path).shape[1] <= 680
+
+
+def test_each_sweep_has_a_panel_and_each_model_a_curve_of_its_own_line():
+    fig = plot_sweeps(sweep_frame())
+    titles = ["rotation (n = 100)", "hidden (n = 40)", "size (n = 100)", "aspect (n = 100)"]
+    assert [axis.get_title() for axis in fig.axes] == [*titles, "", ""]
+    for axis in fig.axes[:4]:
+        spp, plain = axis.lines[:2]
+        assert (spp.get_label(), plain.get_label()) == ("spp", "plain")
+        assert spp.get_linestyle() != plain.get_linestyle()
+        assert spp.get_color() != plain.get_color() and spp.get_marker() != plain.get_marker()
+    assert fig.axes[0].lines[0].get_ydata() == pytest.approx([0.7, 0.9, 0.7])
+    band = fig.axes[0].collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == pytest.approx((0.65, 0.95))
+    [legend] = fig.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["spp", "plain", "left as it is", "guessing"]
+
+
+def test_levels_are_named_and_the_reference_of_each_model_is_marked():
+    rotation, hidden, size, _ = plot_sweeps(sweep_frame()).axes[:4]
+
+    def names(axis):
+        return [tick.get_text() for tick in axis.get_xticklabels()]
+
+    def marked(axis):
+        lines = [line for line in axis.lines if line.get_label() == "left as it is"]
+        return [names(axis)[int(line.get_xdata()[0])] for line in lines]
+
+    assert (names(rotation), marked(rotation)) == (["-90", "0", "90"], ["0"])
+    assert (names(hidden), marked(hidden)) == (["0", "0.5"], ["0"])
+    assert (names(size), marked(size)) == (["64", "80", "96"], ["64", "80"])
+    assert size.get_xlabel() == "px, input"
+
+
+def test_up_to_five_models_are_told_apart(tmp_path):
+    models = [f"seed {k}" for k in range(6)]
+    fig = plot_sweeps(sweep_frame(models[:5], ["rotation"]))
+    assert len(fig.axes) == 1
+    for looks in ("color", "marker"):
+        assert len({plt.getp(line, looks) for line in fig.axes[0].lines[:5]}) == 5
+    fig.canvas.draw()
+    legend = fig.legends[0].get_window_extent()
+    assert not legend.overlaps(fig.axes[0].title.get_window_extent())
+    assert save_figure(fig, tmp_path / "sweep.png").stat().st_size < 400_000
+    with pytest.raises(ValueError, match="6 lines are too many for one figure; draw 5 at most"):
+        plot_sweeps(sweep_frame(models))

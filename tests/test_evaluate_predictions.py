@@ -4,6 +4,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import tables
 import torch
 from conftest import make_checkpoint
 from hypothesis import given
@@ -30,12 +31,12 @@ from dclib.evaluate.predictions import (
 def make_predictions(n=4, seeds=(0,), **columns):
     """A table of n pictures that is in order, with the columns that are given instead."""
     rng = np.random.default_rng(0)
-    one = pd.DataFrame({"id": [f"test/{i}.jpg" for i in range(n)], "label": "happy", "group": "g"})
-    one.loc[one.index % 2 == 1, "label"] = "unhappy"
-    table = pd.concat([one.assign(seed=seed) for seed in seeds], ignore_index=True)
-    logits = rng.normal(size=(len(table), 2))
-    table = table.assign(source="", fold=0, logit_happy=logits[:, 0], logit_unhappy=logits[:, 1])
-    return table.assign(temperature=1.0, threshold=0.5, **columns)[COLUMNS]
+    parts = [
+        tables.make_table(rng.normal(size=n), np.arange(n) % 2, [0] * n, seed=s) for s in seeds
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    ids = [f"test/{i % n}.jpg" for i in range(len(table))]
+    return table.assign(**{"id": ids, "fold": 0} | columns)[COLUMNS]
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1)
@@ -89,14 +90,11 @@ def test_misuse_gets_one_sentence(sentence):
 def test_seeds_must_agree_on_pictures_labels_and_groups(column):
     table = make_predictions(2, seeds=(0, 1))
     check_predictions(table)
+    with pytest.raises(ValueError, match="seeds that differ"):
+        check_predictions(table[:-1])  # one lacks a picture
     table.loc[3, column] = "happy"
     with pytest.raises(ValueError, match="seeds that differ in pictures, or in their labels"):
         check_predictions(table)
-
-
-def test_a_seed_that_lacks_a_picture_is_told():
-    with pytest.raises(ValueError, match="seeds that differ"):
-        check_predictions(make_predictions(3, seeds=(0, 1))[:-1])
 
 
 @pytest.mark.parametrize(
@@ -181,24 +179,18 @@ def test_a_folder_is_answered_as_the_model_answers(checkpoint, couples):
     assert one.tolist() == [-1, -1, 2.0, 0.3]
 
 
-def test_classes_in_another_order_keep_their_logits(checkpoint, couples):
+def test_classes_in_another_order_keep_their_logits(checkpoint, couples, monkeypatch):
     usual = predict_folder(checkpoint, couples, "val").set_index("id")
-    checkpoint.model.classes = ("unhappy", "happy")
-    try:
-        swapped = predict_folder(checkpoint, couples, "val").set_index("id").loc[usual.index]
-    finally:
-        checkpoint.model.classes = ("happy", "unhappy")
+    monkeypatch.setattr(checkpoint.model, "classes", ("unhappy", "happy"))
+    swapped = predict_folder(checkpoint, couples, "val").set_index("id").loc[usual.index]
     assert (swapped["label"] == usual["label"]).all()
     assert swapped["logit_happy"].to_numpy() == pytest.approx(usual["logit_unhappy"], abs=1e-5)
 
 
-def test_a_checkpoint_with_other_classes_is_refused(checkpoint, couples):
-    checkpoint.model.classes = ("calm", "angry")
-    try:
-        with pytest.raises(ValueError, match=r"sorts into calm and angry; numbers are made for"):
-            predict_folder(checkpoint, couples)
-    finally:
-        checkpoint.model.classes = ("happy", "unhappy")
+def test_a_checkpoint_with_other_classes_is_refused(checkpoint, couples, monkeypatch):
+    monkeypatch.setattr(checkpoint.model, "classes", ("calm", "angry"))
+    with pytest.raises(ValueError, match=r"sorts into calm and angry; numbers are made for"):
+        predict_folder(checkpoint, couples)
 
 
 def test_a_diverged_model_gets_no_table(couples):

@@ -1,5 +1,5 @@
-import csv
 import json
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+from tables import make_table, write_metadata
 from torch import nn
 
 from dclib.checkpoint import load_checkpoint
@@ -16,7 +18,14 @@ from dclib.data.loading import EvalTransform
 from dclib.evaluate.intervals import estimate
 from dclib.evaluate.metrics import measure
 from dclib.evaluate.predictions import LOGITS, answers, check_predictions, predict_folder
-from dclib.evaluate.robustness import SWEEPS, predict_sweeps, summarise, versus
+from dclib.evaluate.robustness import (
+    SWEEPS,
+    change_picture,
+    input_size,
+    predict_sweeps,
+    prepare,
+    summarise,
+)
 
 SMALL = {"size": (48, 96)}
 
@@ -42,6 +51,9 @@ def make_checkpoint(size=32, threshold=0.5, **options):
     return SimpleNamespace(model=model, config=config, transform=transform, folder="light")
 
 
+LIGHT = {"light": make_checkpoint()}
+
+
 @pytest.fixture(scope="module")
 def lights(tmp_path_factory):
     """40 pictures in pairs, a bright happy one and a dark unhappy one; 30 with a face box."""
@@ -54,17 +66,13 @@ def lights(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (48, 48), ((190, 50)[k % 2] + k % 7,) * 3).save(path)
         rows.append(row)
-    with (root / "test" / "metadata.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_metadata(root / "test", rows)
     return root
 
 
 def test_a_model_that_only_reads_brightness_falls_there_and_nowhere_else(lights, capsys):
-    models, kinds = {"light": make_checkpoint()}, [*SWEEPS]
-    frame = summarise(predict_sweeps(models, lights, kinds=kinds, levels=SMALL, progress=False))
-    assert list(dict.fromkeys(frame["sweep"])) == kinds
+    frame = summarise(predict_sweeps(LIGHT, lights, levels=SMALL, progress=False))
+    assert list(dict.fromkeys(frame["sweep"])) == [*SWEEPS]
     fallen = frame[frame["drop_low"] > 0]
     assert set(fallen["sweep"]) == {"brightness"}
     assert fallen["level"].tolist() == [0.25, 0.5]  # 190 becomes 95, below the limit of 127.5
@@ -97,14 +105,14 @@ def test_the_logits_are_those_of_the_checkpoints_own_order_of_classes(lights):
         "turned": make_checkpoint(classes=CLASSES[::-1]),
         "strict": make_checkpoint(threshold=1.0),
     }
-    table = predict_sweeps(models, lights, kinds="brightness", progress=False)
+    table = predict_sweeps(models, lights, kinds=["brightness"], progress=False)
     usual, turned, strict = (table[table["model"] == name] for name in models)
     assert (usual[LOGITS].to_numpy() == turned[LOGITS].to_numpy()).all()
     assert answers(usual).any() and not answers(strict[strict["level"] == 1]).any()
 
 
 def test_every_level_is_a_table_of_predictions(lights):
-    table = predict_sweeps({"light": make_checkpoint()}, lights, kinds="brightness", progress=False)
+    table = predict_sweeps(LIGHT, lights, kinds=["brightness"], progress=False)
     frame = summarise(table)
     for row in frame.itertuples():
         part = check_predictions(table[table["level"] == row.level])
@@ -113,17 +121,14 @@ def test_every_level_is_a_table_of_predictions(lights):
         assert (row.low, row.high) == pytest.approx((expected["low"], expected["high"]))
 
 
-def make_answers(right, levels=(0.5, 1, 2), reference=1, model="a", pairs=True):
-    """A table as of `predict_sweeps`: `right` is (levels, N); two pictures are a group."""
+def make_answers(right, pairs=True):
+    """A table as of `predict_sweeps`: `right` is (3 levels, N); two pictures are a group."""
     parts = []
-    for level, row in zip(levels, np.asarray(right, bool), strict=True):
+    for level, row in zip((0.5, 1.0, 2.0), np.asarray(right, bool), strict=True):
         k = np.arange(len(row))
-        part = pd.DataFrame({"id": [f"p{i}" for i in k], "label": np.array(CLASSES)[k % 2]})
-        part["group"] = [f"g{i // (2 if pairs else 1)}" for i in k]
-        part = part.assign(source="", seed=-1, fold=-1, logit_happy=0.0)
-        part["logit_unhappy"] = np.where(row == (k % 2 == 1), 1.0, -1.0)
-        part = part.assign(temperature=1.0, threshold=0.5, model=model, sweep="brightness")
-        parts.append(part.assign(level=float(level), reference=level == reference))
+        groups, unhappy = k // (2 if pairs else 1), k % 2 == 1
+        part = make_table(np.where(row == unhappy, 1.0, -1.0), unhappy, groups, model="a")
+        parts.append(part.assign(sweep="brightness", level=level, reference=level == 1))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -142,53 +147,30 @@ def test_the_drop_is_paired_by_picture_and_respects_groups():
     assert alone.loc[0.5, "drop_low"] > dark["drop_low"]
 
 
-def test_two_models_are_compared_at_each_level_on_the_same_pictures():
-    rng = np.random.default_rng(0)
-    a, b = rng.random((3, 60)) < 0.9, rng.random((3, 60)) < [[0.5], [0.9], [0.9]]
-    table = pd.concat([make_answers(a), make_answers(b, model="b")])
-    frame = versus(table.sample(frac=1, random_state=1), "a", "b").set_index("level")
-    gains = a.astype(float) - b
-    for level, gain in zip((0.5, 1, 2), gains, strict=True):
-        expected = estimate([gain], np.arange(60) // 2)
-        found = frame.loc[level, ["difference", "low", "high"]].tolist()
-        assert found == pytest.approx([expected.mean, expected.low, expected.high])
-        assert frame.loc[level, "spared"] == pytest.approx((gain - gains[1]).mean())
-    assert frame.loc[0.5, "spared_low"] > 0  # b falls in the dark, a does not
-    assert frame.loc[1, ["spared_low", "spared_high"]].tolist() == [0, 0]
-    assert frame.loc[2, "spared_low"] < 0 < frame.loc[2, "spared_high"]
-    turned = versus(table, "b", "a").set_index("level")
-    assert turned["difference"].tolist() == pytest.approx((-frame["difference"]).tolist())
-    with pytest.raises(ValueError, match="no model 'c'"):
-        versus(table, "a", "c")
-
-
 def test_networks_of_different_sizes_share_the_levels_of_the_size_sweep(lights):
     models = {"small": make_checkpoint(32), "large": make_checkpoint(48)}
-    table = predict_sweeps(models, lights, kinds="size", levels={"size": (32, 64)}, progress=False)
-    frame = summarise(table)
+    sizes = {"kinds": ["size"], "levels": {"size": (32, 64)}}
+    frame = summarise(predict_sweeps(models, lights, **sizes, progress=False))
     of = {name: frame[frame["model"] == name] for name in models}
     assert of["small"]["level"].tolist() == [32, 64]
     assert of["small"]["reference"].tolist() == [True, False]
     assert of["large"]["level"].tolist() == [32, 48, 64]
     assert of["large"]["reference"].tolist() == [False, True, False]
-    assert versus(table, "large", "small")["level"].tolist() == [32, 64]
 
 
 def test_without_boxes_the_sweep_is_left_out_aloud(lights, tmp_path, capsys):
     shutil.copytree(lights, tmp_path / "data")
     (tmp_path / "data" / "test" / "metadata.csv").unlink()
-    models = {"light": make_checkpoint()}
     options = {"n": 10, "progress": False}
-    table = predict_sweeps(models, tmp_path / "data", kinds=["hidden", "hue"], **options)
-    assert set(table["sweep"]) == {"hue"} and table["id"].nunique() == 10
+    table = predict_sweeps(LIGHT, tmp_path / "data", kinds=["hidden", "blur"], **options)
+    assert set(table["sweep"]) == {"blur"} and table["id"].nunique() == 10
     assert "hidden is left out: no picture has face boxes" in capsys.readouterr().out
     with pytest.raises(ValueError, match="hidden needs face boxes"):
-        predict_sweeps(models, tmp_path / "data", kinds="hidden", **options)
+        predict_sweeps(LIGHT, tmp_path / "data", kinds=["hidden"], **options)
 
 
 def test_faces_of_photographs_are_hidden(real_couples):
-    models = {"light": make_checkpoint()}
-    table = predict_sweeps(models, real_couples, "val", kinds="hidden", n=8, progress=False)
+    table = predict_sweeps(LIGHT, real_couples, "val", kinds=["hidden"], n=8, progress=False)
     frame = summarise(table)
     assert set(frame["n"]) == {8} and len(frame) == 5
 
@@ -198,3 +180,102 @@ def test_other_classes_are_refused(lights):
     models["odd"].model.classes = ("cat", "dog")
     with pytest.raises(ValueError, match="light sorts into cat and dog; numbers are made for"):
         predict_sweeps(models, lights, progress=False)
+
+
+def test_what_means_nothing_is_refused(lights):
+    for options in ({"kinds": ["fog"]}, {"levels": {"fog": (1,)}}):
+        with pytest.raises(ValueError, match="no sweep 'fog'; there are brightness, blur"):
+            predict_sweeps({}, lights, **options)
+
+
+BOXES = [(10, 20, 50, 60), (70, 10, 90, 50)]
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """120 x 120 px: smooth colours with sharp edges, nowhere black, white or grey."""
+    y, x = np.mgrid[:120, :120]
+    pixels = np.stack([40 + x, 60 + y // 2, 90 + (x + y) // 6], axis=2).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    ImageDraw.Draw(image).rectangle((30, 40, 80, 70), fill=(120, 50, 90))
+    return image
+
+
+def changed(picture, kind, level):
+    return np.asarray(change_picture(picture, kind, level, BOXES)).astype(float)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SWEEPS if kind != "size"])
+def test_at_the_reference_nothing_changes(picture, kind):
+    reference = SWEEPS[kind].reference
+    assert (changed(picture, kind, reference) == np.asarray(picture)).all()
+    assert input_size(kind, reference, 64) == (64, 64)
+
+
+@pytest.mark.parametrize("kind", ["brightness", "blur", "rotation", "hidden"])
+def test_the_operation_itself_does_nothing_there(picture, kind):
+    sweep = SWEEPS[kind]
+    done = sweep.change(picture, sweep.reference, BOXES)
+    assert (np.asarray(done) == np.asarray(picture)).all()
+
+
+def test_no_operation_changes_the_picture_it_was_given(picture):
+    before = np.asarray(picture).copy()
+    for kind, sweep in SWEEPS.items():
+        for level in sweep.levels:
+            change_picture(picture, kind, level, BOXES)
+    assert (np.asarray(picture) == before).all()
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.5])
+def test_brightness_multiplies_what_is_not_clipped(picture, factor):
+    expected = np.asarray(picture) * factor
+    assert np.abs(changed(picture, "brightness", factor) - expected).max() <= 1
+    assert changed(picture, "brightness", 100).min() == 255
+
+
+def test_blur_is_gaussian_with_sigma_in_shares_of_the_shorter_side():
+    pixels = np.zeros((100, 160, 3), np.uint8)
+    pixels[40:60, 60:100] = 240
+    found = changed(Image.fromarray(pixels), "blur", 0.05)
+    expected = gaussian_filter(pixels.astype(float), (5, 5, 0))
+    assert np.abs(found - expected).max() < 6
+    assert found.max() < 240
+
+
+def test_rotation_by_a_right_angle_is_a_transposition_and_corners_are_black(picture):
+    expected = picture.transpose(Image.Transpose.ROTATE_90)  # counter-clockwise
+    assert (changed(picture, "rotation", 90) == np.asarray(expected)).all()
+    tilted = changed(picture, "rotation", 45)
+    assert (tilted[0, 0] == 0).all() and (tilted[60, 60] > 0).all()
+    assert (tilted == 0).all(axis=2).mean() == pytest.approx(3 - 2 * math.sqrt(2), abs=0.02)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1])
+def test_hidden_covers_exactly_that_share_of_each_box_from_below(picture, share):
+    found = changed(picture, "hidden", share)
+    grey = (found == 127).all(axis=2)
+    assert (found[~grey] == np.asarray(picture)[~grey]).all()
+    assert grey.sum() == share * (40 * 40 + 20 * 40)
+    for x0, y0, x1, y1 in BOXES:
+        inside = grey[y0:y1, x0:x1]
+        assert inside.mean() == share and inside[-1].all()
+
+
+def test_hidden_boxes_may_reach_over_the_edge(picture):
+    grey = np.asarray(change_picture(picture, "hidden", 1, [(-5.2, 100.4, 30.2, 140)])) == 127
+    assert grey.all(axis=2).sum() == 30 * 20
+
+
+@pytest.mark.parametrize("level", SWEEPS["aspect"].levels)
+def test_another_aspect_has_as_many_pixels(level):
+    width, height = input_size("aspect", level, 224)
+    assert width / height == pytest.approx(level, rel=0.01)
+    assert width * height == pytest.approx(224**2, rel=0.01)
+
+
+def test_the_preparation_is_the_usual_one(picture):
+    transform = EvalTransform(40)
+    assert (prepare(picture, transform, (40, 40)) == transform(picture)).all()
+    assert prepare(picture, transform, (64, 32)).shape == (3, 32, 64)
+    assert input_size("size", 384, 64) == (384, 384)

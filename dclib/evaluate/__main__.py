@@ -2,8 +2,8 @@
 
     python -m dclib.evaluate checkpoints/mine data/mine --against checkpoints/other
 
-Prints all metrics with intervals, writes predictions.csv and metrics.json, and, where the pictures
-decided nothing in training, the model card.
+Prints all metrics, writes predictions.csv and metrics.json, and, where the pictures decided nothing
+in training, the model card.
 """
 
 import argparse
@@ -32,57 +32,57 @@ with extra("evaluate"):
 
 
 def report(
-    folder: str | Path,
-    root: str | Path,
+    folder: Path,
+    root: Path,
     split: str = "test",
-    against: str | Path | None = None,
-    out: str | Path | None = None,
-) -> pd.DataFrame:
-    """Print, write and return (see the module) the table of the checkpoint `folder` on a split.
+    against: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Print and write (see the module) what the checkpoint `folder` answers to a split.
 
-    Args:
-        against: folder of a second checkpoint, to compare with on the same pictures.
-        out: folder to write into; None is results/<name of the checkpoint>-<split>.
-
-    Raises OSError or ValueError, each one sentence.
+    `against`: folder of a second checkpoint, to compare with on the same pictures; `out`: folder to
+    write into.
     """
-    out = Path(out or Path("results") / f"{Path(folder).resolve().name}-{split}")
-    root = Path(root)
+    out = out or Path("results") / f"{folder.resolve().name}-{split}"
     check_places(root, split, out)
     data, device = fingerprint(root), pick_device()
-    checkpoint, table = _answer(folder, root, split, device)
+    checkpoint = load_checkpoint(folder, device)
+    table = predict_folder(checkpoint, root, split)
     print(f"Data: {root / split}, {kind_of(table)}, {describe(table)}")
-    told = {"checkpoint": _identity(checkpoint), "data": data, "split": split}
     warning = _introduce("Checkpoint", checkpoint, table, data)
-    measured = measure(table)
-    print(f"Device: {device}\n\n{format_metrics(measured)}")
-    told |= {"metrics": as_json(measured)}
-    others = {}
+    measured, others = measure(table), {}
+    print(f"Device: {device}\n\n{format_metrics(measured, full=True)}")
+    results = {"checkpoint": _identity(checkpoint), "data": data, "split": split}
+    results["metrics"] = as_json(measured)
     if against:
-        second, answers = _answer(against, root, split, device)
+        second = load_checkpoint(against, device)
+        answers = predict_folder(second, root, split)
         unfair = _introduce("\nAgainst", second, answers, data)
         paired = compare(table, answers)
         print(f"\n{format_differences(paired)}\n\n{conclude(paired, table)}")
-        told |= {"against": _identity(second), "differences": as_json(paired)}
-        told |= {"mcnemar": paired.attrs}
+        results |= {"against": _identity(second), "differences": as_json(paired)}
+        results |= {"mcnemar": paired.attrs}
         others = {} if unfair else {second.folder.resolve().name: answers}
     save_predictions(table, out / "predictions.csv")
-    save_json(out / "metrics.json", told | {"versions": versions(), "device": str(device)})
+    versions = {module.__name__: module.__version__ for module in (torch, np, scipy, pd)}
+    versions |= {"deepconnection": __version__, "python": platform.python_version()}
+    save_json(out / "metrics.json", results | {"versions": versions, "device": str(device)})
     print(f"\nWrote predictions.csv and metrics.json into {out}.")
     if warning:
         print("No model card was written: it is for pictures that decided nothing in training.")
     else:
         print(f"Wrote the model card {write_card(checkpoint, table, None, others, data)}.")
-    return table
 
 
 def check_places(root: Path, split: str, out: Path) -> None:
     """Raise FileNotFoundError if there is nothing to read, FileExistsError for a file as `out`."""
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}.")
-    there = splits_of(root)
-    if split not in there:
-        have = f"it has {', '.join(there)}; choose one with --split" if there else "it has no split"
+    splits = splits_of(root)
+    if split not in splits:
+        have = (
+            f"it has {', '.join(splits)}; choose one with --split" if splits else "it has no split"
+        )
         raise FileNotFoundError(f"{root} has no folder {split}: {have}.")
     if out.is_file():
         raise FileExistsError(f"{out} is a file; --out must be a folder.")
@@ -93,24 +93,7 @@ def as_json(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return json.loads(frame.to_json(orient="index", double_precision=15))
 
 
-def versions() -> dict[str, str]:
-    """Of what numbers may depend on."""
-    modules = {"torch": torch, "numpy": np, "scipy": scipy, "pandas": pd}
-    found = {name: module.__version__ for name, module in modules.items()}
-    return {"deepconnection": __version__, "python": platform.python_version(), **found}
-
-
-def _answer(
-    folder: str | Path, root: Path, split: str, device: torch.device
-) -> tuple[Checkpoint, pd.DataFrame]:
-    """The checkpoint, loaded, and the table of its answers."""
-    checkpoint = load_checkpoint(folder, device)
-    return checkpoint, predict_folder(checkpoint, root, split)
-
-
-def _introduce(
-    role: str, checkpoint: Checkpoint, table: pd.DataFrame, data: dict[str, Any]
-) -> str | None:
+def _introduce(role: str, checkpoint: Checkpoint, table: pd.DataFrame, data: dict[str, Any]) -> str:
     """Print what a checkpoint is and whether it can be measured on these pictures; the warning."""
     print(f"{role}: {checkpoint}")
     training = checkpoint.config["training_data"]
@@ -123,14 +106,14 @@ def _introduce(
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    known = ("temperature", "threshold", "weights_sha256", "training_data")
-    return {"name": checkpoint.folder.resolve().name} | {
-        name: checkpoint.config[name] for name in known
-    }
+    """What metrics.json says of a checkpoint."""
+    names = ("temperature", "threshold", "weights_sha256", "training_data")
+    known = {name: checkpoint.config[name] for name in names}
+    return {"name": checkpoint.folder.resolve().name} | known
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line: what to measure, and where to write."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; see the module."""
     parser = argparse.ArgumentParser(
         prog="python -m dclib.evaluate", description="Measure a checkpoint on a folder."
     )
@@ -139,13 +122,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", help="train, val or test (default)")
     parser.add_argument("--against", type=Path, metavar="CHECKPOINT", help="compare with this one")
     parser.add_argument("--out", type=Path, help="default results/<checkpoint>-<split>")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; see the module."""
     try:
-        report(**vars(make_parser().parse_args(argv)))
+        report(**vars(parser.parse_args(argv)))
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error))
 

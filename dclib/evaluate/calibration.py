@@ -1,9 +1,7 @@
 """What may be chosen after training, and whether probabilities can be taken at their word.
 
-`fit_temperature`, `choose_threshold` and `abstain_confidence` choose on pictures (inner or
-validation ones) that nothing is then measured on; `risk_coverage`, `reliability` and
-`predictive_values` measure. Intervals are 95 % and Wilson's, n divided by the design effect of
-groups (see dclib.evaluate.metrics).
+`fit_temperature`, `choose_threshold` and `abstain_confidence` choose, on pictures that nothing is
+then measured on, and need no pandas; all others measure, with the intervals of `group_interval`.
 """
 
 from collections.abc import Sequence
@@ -28,12 +26,10 @@ LEAST = 30  # pictures that must be answered before a share of mistakes is belie
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature with which softmax(logits / temperature) can be taken at its word.
 
-    Logits (N, 2), labels (N,) 0 or 1 in the order of their columns. It has the least sum of
-    log-losses (Guo et al. 2017, arXiv 1706.04599) and of log(temperature)**2 / 2, which is what a
-    standard normal prior on its logarithm adds: next to nothing for hundreds of pictures, while
-    without it a few that are all right would be taken for proof that the network never errs.
-    Between 0.05 and 20, and never with a higher log-loss here than 1. Raises ValueError for one
-    class, no picture, or logits that are no numbers.
+    Logits (N, 2), labels (N,) 0 or 1. Of the temperatures between 0.05 and 20 it has the least
+    log-loss (Guo et al. 2017, arXiv 1706.04599), to which a standard normal prior adds
+    log(temperature)**2 / 2. With hundreds of pictures the prior hardly counts; without it, a few
+    that are all right would be taken for proof that the network never errs.
     """
     values, unhappy = _both_classes(logits, labels)
     margins = np.where(unhappy, 1, -1) * (values[:, 1] - values[:, 0])  # (N,), of the right class
@@ -43,25 +39,24 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         return losses.sum() + log_temperature**2 / 2
 
     bounds = np.log(TEMPERATURES)
-    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-8}).x
-    return float(np.exp(min((0.0, *bounds, found), key=cost)))
+    best = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-8}).x
+    # 0 is temperature 1: the log-loss of these pictures never rises
+    return float(np.exp(min((0.0, *bounds, best), key=cost)))
 
 
 def choose_threshold(probs: ArrayLike, labels: ArrayLike) -> float:
     """The threshold with the largest balanced accuracy of the answers probs >= threshold.
 
-    Probabilities (N,) of the second class, labels (N,) 0 or 1. Thresholds lie half way between
-    neighbouring probabilities (0 and 1 are neighbours too); of equally good ones the nearest to
-    0.5 is chosen. Raises ValueError for one class, no picture, or probabilities that are no
-    numbers.
+    Probabilities (N,) of the second class, labels (N,) 0 or 1. It lies half way between
+    neighbouring probabilities (0 and 1 are neighbours too), of equally good ones nearest to 0.5.
     """
     values, unhappy = _both_classes(probs, labels)
     edges = np.unique([0.0, 1.0, *values])
     thresholds = (edges[:-1] + edges[1:]) / 2
     positive, negative = np.sort(values[unhappy]), np.sort(values[~unhappy])
-    found = len(positive) - np.searchsorted(positive, thresholds)
+    hits = len(positive) - np.searchsorted(positive, thresholds)
     spared = np.searchsorted(negative, thresholds)
-    score = found * len(negative) + spared * len(positive)  # whole numbers: ties are ties
+    score = hits * len(negative) + spared * len(positive)  # whole numbers: ties are ties
     best = thresholds[score == score.max()]
     return float(best[np.abs(best - 0.5).argmin()])
 
@@ -72,13 +67,12 @@ def abstain_confidence(
     """The smallest confidence from which on at most a share `risk` of the answers is wrong.
 
     Probabilities (N,) of the second class, labels (N,) 0 or 1; confidence is max(p, 1 - p). None
-    if no confidence has that, which `risk=0.05` cannot with fewer than 52 pictures.
+    if no confidence has that; with `risk=0.05`, none can with fewer than 52 pictures.
 
-    Not the share of these pictures is held below `risk` but the upper end of its one-sided 95 %
-    Wilson interval. The confidence is the luckiest of many: by the share alone, simulated networks
-    of 84 to 93 % accuracy broke the promise on new pictures in 45 to 81 % of draws (N = 60 to
-    1,000), by the upper end in at most 5 %. Pictures count as independent. Raises ValueError for a
-    risk outside 0 to 1.
+    Held below `risk` is the upper end of the share's one-sided 95 % Wilson interval, for the
+    confidence is the luckiest of many: by the share alone, simulated networks of 84 to 93 %
+    accuracy broke the promise on new pictures in 45 to 81 % of draws (N = 60 to 1,000), by the
+    upper end in at most 5 %. Pictures count as independent.
     """
     if not 0 < risk < 1:
         raise ValueError(f"risk is a share between 0 and 1, such as 0.05, not {risk}.")
@@ -94,11 +88,8 @@ def abstain_confidence(
 
 
 def confidences(probs: np.ndarray) -> np.ndarray:
-    """Probability of the more probable class, of probabilities (N,) of one: (N,) in [0.5, 1].
-
-    Rounded, so that probabilities p and 1 - p are equally sure whatever the last bit says.
-    """
-    return np.maximum(probs, 1 - probs).round(12)
+    """Probability of the more probable class, of probabilities (N,) of one: (N,) in [0.5, 1]."""
+    return np.maximum(probs, 1 - probs).round(12)  # p and 1 - p are equally sure
 
 
 def risk_coverage(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -106,14 +97,11 @@ def risk_coverage(table: "pd.DataFrame") -> "pd.DataFrame":
 
     Columns confidence (of the least sure answer), coverage, n (answered), risk, low, high. Answers
     that are equally sure come together. Of several seeds, their means where each answers at least
-    1, 2, ... N pictures. Right and wrong by the table's threshold; El-Yaniv and Wiener 2010.
+    1, 2, ... N pictures (El-Yaniv and Wiener 2010).
     """
     import pandas as pd
 
-    from dclib.evaluate.metrics import score_seeds
-
-    sets = score_seeds(table)
-    sures = np.array([confidences(s.probs) for s in sets])  # (seeds, N)
+    sets, sures = _score(table)
     steps = np.array([np.sort(sure)[::-1] for sure in sures])  # the surest first
     rows = [_selective(sets, sures, step[:, None]) for step in np.unique(steps, axis=1).T[::-1]]
     return pd.DataFrame(rows)
@@ -121,10 +109,15 @@ def risk_coverage(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def risk_at(table: "pd.DataFrame", confidence: float) -> dict[str, float]:
     """The row of `risk_coverage` for answers at least so sure: a dict; risk NaN if none is."""
+    return _selective(*_score(table), confidence)
+
+
+def _score(table: "pd.DataFrame") -> tuple[list["Scored"], np.ndarray]:
+    """A `Scored` a seed, and their confidences (seeds, N)."""
     from dclib.evaluate.metrics import score_seeds
 
     sets = score_seeds(table)
-    return _selective(sets, np.array([confidences(s.probs) for s in sets]), confidence)
+    return sets, np.array([confidences(s.probs) for s in sets])
 
 
 def _selective(
@@ -143,11 +136,8 @@ def risk_area(table: "pd.DataFrame") -> float:
 
     Mean risk where the surest 1, 2, ... N pictures are answered; Geifman et al., arXiv 1805.08206.
     """
-    from dclib.evaluate.metrics import score_seeds
-
     areas = []
-    for scored in score_seeds(table):
-        sure = confidences(scored.probs)
+    for scored, sure in zip(*_score(table), strict=True):
         n, order = _answered(sure), np.argsort(-sure, kind="stable")
         areas.append((np.cumsum(~scored.right[order])[n - 1] / n).mean())
     return float(np.mean(areas))
@@ -158,11 +148,11 @@ def _answered(sure: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.sort(-sure), np.sort(-sure), side="right")
 
 
-def reliability(table: "pd.DataFrame", bins: int = 10, calibrated: bool = True) -> "pd.DataFrame":
-    """Mean probability of "unhappy" and share of unhappy pictures in bins of equally many.
+def reliability(table: "pd.DataFrame", calibrated: bool = True) -> "pd.DataFrame":
+    """Mean probability of "unhappy" and share of unhappy pictures in the ten bins of the ECE.
 
-    A DataFrame with bin, prob, share, n, low, high; the bins are those of the ECE in
-    metrics. Equal probabilities stay together, so there can be fewer. Means over seeds.
+    A DataFrame with bin, prob, share, n, low, high; means over seeds. Equal probabilities stay
+    together, so there can be fewer bins.
     """
     import pandas as pd
 
@@ -170,15 +160,13 @@ def reliability(table: "pd.DataFrame", bins: int = 10, calibrated: bool = True) 
 
     sets = score_seeds(table, calibrated)
     labels, probs = (np.array([getattr(s, name) for s in sets]) for name in ("labels", "probs"))
-    cuts = np.arange(1, bins) * probs.shape[1] // bins
-    edges = [np.unique(np.sort(p)[cuts]) for p in probs]  # the least of each bin
-    places = np.array([np.searchsorted(e, p, side="right") for e, p in zip(edges, probs)])
+    places = np.array([s.in_bin.argmax(1) for s in sets])  # (seeds, N)
     rows = []
     for place in np.unique(places):
-        of = np.array([p == place for p in places if (p == place).any()])  # (seeds, N)
-        has = (places == place).any(1)
-        share, n, low, high = group_interval(labels[has], of, sets[0].groups)
-        prob = float(np.mean([p[o].mean() for p, o in zip(probs[has], of)]))
+        has = (places == place).any(1)  # not each seed fills each bin
+        inside = places[has] == place
+        share, n, low, high = group_interval(labels[has], inside, sets[0].groups)
+        prob = float(np.mean([p[i].mean() for p, i in zip(probs[has], inside)]))
         row = {"bin": int(place), "prob": prob, "share": share, "n": n}
         rows.append(row | {"low": low, "high": high})
     return pd.DataFrame(rows)
@@ -187,11 +175,9 @@ def reliability(table: "pd.DataFrame", bins: int = 10, calibrated: bool = True) 
 def predictive_values(measured: "pd.DataFrame", prevalence: ArrayLike) -> "pd.DataFrame":
     """How often each answer would be right where a share `prevalence` of pictures is unhappy.
 
-    `measured` as `metrics.measure` gives it; prevalence a number or array in [0, 1]. By
-    Bayes' rule from the recall of both classes, as a set of half and half is nobody's prior. A
-    DataFrame with prevalence, ppv (of the answer "unhappy") and npv (of "happy"), each with _low
-    and _high: both recalls at the low or high ends of their intervals, which is a bit too wide.
-    Raises ValueError for a prevalence outside 0 to 1.
+    By Bayes' rule from the recalls of `metrics.measure`. A DataFrame with prevalence, ppv (of the
+    answer "unhappy") and npv (of "happy"), each with _low and _high: both recalls at the low or
+    high ends of their intervals, which is a bit too wide.
     """
     import pandas as pd
 
@@ -201,10 +187,10 @@ def predictive_values(measured: "pd.DataFrame", prevalence: ArrayLike) -> "pd.Da
     result = {"prevalence": share}
     for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
         happy, unhappy = (measured.loc[f"recall {label}", name] for label in CLASSES)
-        found, alarms = unhappy * share, (1 - happy) * (1 - share)
+        hits, alarms = unhappy * share, (1 - happy) * (1 - share)
         spared, missed = happy * (1 - share), (1 - unhappy) * share
         with np.errstate(invalid="ignore"):  # 0 / 0: no such answer
-            result[f"ppv{end}"] = found / (found + alarms)
+            result[f"ppv{end}"] = hits / (hits + alarms)
             result[f"npv{end}"] = spared / (spared + missed)
     return pd.DataFrame(result)
 
@@ -214,9 +200,9 @@ def _both_classes(answers: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np
     values, classes = np.asarray(answers, float), np.asarray(labels)
     if len(values) != len(classes) or not np.isfinite(values).all():
         raise ValueError("A choice needs one finite answer for each label; did training diverge?")
-    if set(classes.tolist()) != {0, 1}:
+    if (kinds := set(classes.tolist())) != {0, 1}:
         raise ValueError(
             f"A choice needs pictures of both classes, labelled 0 and 1; of {len(classes)} "
-            f"pictures the labels are {sorted(set(classes.tolist())) or 'none'}."
+            f"pictures the labels are {sorted(kinds) or 'none'}."
         )
     return values, classes.astype(bool)

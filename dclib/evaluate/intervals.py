@@ -1,21 +1,25 @@
-"""95 % intervals for other groups of pictures, given the network; p-values of many tests.
+"""95 % intervals for other groups of pictures, given the network; AUROC; p-values of many tests.
 
 Groups (a couple, a series of photos) vary as wholes, within strata: those with happy pictures only,
-with unhappy ones only, with both. So the shares of the classes are taken as chosen, which they are.
-How often each interval covers the true value: benchmarks/results/coverage.json. In 1,000 simulated
-data sets each, 206 of 220 intervals (metrics in 16 settings) did in 93 to 97 % of them, the others
-in 92 to 98 %: average precision too seldom at times, it and AUROC too often near 1.
+with unhappy ones only, with both; the shares of the classes are taken as chosen, which they are.
+Of 220 intervals (metrics in 16 settings), 206 held the true value in 93 to 97 % of 1,000 simulated
+data sets, the others in 92 to 98 %: average precision too seldom at times, it and AUROC too often
+near 1 (benchmarks/results/coverage.json).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
-from torch import Tensor
+
+from dclib.data import strata
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -23,7 +27,7 @@ NOTHING = (np.nan, np.nan)
 
 
 class Estimate(NamedTuple):
-    """A mean over k repetitions and n pictures in so many groups, with its interval."""
+    """A mean over k repetitions of n pictures in groups, with its interval."""
 
     mean: float
     low: float
@@ -33,18 +37,45 @@ class Estimate(NamedTuple):
     groups: int
 
 
-def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927): (low, high).
-
-    Counts need not be whole, for numbers of independent pictures that are estimates. Raises
-    ValueError if n is not positive or correct lies outside 0 to n.
-    """
+def wilson_interval(
+    correct: float, n: float, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """(low, high) of a proportion (Wilson 1927); counts need not be whole."""
     if not n > 0 or not 0 <= correct <= n:
         raise ValueError(f"There is no share of {correct} among {n}.")
     share, z2 = correct / n, norm.ppf((1 + confidence) / 2) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = (z2 * (share * (1 - share) / n + z2 / (4 * n**2))) ** 0.5 / (1 + z2 / n)
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its 95 % Wilson interval."""
+
+    accuracy: float
+    n: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        ends = f"95 % interval {self.low:.3f} to {self.high:.3f}"
+        return f"{self.accuracy:.3f} ({ends}, n = {self.n})"
+
+
+def proportion(correct: int, n: int) -> Accuracy:
+    """A share with its interval.
+
+    >>> print(proportion(3, 4))
+    0.750 (95 % interval 0.301 to 0.954, n = 4)
+    """
+    low, high = wilson_interval(correct, n)
+    return Accuracy(correct / n, n, low, high)
+
+
+def accuracy(logits: "Tensor", labels: "Tensor") -> Accuracy:
+    """`Accuracy` of logits (N, classes) against labels (N,)."""
+    return proportion(int((logits.argmax(1) == labels).sum()), len(labels))
 
 
 def freedom(kinds: np.ndarray) -> int:
@@ -77,7 +108,7 @@ def group_interval(
     """(share, n, low, high) of hits among those counted, both (seeds, N) bool, means over seeds.
 
     The variance is that of a ratio, from sums over groups (Cochran 1977, section 6.3) within the
-    strata `kinds` (G,), default one; see `effective_interval`. NaN where a seed counts no picture.
+    strata `kinds` (G,), default one. NaN where a seed counts no picture.
     """
     sizes = counted.sum(1, keepdims=True)
     n = float(sizes.mean())
@@ -86,9 +117,9 @@ def group_interval(
     shares = (hits & counted).sum(1, keepdims=True) / sizes
     kinds = np.zeros(groups.max() + 1, int) if kinds is None else kinds
     sums = np.bincount(groups, (counted * (hits - shares) / sizes).mean(0))
-    there = np.unique(groups[counted.any(0)])
+    present = np.unique(groups[counted.any(0)])
     share, (_, variance) = float(shares.mean()), _within(sums, kinds)
-    ends = effective_interval(share, variance, n, len(there), freedom(kinds[there]))
+    ends = effective_interval(share, variance, n, len(present), freedom(kinds[present]))
     return share, round(n), *ends
 
 
@@ -99,15 +130,64 @@ def effective_interval(
 
     Its n is the number of independent pictures that would vary as much (Kish 1965), times (z / t)^2
     for a variance with few degrees of freedom (Korn and Graubard 1998; Franco et al. 2019,
-    doi 10.1093/jssam/smy019), but no more than 4 n. A share of 0 or 1, and a variance without
-    degrees of freedom, tell no such number: then each group counts once.
+    doi 10.1093/jssam/smy019), but no more than 4 n. Without such a number each group counts once.
     """
     if 0 < share < 1 and free > 0:
         effective = share * (1 - share) / max(variance, share * (1 - share) / (4 * n))
         effective *= (norm.ppf(TAILS[1]) / student.ppf(TAILS[1], free)) ** 2
     else:
         effective = min(n, n_groups)
-    return wilson_interval(share * effective, effective, CONFIDENCE)
+    return wilson_interval(share * effective, effective)
+
+
+class Ranking:
+    """`scores` (N,) in rising order: `order` (N,), and where each of S different ones `starts`."""
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self.order = np.argsort(scores, kind="stable")
+        self.starts = np.flatnonzero(np.diff(scores[self.order], prepend=-np.inf) > 0)
+
+    def count(self, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weight of unhappy (label True) and of happy pictures with each score, rising: two (D, S).
+
+        `labels` (N,); `weights` (D, N) say how often each picture was drawn.
+        """
+        weights, labels = weights[:, self.order], labels[self.order]
+        unhappy = np.add.reduceat(weights * labels, self.starts, axis=1)
+        return unhappy, np.add.reduceat(weights * ~labels, self.starts, axis=1)
+
+
+def area_under_roc(unhappy: np.ndarray, happy: np.ndarray) -> np.ndarray:
+    """How often the unhappy one of a random pair scores higher: (D,), of `Ranking.count`.
+
+    Ties count half (Mann and Whitney 1947); draws without one of the classes divide by zero.
+    """
+    pairs = unhappy.sum(1) * happy.sum(1)
+    return (unhappy * (happy.cumsum(1) - happy / 2)).sum(1) / pairs
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`area_under_roc` of scores (N,) straight away: (D,)."""
+    return area_under_roc(*Ranking(scores).count(labels, weights))
+
+
+def area_intervals(
+    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """Area under the ROC curve of each row of scores (K, N), low and high: (K, 3).
+
+    `labels` (N,) are True for unhappy, with both classes; `groups` (N,) are numbers from 0, of
+    which all rows have the same draws; see `logit_interval`.
+    """
+    kinds = strata(groups, labels)
+    times = draw_times(kinds, draws, np.random.default_rng(seed))[:, groups]
+    times = np.vstack([np.ones(len(labels)), times])  # (1 + D, N)
+    free, rows = freedom(kinds), []
+    for row in scores:
+        area, *drawn = auroc(row, labels, times)
+        ends = logit_interval(area, np.array(drawn), len(kinds), free) if free > 0 else NOTHING
+        rows.append([area, *ends])
+    return np.array(rows)
 
 
 def logit_interval(
@@ -116,13 +196,12 @@ def logit_interval(
     """Of a value in [0, 1], from draws (D,): log-odds by Student's t.
 
     Their standard error is that of a normal distribution with the same 10th and 90th percentile:
-    the standard deviation of the draws is spoiled by few of them at 1, and their own percentiles
-    are too narrow. A value of 0 or 1 has Wilson's interval of n_groups successes or failures. NaN
-    if all draws are the same.
+    few draws at 1 spoil the standard deviation, and the draws' own percentiles are too narrow. A
+    value of 0 or 1 has Wilson's interval. NaN if all draws are the same.
     """
     least = 0.25 / n_groups**2  # keeps draws at 0 and 1 finite
     if not least < value < 1 - least:
-        low, high = wilson_interval(round(value) * n_groups, n_groups, CONFIDENCE)
+        low, high = wilson_interval(round(value) * n_groups, n_groups)
         return min(low, value), max(high, value)
     away = logit(np.quantile(np.clip(drawn, least, 1 - least), (0.1, 0.9))) - logit(value)
     error = np.sqrt(np.square(away).mean() * n_groups / free) / norm.ppf(0.9)
@@ -146,9 +225,8 @@ def difference_interval(
 def mean_interval(scores: np.ndarray, groups: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
     """Of the mean of skewed scores (N,) of at least 0: Student's t on a cubic scale.
 
-    Hall 1992 (On the removal of skewness by transformation, JRSS B 54, 221): where a few large
-    losses decide, an interval that is symmetric, even in the logarithm, misses high means. NaN if
-    nothing varies within strata.
+    Hall 1992 (JRSS B 54, 221): where a few large losses decide, an interval that is symmetric, even
+    in the logarithm, misses high means. NaN if nothing varies within strata.
     """
     mean = scores.mean()
     rest, variance = _within(np.bincount(groups, scores - mean) / len(scores), kinds)
@@ -165,20 +243,20 @@ def mean_interval(scores: np.ndarray, groups: np.ndarray, kinds: np.ndarray) -> 
 def ece_interval(gaps: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
     """Of the sum of |gaps| (K,), which noise makes too high in any sample, by inverting a test.
 
-    The interval holds the sums t for which the sum that was found is among the middle 95 % of those
-    drawn with true gaps in the proportions that were found, widened by the noise's variance, which
-    sum up to t, and noise (D, K). For t so small that hardly less could be found without any gap,
-    it is the lower 95 % (as in Feldman and Cousins 1998), so that no interval is empty.
+    It holds the sums t for which the observed one is among the middle 95 % of those drawn with
+    noise (D, K) and true gaps that sum up to t, in the observed proportions, widened by the noise's
+    variance. For t so small that hardly less could be seen without any gap, it is the lower 95 %
+    (Feldman and Cousins 1998): no interval is empty.
     """
-    found, pure = np.abs(gaps).sum(), np.abs(noise).sum(1)
+    observed, pure = np.abs(gaps).sum(), np.abs(noise).sum(1)
     along = np.copysign(np.sqrt(np.square(gaps) + noise.var(0)), gaps)
     along /= np.abs(along).sum()
     little, reach = np.quantile(pure, (0.25, TAILS[1]))  # no sum is further than `reach` from t
-    sums = np.linspace(max(0.0, found - reach), max(found, little) + reach, 81)
+    sums = np.linspace(max(0.0, observed - reach), max(observed, little) + reach, 81)
     tails = (TAILS[0], CONFIDENCE, TAILS[1])
     drawn = [np.abs(t * along + noise).sum(1) for t in sums]  # (81, D)
     low, most, high = np.quantile(drawn, tails, axis=1)
-    held = np.where(low < little, found <= most, (low <= found) & (found <= high))
+    held = np.where(low < little, observed <= most, (low <= observed) & (observed <= high))
     return float(sums[held].min()), float(sums[held].max())
 
 
@@ -187,16 +265,13 @@ def estimate(
 ) -> Estimate:
     """Mean of values (k repetitions, n pictures) with an interval for new seeds and new pictures.
 
-    Seeds and groups of pictures are crossed: SE^2 = s_seed^2 / k + s_group^2 / G, which counts
-    their interaction twice and so errs to the wide side (Owen 2007, arXiv 0712.1111). s_seed^2 is
-    the variance of the k means; s_group^2 that of the G group sums of seed-averaged values, each
-    less its size times the mean, in units of a mean group (the ratio estimator). Each term has its
-    own quantile of Student's t (Howe 1974, JASA 69, 789), because common degrees of freedom
-    (Satterthwaite) trust three seeds too much. Two pictures are added that speak one for each side
-    (after Agresti and Min 2005), as few disagreements would make too narrow an interval. With k = 1
-    the term of the seeds is missing.
-
-    Values lie within `lowest` and 1. Returns an `Estimate`; raises ValueError for a single group.
+    Seeds and groups are crossed: SE^2 = s_seed^2 / k + s_group^2 / G, which counts their
+    interaction twice and so errs to the wide side (Owen 2007, arXiv 0712.1111). s_seed^2 is the
+    variance of the k means, missing for k = 1; s_group^2 that of the group sums of seed-averaged
+    values, each less its size times the mean (the ratio estimator). Each term has its own quantile
+    of Student's t (Howe 1974, JASA 69, 789): common degrees of freedom trust three seeds too much.
+    Two pictures are added that speak one for each side (Agresti and Min 2005), as few disagreements
+    would make too narrow an interval. Values lie within `lowest` and 1.
     """
     rows = np.asarray(values, dtype=float)
     (k, n), mean = rows.shape, rows.mean()
@@ -213,10 +288,10 @@ def estimate(
 
 
 def mean_row(values: ArrayLike, groups: ArrayLike, proportion: bool = False) -> dict[str, float]:
-    """value, low, high and n of values (N,): their mean and 95 % interval, groups as wholes.
+    """{value, low, high, n} of values (N,): their mean with its interval, groups as wholes.
 
-    The variance is that of a ratio, from sums over groups (Cochran 1977, section 6.3); of a
-    `proportion` the interval is Wilson's. NaN ends for a single group, and all NaN for no value.
+    The variance is that of `group_interval`; of a `proportion` the interval is Wilson's. NaN ends
+    for a single group, and all NaN for no value.
     """
     values, (names, group) = np.asarray(values, float), np.unique(groups, return_inverse=True)
     n, g = len(values), len(names)
@@ -236,33 +311,3 @@ def holm(p: np.ndarray) -> np.ndarray:
     corrected = np.empty(m)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(m, 0, -1)), 1)
     return corrected
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A share of right answers with its 95 % Wilson interval."""
-
-    accuracy: float
-    n: int
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.accuracy:.3f} (95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n})"
-        )
-
-
-def proportion(correct: int, n: int) -> Accuracy:
-    """`Accuracy` of so many right ones among n. Raises ValueError as `wilson_interval` does.
-
-    >>> print(proportion(3, 4))
-    0.750 (95 % interval 0.301 to 0.954, n = 4)
-    """
-    low, high = wilson_interval(correct, n)
-    return Accuracy(correct / n, n, low, high)
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
-    """`Accuracy` of logits (N, classes) against labels (N,). Raises ValueError if N is 0."""
-    return proportion(int((logits.argmax(1) == labels).sum()), len(labels))

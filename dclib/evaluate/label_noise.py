@@ -1,9 +1,9 @@
 """Which labels may be wrong? Confident learning (Northcutt et al., arXiv 1911.00068).
 
-A picture is a suspect if its probability of the other class is at least the mean probability that
-pictures with that label get, and larger than that of its own. The probabilities must come from
-networks that did not see the picture's label. A suspect is a question to a person: nothing is
-changed or deleted here, and many suspects are hard pictures with the right label.
+A picture is a suspect if its probability of the other class is at least the mean that pictures with
+that label get, and larger than that of its own, by networks that did not see its label. A suspect
+is a question to a person: many are hard pictures with the right label. `probe_out_of_fold` makes
+such answers with a network of other pictures.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -23,9 +23,6 @@ from dclib.evaluate.probe import fit_folds
 from dclib.files import extra, write_whole
 from dclib.model import DeepConnection
 from dclib.predict import to_device
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 with extra("evaluate"):
     import pandas as pd
@@ -52,47 +49,40 @@ class NoiseRate:
         )
 
 
-def find_suspects(table: "pd.DataFrame", unseen: bool = False) -> "pd.DataFrame":
-    """Pictures whose label looks wrong, the most suspicious first.
+def find_suspects(table: pd.DataFrame, unseen: bool = False) -> pd.DataFrame:
+    """Pictures whose label looks wrong, the most suspicious first, of predictions out of fold.
 
-    Args:
-        table: of predictions out of fold (`dclib.train`, `dclib.evaluate.label_noise`).
-        unseen: say that True if a checkpoint (fold -1) has not been trained on these pictures.
-
-    Returns a DataFrame with id, label, suggested, prob (of the suggested class, mean over seeds),
-    margin (probability of the label less that of the suggested class), rank (1 is the most
-    suspicious) and n_seeds (seeds whose own answer is the suggested class). Raises ValueError for
-    predictions that may have seen the labels, and if there is one class only.
+    `unseen`: a checkpoint (fold -1) has not been trained on these pictures. A DataFrame with id,
+    label, suggested, prob (of the suggested class, mean over seeds), margin (probability of the
+    label less prob), rank (from 1) and n_seeds (that suggest it by themselves).
     """
-    first, probs, seeds = _average(table, unseen)
-    given = (first["label"] == CLASSES[1]).to_numpy().astype(int)
+    first, given, probs, seeds = _average(table, unseen)
     rows = np.arange(len(given))
     margins = probs[rows, given] - probs[rows, 1 - given]
     suspects = (confident_class(given, probs) == 1 - given) & (margins < -TINY)
-    found = first[["id", "label"]].assign(
+    table = first[["id", "label"]].assign(
         suggested=[CLASSES[1 - label] for label in given],
         prob=probs[rows, 1 - given],
         margin=margins,
         n_seeds=((seeds >= 0.5) == (given == 0)).sum(0),
     )
-    found = found[suspects].sort_values(["margin", "id"]).reset_index(drop=True)
-    found.insert(5, "rank", found.index + 1)
-    return found
+    table = table[suspects].sort_values(["margin", "id"]).reset_index(drop=True)
+    table.insert(5, "rank", table.index + 1)
+    return table
 
 
-def estimate_noise(table: "pd.DataFrame", unseen: bool = False) -> NoiseRate:
+def estimate_noise(table: pd.DataFrame, unseen: bool = False) -> NoiseRate:
     """The share of wrong labels from the calibrated confident joint, as a `NoiseRate`.
 
     The interval draws groups with replacement, the predictions as they are. Confident errors of the
     network count as wrong labels: 1 % of 1,000 drawings, none of them wrong, by a network that
-    erred on 6 %. Table, `unseen` and errors are those of `find_suspects`.
+    erred on 6 %. Table and `unseen` are those of `find_suspects`.
     """
-    first, probs, _ = _average(table, unseen)
-    given = (first["label"] == CLASSES[1]).to_numpy().astype(int)
+    first, given, probs, _ = _average(table, unseen)
     groups = np.unique(first["group"], return_inverse=True)[1]
     rng, n_groups = np.random.default_rng(0), groups.max() + 1
-    shares: list[float] = []
     members = np.split(np.argsort(groups, kind="stable"), np.bincount(groups).cumsum()[:-1])
+    shares: list[float] = []
     while len(shares) < DRAWS:
         rows = np.concatenate([members[i] for i in rng.integers(n_groups, size=n_groups)])
         if 0 < given[rows].mean() < 1:
@@ -116,8 +106,7 @@ def confident_class(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
 def noise_share(labels: np.ndarray, probs: np.ndarray) -> float:
     """Share of wrong labels: what is off the diagonal of the joint of given and sure classes.
 
-    Labels (N,), probs (N, 2). The joint's rows are scaled to the counts of the given labels
-    (equation 3 of the paper).
+    The joint's rows are scaled to the counts of the given labels (equation 3 of the paper).
     """
     sure, classes = confident_class(labels, probs), range(probs.shape[1])
     joint = np.array([[((labels == i) & (sure == j)).sum() for j in classes] for i in classes])
@@ -127,36 +116,28 @@ def noise_share(labels: np.ndarray, probs: np.ndarray) -> float:
 
 
 def flip_labels(
-    labels: "Sequence[str] | pd.Series", share: float, seed: int = 0
+    labels: Sequence[str] | pd.Series, share: float, seed: int = 0
 ) -> tuple[list[str], np.ndarray]:
-    """Turn a share of the class names (N,) into the other class: (new names, flipped (N,) bool).
-
-    For experiments with wrong labels that are known. Raises ValueError outside 0 to 1.
-    """
+    """Turn a share of the class names (N,) into the other class: (new names, flipped (N,) bool)."""
     if not 0 <= share <= 1:
         raise ValueError(f"The share of labels to flip lies between 0 and 1, not {share}.")
     flipped = np.zeros(len(labels), bool)
     chosen = np.random.default_rng(seed).permutation(len(labels))[: round(share * len(labels))]
     flipped[chosen] = True
-    return [_other(name) if f else name for name, f in zip(labels, flipped, strict=True)], flipped
+    other = dict(zip(CLASSES, CLASSES[::-1], strict=True))
+    return [other[name] if f else name for name, f in zip(labels, flipped, strict=True)], flipped
 
 
-def score_suspects(suspects: "pd.DataFrame", wrong: Collection[str]) -> str:
+def score_suspects(suspects: pd.DataFrame, wrong: Collection[str]) -> str:
     """Two lines: precision and recall of suspects where the ids of all wrong labels are known."""
-    hits = int(suspects["id"].isin(wrong).sum())
-    found = (
-        proportion(hits, len(suspects)) if len(suspects) else "undefined, as there are no suspects"
-    )
+    hits, n = int(suspects["id"].isin(wrong).sum()), len(suspects)
+    precision = proportion(hits, n) if n else "undefined, as there are no suspects"
     recall = proportion(hits, len(wrong)) if wrong else "undefined, as no label is wrong"
-    return f"{hits} of {len(suspects)} suspects are wrong: precision {found}\nrecall {recall}"
+    return f"{hits} of {n} suspects are wrong: precision {precision}\nrecall {recall}"
 
 
-def save_suspects(suspects: "pd.DataFrame", path: str | Path) -> Path:
-    """Write suspects as CSV with an empty column "decision" for a person; returns the path.
-
-    The file is there whole or not at all. Raises FileExistsError for one that is there already: it
-    may hold decisions.
-    """
+def save_suspects(suspects: pd.DataFrame, path: str | Path) -> Path:
+    """Write suspects as CSV with an empty column "decision" for a person; returns the path."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} is there already and may hold decisions; move it first.")
@@ -165,15 +146,17 @@ def save_suspects(suspects: "pd.DataFrame", path: str | Path) -> Path:
     return path
 
 
-def _average(table: "pd.DataFrame", unseen: bool) -> tuple["pd.DataFrame", np.ndarray, np.ndarray]:
-    """The first seed's rows, mean probabilities (N, 2), and P(unhappy) of each seed (S, N)."""
+def _average(
+    table: pd.DataFrame, unseen: bool
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
+    """First seed's rows, labels (N,), mean probabilities (N, 2), P(unhappy) by seed (S, N)."""
     check_predictions(table)
     if table["label"].nunique() < 2:
         raise ValueError("All labels are the same; nothing tells which of them are wrong.")
     if (table["fold"] == -1).any() and not unseen:
         raise ValueError(
             "The table is of a checkpoint that may have been trained on these labels, and then "
-            "agrees with wrong ones. Take out-of-fold predictions (dclib.train), or pass "
+            "agrees with wrong ones. Take those of dclib.train.studies.out_of_fold, or pass "
             "unseen=True if it has not seen them."
         )
     for seed, part in table[table["fold"] >= 0].groupby("seed"):
@@ -184,13 +167,9 @@ def _average(table: "pd.DataFrame", unseen: bool) -> tuple["pd.DataFrame", np.nd
                 "answered by a network that had seen others of the group."
             )
     parts = by_seed(table)
-    seeds = np.array([probabilities(part) for part in parts])
-    unhappy = seeds.mean(0)
-    return parts[0].reset_index(drop=True), np.stack([1 - unhappy, unhappy], 1), seeds
-
-
-def _other(name: str) -> str:
-    return CLASSES[1 - CLASSES.index(name)]
+    first, seeds = parts[0].reset_index(drop=True), np.array([probabilities(p) for p in parts])
+    given, unhappy = (first["label"] == CLASSES[1]).to_numpy(int), seeds.mean(0)
+    return first, given, np.stack([1 - unhappy, unhappy], 1), seeds
 
 
 def probe_out_of_fold(
@@ -201,30 +180,23 @@ def probe_out_of_fold(
     seeds: Iterable[int] = (0,),
     labels: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The table of predictions of linear probes on a frozen network, each without the row's group.
+    """The table of logistic regressions on a network's last neurons, each without the row's group.
 
-    Args:
-        checkpoint: a loaded `Checkpoint`, of other pictures: one that was trained on these has seen
-            their labels, whatever the folds.
-        labels: class names (N,) in the order of the split, instead of its own.
-
-    Logistic regressions on the network's neurons before the last layer, standardised; a seed is
-    another division into folds. Raises ValueError if the checkpoint was trained on this very folder
-    and `split` is not test, or a class has too few groups for `folds`.
+    The checkpoint must be of other pictures; a seed is another division into folds. `labels`: class
+    names (N,) in the order of the split, instead of its own.
     """
     seen = checkpoint.config["training_data"]["sha256"]
     if split != "test" and seen == fingerprint(root)["sha256"]:
         raise ValueError(
             f"{checkpoint.folder} was trained on {root}: its features have seen these labels. Take "
-            "the split test, other pictures or dclib.train."
+            "the split test, other pictures or dclib.train.studies.out_of_fold."
         )
     dataset = CoupleFolder(root, split, checkpoint.transform, CLASSES)
     if labels is None:
         labels = [CLASSES[label] for _, label in dataset.samples]
     numbers = np.array([CLASSES.index(name) for name in labels])
     columns = read_neurons(checkpoint.model, make_loader(dataset, 32))
-    groups = np.unique(dataset.groups, return_inverse=True)[1]
-    tables = []
+    groups, tables = np.unique(dataset.groups, return_inverse=True)[1], []
     for seed in seeds:
         scores, fold = fit_folds(columns, numbers, groups, folds, seed)
         logits = np.stack([-scores / 2, scores / 2], 1)  # log-odds -> (N, 2)
@@ -234,10 +206,7 @@ def probe_out_of_fold(
 
 @torch.inference_mode()
 def read_neurons(model: DeepConnection, loader: Iterable[tuple[Tensor, Tensor]]) -> np.ndarray:
-    """Input of the last layer for all pictures of a loader, in eval mode, where the model stays.
-
-    Returns (N, 100) float32.
-    """
+    """Input of the last layer for all pictures of a loader, in eval mode: (N, 100) float32."""
     model.eval()
     device = next(model.parameters()).device
     rows = [

@@ -1,19 +1,12 @@
-"""Metrics with intervals, from a table of predictions (see predictions.py).
+"""Metrics with intervals, from a table of predictions; "unhappy" is the positive class.
 
-"unhappy" is the positive class wherever a metric needs one.
-
-accuracy             share of right answers
-recall, precision    share of right answers among the pictures of a class, or the answers of a class
-balanced accuracy    mean of both recalls: accuracy if the classes were equally common
-F1                   harmonic mean of recall and precision
 MCC                  correlation of answer and class (Matthews 1975)
 AUROC                how often an unhappy picture gets the higher probability of a random pair
 average precision    mean precision over the unhappy pictures, each as the last that is answered so
 log-loss, Brier      mean of -log(probability of the right class), of (probability - class)^2
 ECE                  mean |probability - share of unhappy| of ten bins (Naeini et al. 2015)
 
-Intervals are 95 % ones for other groups of pictures, given the network. They do not hold another
-training: tables of several seeds give the mean over seeds, with the smallest and largest beside it.
+Intervals are 95 % ones for other groups of pictures, not for another training.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +17,8 @@ from scipy.stats import binomtest
 from dclib.data import CLASSES, strata
 from dclib.evaluate.intervals import (
     NOTHING,
+    Ranking,
+    area_under_roc,
     difference_interval,
     draw_times,
     ece_interval,
@@ -33,13 +28,7 @@ from dclib.evaluate.intervals import (
     logit_interval,
     mean_interval,
 )
-from dclib.evaluate.predictions import (
-    answers,
-    by_seed,
-    check_predictions,
-    margins,
-    probabilities,
-)
+from dclib.evaluate.predictions import answers, by_seed, check_predictions, margins, probabilities
 from dclib.files import extra
 
 with extra("evaluate"):
@@ -50,6 +39,7 @@ PROPORTIONS = ("accuracy", "recall happy", "recall unhappy", "precision happy", 
 RATES = {"balanced accuracy": 0, "F1 happy": 0, "F1 unhappy": 0, "MCC": -1}  # least possible
 METRICS = ("accuracy", "balanced accuracy", *PROPORTIONS[1:], *list(RATES)[1:])
 METRICS += ("AUROC", "average precision", "log-loss", "Brier", "ECE")
+FIRST = ["accuracy", "recall happy", "recall unhappy", "AUROC", "ECE"]  # to be read before the rest
 METHODS = dict.fromkeys(METRICS, "bootstrap") | dict.fromkeys(PROPORTIONS, "Wilson")
 METHODS["log-loss"] = "Hall"
 
@@ -60,9 +50,8 @@ def measure(
     """All metrics of a table: a DataFrame by metric with value, low, high, n, method.
 
     `value` is the mean over the table's seeds; seed_low and seed_high are its smallest and largest.
-    A metric that this table cannot have (AUROC of one class) is NaN, and so are intervals of which
-    fewer than two groups hold a class. `calibrated`: with the temperature, or without. Raises
-    ValueError for a table that is not in order.
+    NaN are metrics that this table cannot have (AUROC of one class), and intervals where fewer than
+    two groups hold a class. `calibrated`: with the temperature.
     """
     sets = score_seeds(table, calibrated)
     values, drawn = values_by_seed(sets), bootstrap(sets, draws, seed)
@@ -73,19 +62,17 @@ def measure(
             n, low, high = proportion_interval(sets, name)
         else:
             low, high = _interval(sets, name, value, drawn)
-        ends = {"seed_low": values[name].min(), "seed_high": values[name].max()}
         rows[name] = {"value": value, "low": low, "high": high, "n": n, "method": METHODS[name]}
-        rows[name] |= ends
+        rows[name] |= {"seed_low": values[name].min(), "seed_high": values[name].max()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """Paired differences a - b of two tables on the same pictures: a DataFrame by metric.
 
-    All metrics but the ECE, whose bins differ. Columns value, low, high, n (all pictures); from the
-    same drawn groups for both. Of tables with one seed each, `attrs` holds McNemar's test (1947),
-    exact: "only a right", "only b right", "p"; it takes pictures, not groups, as independent.
-    Raises ValueError if the pictures, labels or groups differ, or a table is not in order.
+    All but the ECE, whose bins differ; with value, low, high, n. Of tables with one seed each,
+    `attrs` holds McNemar's exact test (1947): "only a right", "only b right", "p"; it takes
+    pictures, not groups, as independent.
     """
     sets_a, sets_b = score_seeds(a), score_seeds(b)
     first, second = sets_a[0], sets_b[0]
@@ -106,10 +93,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, draws: int = DRAWS, seed: int = 0)
         rows[name] = {"value": value, "low": low, "high": high, "n": first.n}
     result = pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
     if len(sets_a) == len(sets_b) == 1:
-        only_a, only_b = (first.right & ~second.right).sum(), (second.right & ~first.right).sum()
-        n = int(only_a + only_b)
-        p = binomtest(int(only_a), n).pvalue if n else 1.0
-        result.attrs = {"only a right": int(only_a), "only b right": int(only_b), "p": float(p)}
+        only_a = int((first.right & ~second.right).sum())
+        only_b = int((second.right & ~first.right).sum())
+        p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+        result.attrs = {"only a right": only_a, "only b right": only_b, "p": p}
     return result
 
 
@@ -121,11 +108,10 @@ def judge_difference(row: pd.Series) -> str:
 
 
 class Scored:
-    """The answers to N pictures in the order of their ids, and metrics of weighted copies of them.
+    """The answers to N pictures in the order of the table, and metrics of D weighted draws of them.
 
-    `labels` and `answers` (N,) are True for unhappy, `right` (N,) where they agree; `groups` (N,)
-    are numbers from 0. Weights (D, N) say how often each picture was drawn in each of D draws;
-    default once.
+    `labels` and `answers` (N,) are True for unhappy. Weights (D, N) say how often each picture was
+    drawn, default once.
     """
 
     def __init__(self, table: pd.DataFrame, calibrated: bool = True) -> None:
@@ -180,10 +166,7 @@ class Scored:
         return {"AUROC": area, "average precision": np.where(np.isnan(area), np.nan, average)}
 
     def gaps(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Probability less share of unhappy pictures in each bin, times its share: (D, BINS).
-
-        Their absolute sum is the ECE (Naeini et al. 2015) of ten bins with equally many pictures.
-        """
+        """Probability less share of unhappy pictures in each bin, times its share: (D, BINS)."""
         weights = np.ones((1, self.n)) if weights is None else weights
         return (weights * (self.probs - self.labels)) @ self.in_bin / weights.sum(1, keepdims=True)
 
@@ -194,7 +177,7 @@ class Scored:
 
 
 def score_seeds(table: pd.DataFrame, calibrated: bool = True) -> list[Scored]:
-    """A `Scored` for each seed of a table. Raises ValueError if it is not in order."""
+    """A `Scored` for each seed of a table."""
     return [Scored(part, calibrated) for part in by_seed(check_predictions(table))]
 
 
@@ -206,14 +189,14 @@ def values_by_seed(sets: Sequence[Scored]) -> pd.DataFrame:
 def bootstrap(sets: Sequence[Scored], draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
     """{metric: (D,)}, mean over seeds, of groups drawn as wholes (Efron 1979) within strata.
 
-    "noise": (D, S * BINS) is how `gaps` vary, with two more pictures in each bin that are as
-    uncertain as the network says (in the spirit of Agresti and Coull 1998): a bin in which all
-    answers happen to be right is not without doubt.
+    "noise" (D, S * BINS) is how `gaps` vary, with two more pictures in each bin that are as
+    uncertain as the network says (after Agresti and Coull 1998): a bin in which all answers happen
+    to be right is not without doubt.
     """
     results = []
     for weights in draw_groups(sets[0], draws, seed):
-        found = [s.metrics(weights) for s in sets]
-        result = {name: np.mean([f[name] for f in found], axis=0) for name in METRICS}
+        each = [s.metrics(weights) for s in sets]
+        result = {name: np.mean([m[name] for m in each], axis=0) for name in METRICS}
         results.append(result | {"noise": np.hstack([s.gaps(weights) for s in sets])})
     drawn = {name: np.concatenate([r[name] for r in results]) for name in results[0]}
     noise, more = drawn["noise"], np.sqrt(2 * np.hstack([s.doubts() for s in sets]))
@@ -232,19 +215,18 @@ def draw_groups(scored: Scored, draws: int = DRAWS, seed: int = 0) -> Iterator[n
 def proportion_interval(sets: Sequence[Scored], name: str) -> tuple[int, float, float]:
     """(n, low, high) of one of `PROPORTIONS`, mean over seeds; see `group_interval`."""
     first = sets[0]
-    counted = np.array([_counted(s, name) for s in sets])  # pictures in the denominator
-    right = np.array([s.right for s in sets])
+    counted, right = np.array([_counted(s, name) for s in sets]), np.array([s.right for s in sets])
     _, n, low, high = group_interval(right, counted, first.groups, first.kinds)
-    if name.startswith("precision") and first.labels.std() == 0:
-        return n, *NOTHING
-    return n, low, high
+    one_class = first.labels.all() or not first.labels.any()
+    return (n, *NOTHING) if name.startswith("precision") and one_class else (n, low, high)
 
 
 def _counted(scored: Scored, name: str) -> np.ndarray:
     """Which pictures are in the denominator of a proportion."""
-    kind, _, label = name.partition(" ")
-    of = {"accuracy": np.ones(scored.n), "recall": scored.labels, "precision": scored.answers}[kind]
-    return (of == (label == CLASSES[1])) if label else of.astype(bool)
+    if name == "accuracy":
+        return np.ones(scored.n, bool)
+    kind, label = name.split()
+    return (scored.labels if kind == "recall" else scored.answers) == (label == CLASSES[1])
 
 
 def _interval(
@@ -270,8 +252,9 @@ def _interval(
     return logit_interval(value, drawn[name], first.n_groups, free)
 
 
-def format_metrics(measured: pd.DataFrame) -> str:
-    """Lines of text: metric, value, 95 % interval, n; the range over seeds where there is one."""
+def format_metrics(measured: pd.DataFrame, full: bool = False) -> str:
+    """Lines of text for the metrics to be read first, or all if `full`; seeds with their range."""
+    measured = measured if full else measured.loc[FIRST]
     seeds = (measured["seed_low"] < measured["seed_high"]).any()
     head = f"{'metric':18}  value  {'95 % interval':14} {'n':>5}"
     lines = [head + ("  seeds" if seeds else "")]
@@ -283,58 +266,27 @@ def format_metrics(measured: pd.DataFrame) -> str:
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> pd.DataFrame:
-    """{name: table} -> a DataFrame of "value (low to high)": a row a metric, a column a name."""
-    told = {name: measure(table, draws).apply(tell_value, axis=1) for name, table in tables.items()}
-    return pd.DataFrame(told)
+    """A DataFrame of "value (low to high)": a row a metric, a column a name."""
+    columns = {name: measure(t, draws).apply(tell_value, axis=1) for name, t in tables.items()}
+    return pd.DataFrame(columns)
 
 
 def tell_value(row: Mapping[str, float] | pd.Series, form: str = ".3f") -> str:
-    """A row with these three as "value (low to high)", or "not defined" if it has no value."""
+    """A row as "value (low to high)", or "not defined" if it has no value."""
     if not np.isfinite(row["value"]):
         return "not defined"
     return f"{row['value']:{form}} ({tell_interval(row, form)})"
 
 
 def tell_interval(row: Mapping[str, float] | pd.Series, form: str = ".3f") -> str:
-    """A row with these two as "low to high", or "no interval" if it has none."""
+    """A row as "low to high", or "no interval" if it has none."""
     if not np.isfinite(row["low"]):
         return "no interval"
     return f"{row['low']:{form}} to {row['high']:{form}}"
 
 
-class Ranking:
-    """`scores` (N,) in rising order: `order` (N,), and where each of S different ones `starts`."""
-
-    def __init__(self, scores: np.ndarray) -> None:
-        self.order = np.argsort(scores, kind="stable")
-        self.starts = np.flatnonzero(np.diff(scores[self.order], prepend=-np.inf) > 0)
-
-    def count(self, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weight of the unhappy and of the happy pictures with each score, rising: two (D, S).
-
-        `labels` (N,) are True for unhappy; `weights` (D, N) say how often each picture was drawn.
-        """
-        weights, labels = weights[:, self.order], labels[self.order]
-        unhappy = np.add.reduceat(weights * labels, self.starts, axis=1)
-        return unhappy, np.add.reduceat(weights * ~labels, self.starts, axis=1)
-
-
-def area_under_roc(unhappy: np.ndarray, happy: np.ndarray) -> np.ndarray:
-    """How often the unhappy one of a random pair scores higher: (D,), of `Ranking.count`.
-
-    Ties count half (Mann and Whitney 1947). Draws without one of the classes divide by zero.
-    """
-    pairs = unhappy.sum(1) * happy.sum(1)
-    return (unhappy * (happy.cumsum(1) - happy / 2)).sum(1) / pairs
-
-
-def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`area_under_roc` of scores (N,) straight away: (D,)."""
-    return area_under_roc(*Ranking(scores).count(labels, weights))
-
-
 def format_differences(paired: pd.DataFrame) -> str:
-    """Lines of text from `metrics.compare`: metric, difference, 95 % interval, n."""
+    """Lines of text from `compare`: metric, difference, 95 % interval, n."""
     lines = [f"{'difference':18}   value  95 % interval        n"]
     for name, row in paired.iterrows():
         interval = tell_interval(row, "+.3f")
@@ -343,20 +295,16 @@ def format_differences(paired: pd.DataFrame) -> str:
 
 
 def conclude(paired: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Whether one of two networks is more often right: a clear difference, or noise.
-
-    `paired` is from `metrics.compare`, `table` that of the first network. With McNemar's test
-    where `compare` has it, which is for one training each.
-    """
+    """In words: is one of two networks more often right? Of `compare`, and the first's table."""
     row, test = paired.loc["accuracy"], paired.attrs
-    better = "the first is right more often" if row.value > 0 else "the second is right more often"
     verdict = judge_difference(row)
-    verdict += f", {better}" if verdict == "clear" else ""
+    if verdict == "clear":
+        verdict += f", the {'first' if row.value > 0 else 'second'} is right more often"
     if not test:
         return f"Accuracy {row.value:+.3f}, mean over seeds: {verdict}."
     return (
-        f"Accuracy {row.value:+.3f}: {verdict}. McNemar's "
-        f"test: {test['only a right']} pictures that only the first has right, "
-        f"{test['only b right']} that only the second has, p = {test['p']:.3g}; it takes pictures "
-        f"as independent ({len(table)} here, in {table['group'].nunique()} groups)."
+        f"Accuracy {row.value:+.3f}: {verdict}. McNemar's test: {test['only a right']} pictures "
+        f"that only the first has right, {test['only b right']} that only the second has, p = "
+        f"{test['p']:.3g}; it takes pictures as independent ({len(table)} here, in "
+        f"{table['group'].nunique()} groups)."
     )

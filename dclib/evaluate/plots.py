@@ -1,41 +1,22 @@
-"""Figures of evaluation, from tables of predictions (see predictions.py).
+"""Figures of evaluation, from tables of predictions; `tables` are {name: table}, in order.
 
 Bands and bars are 95 % intervals for other groups of pictures; of several seeds the mean is drawn.
-`tables` are {name: table}, in the order in which they are shown.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import seaborn as sns
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from dclib.data import CLASSES
-from dclib.evaluate.calibration import (
-    LEAST,
-    predictive_values,
-    reliability,
-    risk_area,
-    risk_at,
-    risk_coverage,
-)
+from dclib.evaluate import calibration, metrics
+from dclib.evaluate.calibration import LEAST
 from dclib.evaluate.intervals import TAILS
-from dclib.evaluate.metrics import (
-    DRAWS,
-    Scored,
-    draw_groups,
-    measure,
-    proportion_interval,
-    score_seeds,
-    tell_value,
-)
+from dclib.evaluate.metrics import DRAWS, Scored, draw_groups, measure, score_seeds, tell_value
 from dclib.evaluate.predictions import describe, kind_of, probabilities
 from dclib.evaluate.robustness import SWEEPS
+from dclib.files import extra
 from dclib.pictures import read_picture
 from dclib.plots import (
     COLOURS,
@@ -51,8 +32,18 @@ from dclib.plots import (
     show_pictures,
 )
 
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 GRID = np.linspace(0, 1, 201)
 BELOW = SMALL | {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
+BAND: dict[str, Any] = {"alpha": 0.15, "lw": 0}
+DOTTED: dict[str, Any] = {"color": "0.7", "lw": 1, "ls": ":"}
 AREAS = ("AUROC", "average precision")
 LOSSES = ("log-loss", "Brier", "ECE")
 MARKS = {"worse": UNHAPPY, "better": HAPPY, "no difference seen": INK, "too few": "0.7"}
@@ -72,7 +63,7 @@ def plot_confusion(table: pd.DataFrame) -> Figure:
         [f"{share:.3f}" if n else "no pictures" for share in row] for row, n in zip(shares, totals)
     ]
     for place, name in enumerate(CLASSES):
-        _, low, high = proportion_interval(sets, f"recall {name}")
+        _, low, high = metrics.proportion_interval(sets, f"recall {name}")
         if np.isfinite(low):
             texts[place][place] += f"\n({low:.3f} to {high:.3f})"
             texts[place][1 - place] += f"\n({1 - high:.3f} to {1 - low:.3f})"
@@ -91,10 +82,7 @@ def plot_confusion(table: pd.DataFrame) -> Figure:
 
 
 def plot_curves(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> Figure:
-    """Receiver operating characteristic and precision against recall, with pointwise bands.
-
-    Raises ValueError for tables of different pictures, and for more than five.
-    """
+    """Receiver operating characteristic and precision against recall, with pointwise bands."""
     sentence, looks = _common(tables), lines_for(tables)
     fig, axes = plt.subplots(1, 2, figsize=(8, 4.1 + 0.18 * len(tables)))
     left, right = axes
@@ -108,10 +96,10 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> Figur
             axis.plot(GRID, line, color=colour, ls=style, label=label)
             if sets[0].n_groups > 1 and np.isfinite(line).all():
                 low, high = np.quantile(band, TAILS, axis=0)
-                axis.fill_between(GRID, low, high, color=colour, alpha=0.15, lw=0)
-    left.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":", label="guessing")
+                axis.fill_between(GRID, low, high, color=colour, **BAND)
+    left.plot([0, 1], [0, 1], **DOTTED, label="guessing")
     share = score_seeds(next(iter(tables.values())))[0].labels.mean()
-    right.axhline(share, color="0.7", lw=1, ls=":", label="guessing")
+    right.axhline(share, **DOTTED, label="guessing")
     left.set(xlabel="share of the happy called unhappy", ylabel="share of the unhappy found")
     right.set(xlabel="share of the unhappy found", ylabel="share right of those called unhappy")
     for axis, title in zip(axes, AREAS, strict=True):
@@ -121,10 +109,7 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> Figur
 
 
 def _curves(sets: Sequence[Scored], weights: np.ndarray) -> np.ndarray:
-    """Recall by false-positive rate and precision by recall, on `GRID`: (2, D, 201).
-
-    Mean over seeds. Ties are straight lines in the first and one step in the second.
-    """
+    """Recall by false alarms, precision by recall, on `GRID`, mean over seeds: (2, D, 201)."""
     curves = np.full((len(sets), 2, len(weights), len(GRID)), np.nan)
     for curve, scored in zip(curves, sets, strict=True):
         if 0 < scored.labels.sum() < scored.n:
@@ -135,26 +120,21 @@ def _curves(sets: Sequence[Scored], weights: np.ndarray) -> np.ndarray:
             for draw, (recall, alarms, precision) in enumerate(rates):
                 curve[0, draw] = np.interp(GRID, np.r_[0, alarms], np.r_[0, recall])
                 first = np.searchsorted(recall, np.maximum(GRID, 1e-9) - 1e-12)
-                curve[1, draw] = precision[first]
+                curve[1, draw] = precision[first]  # ties are one step here, straight lines above
     return curves.mean(0)
 
 
 def plot_reliability(table: pd.DataFrame, draws: int = DRAWS) -> Figure:
     """Share of unhappy pictures against the probability given, before and after temperature."""
-    fig, axes = plt.subplots(
-        2, 2, figsize=(8, 4.9), height_ratios=(3, 1), sharex=True, sharey="row"
-    )
-    low, high = table["temperature"].min(), table["temperature"].max()
-    after = f"temperature {low:.2f}" + (f" to {high:.2f}" if high > low else "")
-    for column, calibrated, name in zip(axes.T, (False, True), ("as trained", after), strict=True):
-        upper, lower = column
-        rows = reliability(table, calibrated=calibrated)
+    size: dict[str, Any] = {"figsize": (8, 4.9), "height_ratios": (3, 1)}
+    fig, axes = plt.subplots(2, 2, **size, sharex=True, sharey="row")
+    names = ("as trained", f"temperature {_span(table['temperature'])}")
+    for (upper, lower), calibrated, name in zip(axes.T, (False, True), names, strict=True):
+        rows = calibration.reliability(table, calibrated=calibrated)
         error = measure(table, draws, calibrated=calibrated)
-        upper.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":")
-        reach = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
-        upper.errorbar(
-            rows["prob"], rows["share"], np.clip(reach, 0, 1), color="0.2", fmt="o-", lw=1
-        )
+        upper.plot([0, 1], [0, 1], **DOTTED)
+        reach = np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, 1)
+        upper.errorbar(rows["prob"], rows["share"], reach, color="0.2", fmt="o-", lw=1)
         upper.set_title(f"{name}: ECE {tell_value(error.loc['ECE'])}", fontsize=9)
         lower.hist(probabilities(table, calibrated), np.linspace(0, 1, 21), color="0.6")
         lower.set_xlabel('probability of "unhappy"')
@@ -169,25 +149,23 @@ def plot_risk_coverage(
 ) -> Figure:
     """Share wrong among the surest answers, and where abstaining below `confidence` would put it.
 
-    `confidence`: a number (or None) for all tables, or {name: number}. Raises ValueError as
-    `plot_curves` does.
+    `confidence`: a number (or None) for all tables, or {name: number}.
     """
     sentence, looks = _common(tables), lines_for(tables)
     fig, axis = plt.subplots(figsize=(8, 3.8 + 0.4 * len(tables)))
     each = confidence if isinstance(confidence, Mapping) else dict.fromkeys(tables, confidence)
     for name, table in tables.items():
         colour, style, _ = looks[name]
-        rows = risk_coverage(table)
+        rows = calibration.risk_coverage(table)
         rows = rows[rows["n"] >= min(LEAST, rows["n"].max())]
-        label = f"{name}, area {risk_area(table):.3f}"
+        label = f"{name}, area {calibration.risk_area(table):.3f}"
         axis.plot(rows["coverage"], rows["risk"], color=colour, ls=style, label=label)
-        band = (rows["coverage"], rows["low"], rows["high"])
-        axis.fill_between(*band, color=colour, alpha=0.15, lw=0)
+        axis.fill_between(rows["coverage"], rows["low"], rows["high"], color=colour, **BAND)
         whole = rows.iloc[-1]
         axis.plot(whole["coverage"], whole["risk"], "o", color=colour, ms=4)
         axis.vlines(whole["coverage"], whole["low"], whole["high"], color=colour, lw=1)
         least = each.get(name)
-        mark = {"n": 0} if least is None else risk_at(table, least)
+        mark = {"n": 0} if least is None else calibration.risk_at(table, least)
         if mark["n"]:
             share, wrong, low, high = (100 * mark[k] for k in ("coverage", "risk", "low", "high"))
             label = f"from confidence {mark['confidence']:.3f} on: {share:.0f} % answered, "
@@ -216,16 +194,21 @@ def plot_scores(table: pd.DataFrame) -> Figure:
     axes[0].set_ylim(0.6 / seeds, 1.3 * top)  # before the scale, which cannot do with no picture
     axes[0].set_yscale("log")
     axes[0].yaxis.set_major_formatter("{x:g}")
-    low, high = table["threshold"].min(), table["threshold"].max()
-    ends = f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
+    ends = _span(table["threshold"])
     axes[1].set_xlabel(f'probability of "unhappy"; dashed: "unhappy" from {ends} on')
     return finish(fig, _sentence(table))
+
+
+def _span(column: pd.Series) -> str:
+    """Its number, or its lowest and highest."""
+    low, high = column.min(), column.max()
+    return f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
 
 
 def plot_mistakes(table: pd.DataFrame, root: str | Path, n: int = 12) -> Figure:
     """The `n` wrong answers of which the network was most sure, e.g. "unhappy 97 % (happy)".
 
-    Of several seeds the mean probability decides. A picture is read from `root` and its id.
+    Of several seeds the mean probability decides.
     """
     columns = {"prob": probabilities(table), "label": table["label"], "cut": table["threshold"]}
     means = {"prob": "mean", "label": "first", "cut": "mean"}
@@ -252,20 +235,16 @@ def plot_pictures(rows: pd.DataFrame, root: str | Path, titles: Sequence[str]) -
 
 def plot_metrics(
     tables: Mapping[str, pd.DataFrame],
-    metrics: Sequence[str] = ("accuracy", "AUROC", "Brier"),
+    shown: Sequence[str] = ("accuracy", "AUROC", "Brier"),
     draws: int = DRAWS,
 ) -> Figure:
-    """Metrics of several tables side by side, a panel each; small dots: lowest and highest seed.
-
-    `metrics` are some of `metrics.METRICS`. Raises ValueError for tables of different
-    pictures.
-    """
+    """Some of `metrics.METRICS`, a panel each, for several tables side by side."""
     sentence, size = _common(tables), (8, 0.35 * len(tables) + 1.2)
-    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
     measured = [measure(table, draws) for table in tables.values()]
     dots = any(table["seed"].nunique() > 1 for table in tables.values())
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        for place, row in enumerate(found.loc[metric] for found in measured):
+    for axis, metric in zip(axes[0], shown, strict=True):
+        for place, row in enumerate(rows.loc[metric] for rows in measured):
             ends = [row[dot] for dot in ("seed_low", "seed_high") if dots]
             mean = {"mean": row["value"], "low": row["low"], "high": row["high"]}
             draw_interval(axis, place, mean, np.reshape(ends, (-1, 1)), "0.2")
@@ -281,20 +260,17 @@ def plot_metrics(
 
 
 def plot_predictive_values(measured: pd.DataFrame) -> Figure:
-    """How often each answer is right, by the share of unhappy pictures where it is asked.
-
-    `measured` as `metrics.measure` gives it.
-    """
+    """How often each answer is right, by the share of unhappy pictures where it is asked."""
     fig, axis = plt.subplots(figsize=(7, 3.6))
-    rows = predictive_values(measured, np.linspace(0, 1, 201))
+    rows = calibration.predictive_values(measured, np.linspace(0, 1, 201))
     for column, name, style in (("npv", "happy", "--"), ("ppv", "unhappy", "-")):
         label = f'of the answers "{name}" ({column.upper()})'
         axis.plot(rows["prevalence"], rows[column], style, color=COLOURS[name], label=label)
         band = (rows["prevalence"], rows[f"{column}_low"], rows[f"{column}_high"])
-        axis.fill_between(*band, color=COLOURS[name], alpha=0.15, lw=0)
+        axis.fill_between(*band, color=COLOURS[name], **BAND)
     happy, unhappy = (measured.loc[f"recall {name}"] for name in CLASSES)
     share = unhappy["n"] / (happy["n"] + unhappy["n"])
-    axis.axvline(share, color="0.7", lw=1, ls=":", label="pictures measured")
+    axis.axvline(share, **DOTTED, label="pictures measured")
     axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
     axis.set_xlabel("prevalence: share of unhappy couples among those asked about")
     axis.legend(loc="lower center", **SMALL)
@@ -317,24 +293,25 @@ def _common(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def plot_slices(frame: pd.DataFrame) -> Figure:
-    """Accuracy in every slice with its interval, a block a tag.
-
-    `frame` is that of `dclib.evaluate.slices.slice_table`.
-    """
-    rows = _rows_of(frame)
+    """Accuracy in every slice with its interval, a block a tag, of `slices.slice_table`."""
+    rows = []  # the name of each tag, followed by its slices
+    for tag, slices in frame.groupby("tag", sort=False):
+        rows += [tag, *slices.itertuples()]
     fig, axis = plt.subplots(figsize=(8, ROW * len(rows) + 1.2))
     for place, row in enumerate(rows):
         if isinstance(row, str):
             axis.text(-0.01, place, row, weight="bold", **at_row(axis, "right"))
             continue
         colour = MARKS[row.verdict]
+        ink = {INK: "black", "0.7": "0.5"}.get(colour, colour)  # text needs more contrast
         axis.hlines(place, row.low, row.high, color=colour, lw=2)
         axis.plot(row.accuracy, place, "o", color=colour, ms=5)
-        axis.text(-0.01, place, row.value, color=_ink(colour), **at_row(axis, "right"))
-        axis.text(1.09, place, f"{row.n}", color=_ink(colour), **at_row(axis, "right"))
+        axis.text(-0.01, place, row.value, color=ink, **at_row(axis, "right"))
+        axis.text(1.09, place, f"{row.n}", color=ink, **at_row(axis, "right"))
         if row.verdict != "no difference seen":
-            told = row.verdict if np.isnan(row.p) else f"{row.verdict}, {_p(row.p_holm)}"
-            axis.text(1.11, place, told, color=_ink(colour), **at_row(axis, "left"))
+            p = "p < 0.001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}"
+            verdict = row.verdict if np.isnan(row.p) else f"{row.verdict}, {p}"
+            axis.text(1.11, place, verdict, color=ink, **at_row(axis, "left"))
     share, n = overall(frame)
     axis.axvline(share, color="0.7", lw=1, zorder=0)
     axis.text(1.09, -1.2, "n", **at_row(axis, "right"))
@@ -354,29 +331,8 @@ def overall(frame: pd.DataFrame) -> tuple[float, int]:
     return np.average(rows["accuracy"], weights=rows["n"]), rows["n"].sum()
 
 
-def _rows_of(frame: pd.DataFrame) -> list:
-    """The name of each tag, followed by its slices (named tuples)."""
-    rows = []
-    for tag, slices in frame.groupby("tag", sort=False):
-        rows += [tag, *slices.itertuples()]
-    return rows
-
-
-def _ink(colour: str) -> str:
-    """Text needs more contrast than a line."""
-    return {INK: "black", "0.7": "0.5"}.get(colour, colour)
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
 def plot_sweeps(frame: pd.DataFrame) -> Figure:
-    """Accuracy along every sweep: a panel a sweep, a curve a model.
-
-    `frame` is that of `dclib.evaluate.robustness.summarise`. Raises ValueError for more than five
-    models.
-    """
+    """Accuracy along every sweep: a panel a sweep, a curve a model, of `robustness.summarise`."""
     kinds, looks = list(dict.fromkeys(frame["sweep"])), lines_for(dict.fromkeys(frame["model"]))
     columns, names = min(SWEEP_COLUMNS, len(kinds)), 5  # in a row of panels and of the legend
     rows = -(-len(kinds) // columns)
@@ -397,24 +353,20 @@ def plot_sweeps(frame: pd.DataFrame) -> Figure:
 
 
 def draw_sweep(axis: Axes, frame: pd.DataFrame, looks: Mapping[str, Line]) -> list[Artist]:
-    """One sweep: levels at equal distances, the reference in grey. Returns what a legend names.
-
-    `looks` are the lines of the models, by their names.
-    """
+    """One sweep, levels at equal distances, {model: its line}; returns what a legend names."""
     levels = sorted(set(frame["level"]))
     place = {level: x for x, level in enumerate(levels)}
     curves = []
     for model, (colour, style, marker) in looks.items():
         part = frame[frame["model"] == model].sort_values("level")
         x = part["level"].map(place)
-        axis.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, lw=0)
+        axis.fill_between(x, part["low"], part["high"], color=colour, **BAND)
         look: dict = {"color": colour, "ls": style, "marker": marker, "ms": 3.5}
         curves += axis.plot(x, part["accuracy"], label=model, **look)
     for level in sorted(set(frame.loc[frame["reference"], "level"])):
         as_is = axis.axvline(place[level], color="0.85", lw=5, zorder=0, label="left as it is")
-    guess = axis.axhline(0.5, color="0.7", lw=1, ls=":", label="guessing")
-    names = ["as is" if np.isinf(level) else f"{level:g}" for level in levels]
-    axis.set_xticks(range(len(levels)), names)
+    guess = axis.axhline(0.5, **DOTTED, label="guessing")
+    axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
     axis.tick_params(labelsize=7)
     kind = frame["sweep"].iloc[0]
     axis.set_xlabel(SWEEPS[kind].unit, fontsize=8)

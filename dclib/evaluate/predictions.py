@@ -36,11 +36,7 @@ COLUMNS = [*TEXT, "seed", "fold", *NUMBERS]
 def predict_folder(
     checkpoint: "Checkpoint", root: str | Path, split: str = "test", batch_size: int = 32
 ) -> pd.DataFrame:
-    """The table of a loaded `Checkpoint` on one split of a folder: the fast path.
-
-    Raises ValueError if the checkpoint's classes are not those of the folder, and for logits that
-    are no numbers; FileNotFoundError or ValueError for a folder that `CoupleFolder` does not take.
-    """
+    """The table of a loaded `Checkpoint` on one split of a folder."""
     check_classes(checkpoint)
     dataset = CoupleFolder(root, split, checkpoint.transform, checkpoint.model.classes)
     logits, _ = predict_logits(checkpoint.model, make_loader(dataset, batch_size))
@@ -48,7 +44,7 @@ def predict_folder(
 
 
 def check_classes(checkpoint: "Checkpoint") -> None:
-    """Raise ValueError for a `Checkpoint` whose classes are not `CLASSES`, in any order."""
+    """Raise ValueError for classes other than `CLASSES`."""
     classes = checkpoint.model.classes
     if sorted(classes) != sorted(CLASSES):
         raise ValueError(
@@ -58,7 +54,7 @@ def check_classes(checkpoint: "Checkpoint") -> None:
 
 
 def choices_of(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """Temperature and threshold of a `Checkpoint`, by name, as `make_table` takes them."""
+    """Temperature and threshold of a `Checkpoint`, as `make_table` takes them."""
     return {name: checkpoint.config[name] for name in CHOICES}
 
 
@@ -70,24 +66,15 @@ def make_table(
     temperature: float = 1.0,
     threshold: float = 0.5,
 ) -> pd.DataFrame:
-    """The table of logits (N, 2), in the order of `dataset.classes`, of a `CoupleFolder`.
-
-    Raises ValueError for logits that are no numbers.
-    """
-    values = np.asarray(logits, dtype=float)
-    table = pd.DataFrame(
-        {
-            "id": dataset.ids,
-            "label": [dataset.classes[label] for _, label in dataset.samples],
-            "group": dataset.groups,
-            "source": dataset.column("source"),
-            "seed": seed,
-            "fold": fold,
-        }
-    )
-    for name, column in zip(CLASSES, LOGITS, strict=True):
-        table[column] = values[:, dataset.classes.index(name)]
-    return check_predictions(table.assign(temperature=temperature, threshold=threshold))
+    """The table of logits (N, 2), in the order of `dataset.classes`, of a `CoupleFolder`."""
+    values, labels = np.asarray(logits, dtype=float), dataset.classes
+    columns: dict[str, Any] = {"id": dataset.ids}
+    columns |= {"label": [labels[label] for _, label in dataset.samples]}
+    columns |= {"group": dataset.groups, "source": dataset.column("source")}
+    columns |= {"seed": seed, "fold": fold}
+    columns |= {f"logit_{name}": values[:, labels.index(name)] for name in CLASSES}
+    columns |= {"temperature": temperature, "threshold": threshold}
+    return check_predictions(pd.DataFrame(columns))
 
 
 def margins(table: pd.DataFrame, calibrated: bool = True) -> np.ndarray:
@@ -112,13 +99,7 @@ def by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def check_predictions(table: pd.DataFrame, name: str = "The table of predictions") -> pd.DataFrame:
-    """Return the table if everything that reads it can rely on it.
-
-    Raises ValueError, in one sentence, for missing columns, no rows, a label that is no class, a
-    picture without id or group, a seed or fold that is no whole number, logits, a temperature or a
-    threshold that are no numbers, a temperature that is not positive, a picture twice in a seed,
-    and seeds with different pictures, labels or groups. `name` begins the sentence.
-    """
+    """The table itself, or ValueError, beginning with `name`, if it is not in order."""
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ValueError(f"{name} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}.")
@@ -137,11 +118,11 @@ def check_predictions(table: pd.DataFrame, name: str = "The table of predictions
         "a temperature that is not positive": numbers["temperature"] <= 0,
         "a picture that is there before, with the same seed": table.duplicated(["id", "seed"]),
     }
-    for fault, found in faults.items():
-        if found.any():
-            where = ", ".join(f"{key} {table.loc[found, key].iloc[0]!r}" for key in ("id", "label"))
-            n = found.sum()
+    for fault, has_it in faults.items():
+        if n := has_it.sum():
+            first = table[has_it].iloc[0]
             rows = "one row," if n == 1 else f"{n} rows, the first is"
+            where = f"id {first['id']!r}, label {first['label']!r}"
             raise ValueError(f"{name} has {fault}: {rows} {where}.")
     uses = table.groupby("id")[["seed", "label", "group"]].nunique()
     lacking = uses["seed"] < table["seed"].nunique()
@@ -151,14 +132,14 @@ def check_predictions(table: pd.DataFrame, name: str = "The table of predictions
 
 
 def save_predictions(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write the table as CSV, whole or not at all; returns the path. Makes missing folders."""
+    """Write the table as CSV, whole or not at all; returns the path."""
     with write_whole(path) as unfinished:
         table.to_csv(unfinished, index=False)
     return Path(path)
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read such a CSV. Raises FileNotFoundError, or ValueError as `check_predictions` does."""
+    """Read such a CSV."""
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
     except ValueError as error:
@@ -168,11 +149,10 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 def describe(table: pd.DataFrame) -> str:
     """How much there is, e.g. "n = 90 pictures (40 happy, 50 unhappy) in 30 groups, 3 seeds"."""
-    one = by_seed(table)[0]
-    counts = ", ".join(f"{(one['label'] == name).sum()} {name}" for name in CLASSES)
-    seeds = table["seed"].nunique()
+    first, seeds = by_seed(table)[0], table["seed"].nunique()
+    counts = ", ".join(f"{(first['label'] == name).sum()} {name}" for name in CLASSES)
     often = f", {seeds} seeds" if seeds > 1 else ""
-    return f"n = {len(one)} pictures ({counts}) in {one['group'].nunique()} groups{often}"
+    return f"n = {len(first)} pictures ({counts}) in {first['group'].nunique()} groups{often}"
 
 
 def kind_of(table: pd.DataFrame) -> str:

@@ -4,7 +4,6 @@ A tag is a property of pictures (light, skin, number of bystanders), a slice the
 value of it. What makes a slice hard is not known from this: tags go together with other things.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,7 @@ with extra("evaluate"):
     import pandas as pd
 
 MOST = 12  # values of a tag; a column of more numbers is cut into thirds
-NO_TAG = {
-    "file_name": "names the picture",
-    "label": "is the right answer",
-    "group": "says what belongs together",
-}
+NO_TAGS = ("file_name", "label", "group")
 COLUMNS = ["tag", "value", "n", "groups", "accuracy", "low", "high", "gap", "gap_low", "gap_high"]
 COLUMNS += ["p", "p_holm", "verdict"]
 NOTES = (
@@ -35,32 +30,22 @@ NOTES = (
 )
 
 
-def read_tags(
-    root: str | Path, splits: str | Iterable[str] | None = None
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Every column of metadata.csv that can be a slice, and what the file tells by itself.
+def read_tags(root: str | Path, split: str | None = None) -> pd.DataFrame:
+    """Every column of metadata.csv that can be a slice; bytes, brightness, megapixels and aspect.
 
-    That is bytes (unless metadata.csv has them), brightness, megapixels and aspect.
-
-    Columns x_left, x_right become one tag x ("f + m", whoever stands left), and, where "none" is
-    one of their values, a tag "x count" of those that have something. More than `MOST` numbers
-    become thirds. Returns (tags, left_out): a DataFrame by id with a categorical column a tag, and
-    {column: why it is no tag}. `splits` are all that there are by default. Raises
-    FileNotFoundError or ValueError without pictures in them, and as `measure_pictures` does.
+    A DataFrame by id with a categorical column a tag, of all splits by default. Columns x_left and
+    x_right become one tag x ("f + m", whoever stands left), and, where "none" is one of their
+    values, a tag "x count" of those that have something. More than `MOST` numbers become thirds;
+    what has one value, too many texts, or carries the label is left out.
     """
-    splits = [splits] if isinstance(splits, str) else list(splits or splits_of(root))
+    splits = [split] if split else splits_of(root)
     rows = measure_pictures(root, splits)
     if not rows:
         raise ValueError(f"There are no pictures in {root} for the splits {', '.join(splits)}.")
-    raw, left_out = _drop_named(_with_looks(pd.DataFrame(rows).set_index("id")))
-    tags = {}
-    for name, values in _join_pairs(raw).items():
-        tag, reason = _to_tag(values)
-        if reason:
-            left_out[name] = reason
-        else:
-            tags[name] = tag
-    return pd.DataFrame(tags, index=raw.index), left_out
+    raw = _with_looks(pd.DataFrame(rows).set_index("id"))
+    raw = raw.drop(columns=[name for name in raw if name in NO_TAGS or name.startswith("cue_")])
+    tags = {name: _to_tag(values) for name, values in _join_pairs(raw).items()}
+    return pd.DataFrame({n: tag for n, tag in tags.items() if tag is not None}, index=raw.index)
 
 
 def _with_looks(raw: pd.DataFrame) -> pd.DataFrame:
@@ -71,16 +56,9 @@ def _with_looks(raw: pd.DataFrame) -> pd.DataFrame:
         "megapixels": width * height / 1e6,
         "aspect": width / height,
     }
-    raw = raw.drop(columns=["width", "height", "red", "green", "blue"])
-    raw = raw.assign(**{name: values for name, values in looks.items() if name not in raw})
+    looks = {name: values for name, values in looks.items() if name not in raw}
+    raw = raw.drop(columns=["width", "height", "red", "green", "blue"]).assign(**looks)
     return raw.astype(object).where(raw.notna(), "").astype(str)
-
-
-def _drop_named(raw: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Without the columns whose name says that they are no tag; and {column: reason}."""
-    left_out = {name: reason for name, reason in NO_TAG.items() if name in raw}
-    left_out |= {name: "carries the label" for name in raw if name.startswith("cue_")}
-    return raw.drop(columns=list(left_out)), left_out
 
 
 def _join_pairs(raw: pd.DataFrame) -> dict[str, pd.Series]:
@@ -91,46 +69,38 @@ def _join_pairs(raw: pd.DataFrame) -> dict[str, pd.Series]:
         if stem == name or f"{stem}_right" not in columns:
             continue
         pairs = list(zip(columns.pop(name), columns.pop(f"{stem}_right"), strict=True))
-        joined = {stem: [" + ".join(sorted(pair)) if all(pair) else "" for pair in pairs]}
+        texts = [" + ".join(sorted(pair)) if all(pair) else "" for pair in pairs]
+        columns[stem] = pd.Series(texts, raw.index)
         if any("none" in pair for pair in pairs):
-            counts = [2 - pair.count("none") for pair in pairs]
-            joined[f"{stem} count"] = [
-                f"{count} of 2" if all(pair) else ""
-                for count, pair in zip(counts, pairs, strict=True)
-            ]
-        columns |= {key: pd.Series(values, raw.index) for key, values in joined.items()}
+            texts = [f"{2 - p.count('none')} of 2" if all(p) else "" for p in pairs]
+            columns[f"{stem} count"] = pd.Series(texts, raw.index)
     return columns
 
 
-def _to_tag(values: pd.Series) -> tuple[pd.Series | None, str | None]:
-    """A column of text -> (ordered categories, None), or (None, why it is no tag)."""
-    told = values[values != ""]
-    distinct = set(told)
-    if len(distinct) < 2:
-        return None, "fewer than two values"
-    if told.str.match(r"\[.*\]$").all():
-        return None, "lists, such as boxes"
-    numbers = pd.to_numeric(told, errors="coerce")
+def _to_tag(values: pd.Series) -> pd.Series | None:
+    """A column of text as ordered categories; None if it is no tag."""
+    known = values[values != ""]
+    distinct = set(known)
+    if len(distinct) < 2 or known.str.match(r"\[.*\]$").all():  # lists, such as boxes
+        return None
+    numbers = pd.to_numeric(known, errors="coerce")
     numeric = bool(np.isfinite(numbers).all())
+    order = sorted(distinct, key=float if numeric else str)
     if len(distinct) > MOST:
-        if not numeric:
-            return None, f"{len(distinct)} values, more than {MOST}"
-        told, order = _thirds(numbers)
-        if len(order) < 2:
-            return None, "nearly all pictures have one value"
-    else:
-        order = sorted(distinct, key=float if numeric else str)
-    return told.astype(pd.CategoricalDtype(order, ordered=True)).reindex(values.index), None
+        known, order = _thirds(numbers) if numeric else (known, [])
+        if len(order) < 2:  # texts, or nearly all pictures have one value
+            return None
+    return known.astype(pd.CategoricalDtype(order, ordered=True)).reindex(values.index)
 
 
 def _thirds(numbers: pd.Series) -> tuple[pd.Series, list[str]]:
     """Names of the third that each number is in, and their order; equal numbers stay together."""
     edges = np.unique(np.quantile(numbers, (1 / 3, 2 / 3)))
     edges = edges[edges > numbers.min()]
-    told = [f"{edge:,.0f}" if abs(edge) >= 1000 else f"{edge:.3g}" for edge in edges]
-    order = [f"low (< {told[0]})", f"high ({told[-1]} or more)"] if told else ["all"]
-    if len(told) == 2:
-        order.insert(1, f"middle ({told[0]} to {told[1]})")
+    ends = [f"{edge:,.0f}" if abs(edge) >= 1000 else f"{edge:.3g}" for edge in edges]
+    order = [f"low (< {ends[0]})", f"high ({ends[-1]} or more)"] if ends else ["all"]
+    if len(ends) == 2:
+        order.insert(1, f"middle ({ends[0]} to {ends[1]})")
     places = np.searchsorted(edges, numbers, side="right")
     return pd.Series([order[place] for place in places], numbers.index), order
 
@@ -141,16 +111,13 @@ def slice_table(table: pd.DataFrame, tags: pd.DataFrame, least: int = 30) -> pd.
     Args:
         table: of predictions; of several seeds each picture counts with its mean over them.
         tags: a DataFrame by id, one column a tag, as `read_tags` gives; empty where unknown.
-        least: a slice is tested if so many pictures, of two groups or more, are in it, and as many
-            outside it; all others have the verdict "too few".
+        least: pictures, of two groups or more, that must be inside and outside a slice for a
+            test; all others have the verdict "too few".
 
     A DataFrame with `COLUMNS`. `gap` is the accuracy inside less that of the other pictures whose
-    value is known, with an interval for itself alone (see `measure_gap`). `p_holm` is corrected for
-    all tests of the table (Holm 1979); slices that part the pictures in the same way, as both of a
-    tag with two values do, are one test. The verdict is "worse", "better" (p_holm below 0.05) or
-    "no difference seen": any gap in the interval is possible then.
-    Raises ValueError for a table that is not in order, if no picture of it has tags, or no tag a
-    value for any; some that have none are counted aloud.
+    value is known (see `measure_gap`). `p_holm` is corrected for all tests of the table (Holm
+    1979); slices that part the pictures in the same way, as both of a tag with two values do, are
+    one test. The verdict is "worse" or "better" (p_holm below 0.05), or "no difference seen".
     """
     parts = by_seed(check_predictions(table))
     tags = _tags_of(parts[0]["id"], tags)
@@ -158,14 +125,14 @@ def slice_table(table: pd.DataFrame, tags: pd.DataFrame, least: int = 30) -> pd.
     groups = np.unique(parts[0]["group"], return_inverse=True)[1]
     rows = []
     for tag, values in tags.items():
-        told = values.notna().to_numpy() & (values != "").to_numpy()
-        for value in values[told].cat.remove_unused_categories().cat.categories:
+        known = values.notna().to_numpy() & (values != "").to_numpy()
+        for value in values[known].cat.remove_unused_categories().cat.categories:
             inside = (values == value).to_numpy()
             _, low, high = proportion_interval([Scored(p[inside]) for p in parts], "accuracy")
             row = {"tag": tag, "value": value, "n": inside.sum(), "accuracy": right[inside].mean()}
             row |= {"groups": len(np.unique(groups[inside])), "low": low, "high": high}
-            row |= measure_gap(right[told], inside[told], groups[told], least)
-            rows.append(row | {"test": min(inside.tobytes(), (told & ~inside).tobytes())})
+            row |= measure_gap(right[known], inside[known], groups[known], least)
+            rows.append(row | {"test": min(inside.tobytes(), (known & ~inside).tobytes())})
     if not rows:
         raise ValueError("No tag has a value for these pictures; there is nothing to slice by.")
     return _judge(pd.DataFrame(rows))[COLUMNS]
@@ -190,29 +157,27 @@ def measure_gap(
     """Mean of `right` (N,) inside less outside: a dict of gap, gap_low, gap_high (95 %) and p.
 
     A right and a wrong answer are added on both sides (Agresti and Caffo 2000, The American
-    Statistician 54, 280), without which a slice that is all right would have no width. The variance
-    sums what each picture adds to the difference over its group, so that a group may lie on both
-    sides, and is at least that of independent answers. Student's t, with the groups of the side
-    that has fewer, less one. NaN if a side has fewer than `least` pictures or two groups.
+    Statistician 54, 280), else a slice that is all right would have no width. The variance sums
+    what each picture adds over its group, which may lie on both sides, and is at least that of
+    independent answers. Student's t, with the groups of the side that has fewer, less one. NaN if
+    a side has fewer than `least` pictures or two groups.
     """
-    sides, nan = [inside, ~inside], np.nan
-    g = min(len(np.unique(groups[side])) for side in sides)
+    nan, g = np.nan, min(len(np.unique(groups[side])) for side in (inside, ~inside))
     gap = right[inside].mean() - right[~inside].mean() if g else nan
-    if min(side.sum() for side in sides) < least or g < 2:
+    if min(inside.sum(), (~inside).sum()) < least or g < 2:
         return {"gap": gap, "gap_low": nan, "gap_high": nan, "p": nan}
     right = np.concatenate([right, [1, 0, 1, 0]])
+    inside = np.concatenate([inside, [True, True, False, False]])
     groups = np.concatenate([groups, groups.max() + 1 + np.arange(4)])
-    sides = [np.concatenate([inside, [True, True, False, False]])]
-    sides.append(~sides[0])
-    parts, shares, least_variance = np.zeros(len(right)), [], 0.0
-    for side, sign in zip(sides, (1, -1), strict=True):
+    parts, middle, least_variance = np.zeros(len(right)), 0.0, 0.0
+    for side, sign in ((inside, 1), (~inside, -1)):
         share, n = right[side].mean(), side.sum()
         parts[side] = sign * (right[side] - share) / n
         least_variance += share * (1 - share) / n
-        shares.append(share)
+        middle += sign * share
     k = len(np.unique(groups))
     variance = np.square(np.bincount(groups, parts)).sum() * k / (k - 1)
-    error, middle = np.sqrt(max(variance, least_variance)), shares[0] - shares[1]
+    error = np.sqrt(max(variance, least_variance))
     reach = student.ppf(TAILS[1], g - 1) * error
     p = 2 * student.sf(abs(middle) / error, g - 1)
     return {"gap": gap, "gap_low": middle - reach, "gap_high": middle + reach, "p": p}
