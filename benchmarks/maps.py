@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dclib.checkpoint import load_checkpoint
 from dclib.explain.pointing import locate
-from dclib.explain.sanity import hide_in_order, load_features, rank_agreement
+from dclib.explain.sanity import Sample, hide_in_order, rank_agreement
 
 
 def markdown(table, columns):
@@ -30,16 +30,15 @@ def main():
     parser.add_argument("--n", type=int, help="about so many pictures; all by default")
     args = parser.parse_args()
     checkpoint = load_checkpoint(args.checkpoint)
-    found = locate(checkpoint, args.data, args.split, args.n)
-    for (region, measure), part in found.groupby(["region", "measure"], sort=False):
-        told = f"chance {part['chance'].iloc[0]:.2f}, {part['excluded'].iloc[0]} excluded"
-        print(f"\n## {region}, {measure} ({told})\n\n{markdown(part, ['map', 'measure'])}")
-    features, groups = load_features(checkpoint, args.data, args.split, args.n)
+    sample = Sample(checkpoint, args.data, args.split, args.n)
+    for (region, measure), part in locate(sample).groupby(["region", "measure"], sort=False):
+        about = f"chance {part['chance'].iloc[0]:.2f}, {part['excluded'].iloc[0]} excluded"
+        print(f"\n## {region}, {measure} ({about})\n\n{markdown(part, ['map', 'measure'])}")
+    features, groups = sample.features, sample.groups
     ranks = rank_agreement(checkpoint.model, features, groups).assign(measure="rank correlation")
     print(f"\n## Agreement with leave-one-out\n\n{markdown(ranks, ['map', 'measure'])}")
     temperature = checkpoint.config["temperature"]
-    size = checkpoint.config["image_size"]
-    _, areas = hide_in_order(checkpoint.model, features, groups, size, temperature)
+    _, areas = hide_in_order(checkpoint.model, features, groups, sample.size, temperature)
     print(f"\n## Areas under the curves\n\n{markdown(areas, ['map', 'curve'])}")
 
 

@@ -1,9 +1,8 @@
 """Where in the picture the cells of a feature map are.
 
 The padding of a ResNet puts the centre of what cell i sees at pixel STRIDE * i of the network's
-input: the first one at the very edge (cf. arXiv 2010.02178). Stretched over the picture, as maps
-are mostly shown, they would be half a cell too far down and right. A pixel belongs to the cell with
-the nearest centre, so that the first cell of a row is narrower than the others.
+input (cf. arXiv 2010.02178); a map stretched over the picture would be half a cell off. A pixel
+belongs to the cell with the nearest centre, so that the first of a row is narrower than the others.
 """
 
 import numpy as np
@@ -12,37 +11,27 @@ from numpy.typing import ArrayLike
 STRIDE = 32  # pixels of the input from cell to cell, in every ResNet
 
 
-def cell_edges(n: int, size: int | None) -> np.ndarray:
+def cell_edges(n: int, size: int) -> np.ndarray:
     """Where n cells along a side of `size` input pixels begin and end, as shares of it: (n + 1,).
-
-    None for a map that is stretched over the picture, as most tools show it.
 
     >>> cell_edges(3, 80).tolist()
     [0.0, 0.2, 0.6, 1.0]
     """
-    if size is None:
-        return np.linspace(0, 1, n + 1)
     inner = STRIDE * (np.arange(n - 1) + 0.5) / size
     return np.concatenate([[0.0], inner, [1.0]])
 
 
-def cell_centres(n: int, size: int | None) -> np.ndarray:
+def cell_centres(n: int, size: int) -> np.ndarray:
     """Where the views of n cells are centred, as shares of a side of `size` input pixels: (n,).
-
-    None for a map that is stretched over the picture.
 
     >>> cell_centres(3, 80).tolist()
     [0.0, 0.4, 0.8]
     """
-    if size is None:
-        return (np.arange(n) + 0.5) / n
     return STRIDE * np.arange(n) / size
 
 
-def from_centre(h: int, w: int, size: int | None) -> np.ndarray:
+def from_centre(h: int, w: int, size: int) -> np.ndarray:
     """Squared distance of each cell's centre from that of the picture, in sides: (h, w).
-
-    `size` as of `cell_centres`.
 
     >>> from_centre(1, 3, 80).round(2).tolist()
     [[0.5, 0.26, 0.34]]
@@ -54,8 +43,7 @@ def from_centre(h: int, w: int, size: int | None) -> np.ndarray:
 def box_mask(boxes: ArrayLike, down: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Which points of a grid lie in one of the boxes: (K, 4), (H,), (W,) -> (H, W) bool.
 
-    Boxes are x0, y0, x1, y1, the first two within and the last two beyond; all are shares of the
-    picture's sides.
+    Boxes are x0, y0 (within), x1, y1 (beyond), all as shares of the picture's sides.
     """
     x0, y0, x1, y1 = np.reshape(boxes, (-1, 4)).T[..., None]  # (K, 1) each
     rows, columns = (y0 <= down) & (down < y1), (x0 <= across) & (across < x1)
@@ -87,12 +75,9 @@ def covered_cells(
 def spread(
     values: np.ndarray, shape: tuple[int, int], size: int, smooth: bool = False
 ) -> np.ndarray:
-    """A map over the picture: (h, w) -> (H, W).
+    """A map over a picture of `shape` pixels: (h, w) -> (H, W).
 
-    Args:
-        shape: H and W, pixels of the picture.
-        size: pixels a side of the network's input, a square.
-        smooth: linear between the centres of cells; else every cell has one value.
+    `size`: pixels a side of the network's input. `smooth` is linear between the cells' centres.
     """
     for axis, pixels in enumerate(shape):
         n = values.shape[axis]

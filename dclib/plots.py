@@ -1,22 +1,12 @@
-"""Figures of the notebooks: here what several share, in a file for each what it has alone.
-
-All but `save_figure` save nothing.
-"""
+"""What the figures of all rooms share. Nothing is saved but by `save_figure`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
-import torch
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
-from torch import Tensor
 
 from dclib.cells import spread
 from dclib.files import extra
@@ -25,10 +15,12 @@ with extra("plots"):
     import matplotlib.pyplot as plt
     import seaborn as sns
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
     from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    pass
+if TYPE_CHECKING:  # who gathers pictures needs no torch
+    from torch import Tensor
 
 # Told apart by every kind of colour vision (Okabe and Ito). Two mean the classes, nothing else.
 HAPPY, UNHAPPY = "#0072B2", "#D55E00"  # blue and vermilion
@@ -45,14 +37,11 @@ EVIDENCE = LinearSegmentedColormap.from_list("evidence", (HAPPY, "0.85", UNHAPPY
 
 
 def show_pictures(
-    pictures: Sequence[Image.Image | np.ndarray | Tensor],
+    pictures: "Sequence[Image.Image | np.ndarray | Tensor]",
     titles: Sequence[str] = (),
     columns: int = 6,
 ) -> Figure:
-    """A grid of pictures, Pillow images, arrays or tensors (H, W, 3), each with its title.
-
-    A title that begins with the name of a class has its colour.
-    """
+    """A grid of pictures (H, W, 3); a title that begins with the name of a class has its colour."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.9 * rows), squeeze=False)
@@ -67,15 +56,11 @@ def show_pictures(
 
 
 def lines_for(names: Iterable[str]) -> dict[str, Line]:
-    """A line for each of several things in one figure, told apart without colour too.
-
-    Raises ValueError for more than there are lines.
-    """
+    """A line for each of several things in one figure, told apart without colour too."""
     names = list(names)
     if len(names) > len(LINES):
-        raise ValueError(
-            f"{len(names)} lines are too many for one figure; draw {len(LINES)} at most."
-        )
+        few = len(LINES)
+        raise ValueError(f"{len(names)} lines are too many for one figure; draw {few} at most.")
     return dict(zip(names, LINES))
 
 
@@ -87,10 +72,7 @@ def at_row(axis: Axes, ha: str) -> dict[str, Any]:
 def draw_interval(
     axis: Axes, place: float, row: Mapping[str, float], values: ArrayLike, colour: str
 ) -> None:
-    """A mean with its interval in a row of its own, the mean of each repetition as a dot below.
-
-    `row` holds mean, low and high; `values` are (repetitions, n).
-    """
+    """A mean, low to high, in a row of its own; the means of `values` (repetitions, n) as dots."""
     axis.hlines(place, row["low"], row["high"], color=colour, lw=2)
     axis.plot(row["mean"], place, "o", color=colour)
     means = np.asarray(values).mean(axis=1)
@@ -123,7 +105,7 @@ def save_figure(fig: Figure, path: str | Path, colours: int | None = None) -> Pa
 
 def overlay(
     image: Image.Image | np.ndarray,
-    values: np.ndarray | Tensor,
+    values: "np.ndarray | Tensor",
     scale: float,
     size: int,
     smooth: bool = False,
@@ -136,35 +118,19 @@ def overlay(
         scale: value of full colour, for all maps that are compared; larger ones look the same.
         size: pixels a side of the network's input.
         smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
-
-    The picture is greyed, and as grey where a value is 0. Raises ValueError unless scale > 0.
     """
     pixels = np.asarray(image)
-    picture = pixels / 255 if pixels.dtype == np.uint8 else pixels  # (H, W, 3)
-    grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
-    colour, share = tint_over(values, scale, picture.shape[:2], size, smooth)
-    return grey * (1 - share) + colour * share
-
-
-def tint_over(
-    values: np.ndarray | Tensor,
-    scale: float,
-    shape: tuple[int, ...],
-    size: int,
-    smooth: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `overlay` puts over a picture of `shape` (H, W): colour (H, W, 3), opacity (H, W, 1).
-
-    The other arguments are those of `overlay`. Raises ValueError unless scale > 0.
-    """
+    picture = pixels / 255 if pixels.dtype == np.uint8 else pixels  # (H, W, 3), greyed below
     if not scale > 0:
         raise ValueError(f"scale must be above 0, not {scale}.")
-    cells = torch.as_tensor(values, dtype=torch.float64, device="cpu").numpy()
-    height, width = shape
+    grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
+    cells = np.asarray(values.cpu() if hasattr(values, "cpu") else values, np.float64)
+    height, width = picture.shape[:2]
     strength = spread(cells / scale, (height, width), size, smooth)
     strength = strength.clip(-1, 1)[..., None]  # (H, W) -> (H, W, 1)
     colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
-    return colour, OPACITY * np.abs(strength)
+    share = OPACITY * np.abs(strength)
+    return grey * (1 - share) + colour * share
 
 
 def draw_scale(fig: Figure, axes: np.ndarray, scale: float, unit: str = "log-odds") -> None:

@@ -51,7 +51,7 @@ PIXELS = """async (image) => {
     canvas.getContext("2d").drawImage(image, 0, 0);
     return canvas.toDataURL();
 }"""
-BOXES = """() => [".dc-grid", ".dc-stage img"].map(
+BOXES = """() => [".dc-grid", ":has(> .dc-grid) img"].map(
     (part) => JSON.stringify(document.querySelector(part).getBoundingClientRect()))"""
 
 
@@ -104,9 +104,8 @@ def use_panel(page, expect, folder):
     panel.get_by_role("button", name="Make a report").click()
     with page.expect_download() as download:
         panel.locator(".dc-save").first.click()
-    download.value.save_as(folder / "report.png")
-    with Image.open(folder / "report.png") as report:
-        assert report.width == 1200
+    download.value.save_as(folder / "report.html")
+    assert "only ever seen drawn couples" in (folder / "report.html").read_text()
     assert "evidence_by_cell" in decode(panel.locator(".dc-save").last.get_attribute("href"))
     panel.get_by_role("button", name="Hide a region").click()
     cells = panel.locator(".dc-grid button")
@@ -230,11 +229,13 @@ def test_hide_a_region_and_choose_a_neuron(lab):
 
     with sync_playwright() as playwright:
         browser, page = open_and_run(playwright, lab.format("panels.ipynb"))
-        picture, answer = page.locator(".dc-stage img"), page.locator(".dc-controls table").first
-        page.locator(".dc-neurons").wait_for()
-        cells = page.locator(".dc-grid button")
+        panels = page.locator(".dc-cells:has(button)")
+        expect(panels).to_have_count(2)
+        hiding, neurons = panels.all()
+        picture, answer = hiding.locator(".dc-stage img"), hiding.locator("table").first
+        cells = hiding.locator(".dc-grid button")
         expect(cells).to_have_count(16)  # 128 px
-        expect(page.get_by_text("without this cell").locator("visible=true")).to_have_count(0)
+        expect(page.get_by_text("a still picture").locator("visible=true")).to_have_count(0)
         grid, stage = page.evaluate(BOXES)
         assert grid == stage
         whole, seen = answer.inner_text(), picture.get_attribute("src")
@@ -245,33 +246,37 @@ def test_hide_a_region_and_choose_a_neuron(lab):
         page.keyboard.press("Space")
         expect(answer).to_contain_text("without 2 cells")
         hidden = answer.inner_text()
-        page.get_by_text("cover its pixels").click()
+        hiding.get_by_text("cover its pixels").click()
         expect(answer).not_to_have_text(hidden, use_inner_text=True)
         show_state(page, "05.png")
-        page.get_by_role("button", name="Clear").click()
+        hiding.get_by_role("button", name="Clear").click()
         expect(answer).to_have_text(whole, use_inner_text=True)
-        choose_neurons(page, expect)
+        choose_neurons(page, neurons, expect)
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
         browser.close()
 
 
-def choose_neurons(page, expect):
-    """Of the page without a kernel: by pointer, by keyboard, from a region's list."""
-    neurons, shown = page.locator(".dc-neurons label"), page.locator(".dc-neuron-text:visible")
-    region = page.locator(".dc-right .dc-map:visible")
-    first, seen = shown.inner_text(), region.get_attribute("src")
-    neurons.nth(3).hover()
-    expect(shown).to_contain_text(f"Neuron {neurons.nth(3).inner_text()} ")
-    assert region.get_attribute("src") != seen
-    page.mouse.move(5, 5)
-    expect(shown).to_have_text(first, use_inner_text=True)
-    neurons.nth(2).click()
-    page.keyboard.press("ArrowRight")  # JupyterLab must not take it
-    expect(shown).to_contain_text(f"Neuron {neurons.nth(3).inner_text()} ")
-    page.locator(".dc-cells > .dc-item > label:visible").nth(15).click()
-    listed = page.locator(".dc-cell-text:visible")
-    expect(listed).to_contain_text("row 4, column 4")
-    neuron = listed.locator("label").last
-    neuron.click()
-    expect(shown).to_contain_text(f"{neuron.inner_text().capitalize()} is on")
+def choose_neurons(page, panel, expect):
+    """By pointer and by keyboard: a neuron of the list, and cells of the picture."""
+    neuron, cells = panel.locator("select"), panel.locator(".dc-grid button")
+    answer, picture = (
+        panel.locator(".dc-controls .widget-html-content"),
+        panel.locator(".dc-stage img"),
+    )
+    names = neuron.locator("option").all_inner_texts()
+    expect(answer).to_contain_text(f"Neuron {names[0].split(':')[0]} is on")
+    seen = picture.get_attribute("src")
+    neuron.select_option(names[3])
+    expect(answer).to_contain_text(f"Neuron {names[3].split(':')[0]} is on")
+    expect(picture).not_to_have_attribute("src", seen)
+    neuron.focus()
+    page.keyboard.press("ArrowDown")  # JupyterLab must not take it
+    expect(answer).to_contain_text(f"Neuron {names[4].split(':')[0]} is on")
+    cells.nth(15).click()
+    expect(answer).to_contain_text("The cell in row 4, column 4")
+    cells.nth(2).focus()
+    page.keyboard.press("Space")
+    expect(answer).to_contain_text("The cell in row 1, column 3")
+    expect(panel.locator(".dc-grid button.mod-active")).to_have_count(1)
+    panel.scroll_into_view_if_needed()
     show_state(page, "06.png")

@@ -97,7 +97,7 @@ def test_cells_are_those_that_a_box_touches():
 def test_a_cell_looks_at_pixel_32_i():
     """Where the input's gradient of one cell lies; stretched, it would be at (4 + 1/2) * 32."""
     torch.manual_seed(0)
-    model = DeepConnection("resnet34", "resnet18", None).train()  # statistics fit
+    model = DeepConnection("plain", "resnet18", None).train()  # statistics fit
     images = torch.randn(4, 3, 256, 256).requires_grad_()
     model.forward_features(images)[:, :, 4, 4].sum().backward()
     weight = images.grad.abs().sum((0, 1, 2)).double()

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dclib.explain.evidence import RECEPTIVE_FIELD, find_evidence, fold_head
+from dclib.explain.gradcam import grad_cam
 from dclib.model import STAGES, DeepConnection
 from dclib.pmt import power_mean_transform
 from dclib.predict import extract_features
@@ -80,26 +82,27 @@ def test_maps_through_neurons_sum_to_the_margin_map_and_off_is_zero(networks, st
 
 
 def loop_over_bins(model, feature_map):
-    """Region maps (100, h, w) of one picture, maximum by maximum, in float64."""
+    """Region maps (100, h, w) of one picture, bin by bin, in float64."""
     _, channels, h, w = feature_map.shape
     weights = model.head.lin1.weight.detach().double()
-    branches = weights.shape[1] // (channels * sum(n * n for n in model.levels))
-    maps, column = torch.zeros(100, h, w, dtype=torch.float64), 0
-    half = weights.shape[1] // branches
+    bins = sum(n * n for n in model.levels)
+    branches = weights.shape[1] // (channels * bins)
+    weights = weights.view(100, branches, channels * bins)
+    maps, start = torch.zeros(100, h * w, dtype=torch.float64), 0
     for n in model.levels:
-        for channel in range(channels):
-            for i in range(n):
-                for j in range(n):
-                    rows = slice(i * h // n, -(-(i + 1) * h // n))
-                    columns = slice(j * w // n, -(-(j + 1) * w // n))
-                    part = feature_map[0, channel, rows, columns].double()
-                    y, x = divmod(part.argmax().item(), part.shape[1])
-                    values = part.max()[None, None]
-                    values = power_mean_transform(values)[0] if branches == 2 else values[0]
-                    gain = sum(weights[:, column + b * half] * values[b] for b in range(branches))
-                    maps[:, rows.start + y, columns.start + x] += gain
-                    column += 1
-    return maps
+        for i, j in np.ndindex(n, n):
+            rows = slice(i * h // n, -(-(i + 1) * h // n))
+            columns = slice(j * w // n, -(-(j + 1) * w // n))
+            part = feature_map[0, :, rows, columns].double()  # (C, height, width)
+            at = part.flatten(1).argmax(1)  # (C,)
+            cells = (rows.start + at // part.shape[2]) * w + columns.start + at % part.shape[2]
+            values = part.amax((1, 2))[None]
+            values = power_mean_transform(values) if branches == 2 else values
+            own = start + i * n + j + n * n * torch.arange(channels)  # columns of this bin
+            gains = weights[:, :, own] * values.view(branches, channels)  # (100, P, C)
+            maps.index_add_(1, cells, gains.sum(1))
+        start += channels * n * n
+    return maps.view(100, h, w)
 
 
 @pytest.mark.parametrize("stage", ["spp", "spp+pmt"])
@@ -191,6 +194,7 @@ def test_dropout_deviation_is_that_of_many_masks(samples):
 
 
 def test_classes_are_told_by_name():
+    """A network with its classes the other way round has the same margin, sign and all."""
     model, turned = lively_network(), lively_network(classes=("unhappy", "happy"))
     with torch.no_grad():
         for name in ("weight", "bias"):
@@ -199,6 +203,8 @@ def test_classes_are_told_by_name():
     ours, theirs = find_evidence(model, feature_map), find_evidence(turned, feature_map)
     torch.testing.assert_close(ours.margin_map, theirs.margin_map)
     torch.testing.assert_close(ours.margin_sd, theirs.margin_sd)
+    cams = [grad_cam(m, feature_map, ("happy", "margin")).maps for m in (model, turned)]
+    torch.testing.assert_close(*cams)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -240,7 +246,7 @@ def test_misuse_is_told(networks):
 
 def test_the_receptive_field_is_that_of_resnet34():
     """From the strides and kernels of its layers: each adds (kernel - 1) times the step before."""
-    backbone = DeepConnection("resnet34", weights=None).backbone
+    backbone = DeepConnection("plain", weights=None).backbone
     seen, step = 1, 1
     for name, layer in backbone.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)) and "downsample" not in name:

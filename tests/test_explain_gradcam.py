@@ -2,7 +2,6 @@ import gc
 
 import pytest
 import torch
-import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from conftest import lively_network
 from hypothesis import given, settings
@@ -10,17 +9,22 @@ from hypothesis import strategies as st
 from torchcam.methods import GradCAM
 
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.explain.gradcam import grad_cam, upsample
-from dclib.model import STAGES, eval_mode
-from dclib.predict import extract_features
+from dclib.explain.gradcam import grad_cam
+from dclib.model import STAGES
+from dclib.predict import eval_mode, extract_features
 
 STAGE = pytest.mark.parametrize("stage", STAGES)
 METHOD = pytest.mark.parametrize("method", ["grad-cam", "hirescam"])
 
 
 @pytest.fixture(scope="module")
-def network():
-    return lively_network()
+def networks():
+    return {stage: lively_network(stage) for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def network(networks):
+    return networks["spp+pmt"]
 
 
 def images_of(*shape, seed=1):
@@ -29,8 +33,8 @@ def images_of(*shape, seed=1):
 
 @STAGE
 @pytest.mark.parametrize("size", [(96, 96), (130, 75)])
-def test_grad_cam_is_captums(stage, size):
-    model, images = lively_network(stage), images_of(3, 3, *size)
+def test_grad_cam_is_captums(networks, stage, size):
+    model, images = networks[stage], images_of(3, 3, *size)
     cams = grad_cam(model, extract_features(model, images))
     for index, name in enumerate(model.classes):
         theirs = LayerGradCam(model, model.backbone.layer4).attribute(images, target=index)
@@ -38,8 +42,8 @@ def test_grad_cam_is_captums(stage, size):
 
 
 @STAGE
-def test_positive_part_is_torchcams(stage):
-    model, images = lively_network(stage), images_of(1, 3, 96, 128)
+def test_positive_part_is_torchcams(networks, stage):
+    model, images = networks[stage], images_of(1, 3, 96, 128)
     ours = grad_cam(model, extract_features(model, images)).positive[0]
     for index, expected in enumerate(ours):
         with GradCAM(model, "backbone.layer4") as extractor:
@@ -63,9 +67,9 @@ def test_maps_follow_the_formula(network, method):
     torch.testing.assert_close(cams.logits, logits.detach())
 
 
-def test_grad_cam_and_hirescam_agree_behind_an_average():
+def test_grad_cam_and_hirescam_agree_behind_an_average(networks):
     """With global average pooling every cell has the same gradient (arXiv 2011.08891)."""
-    model = lively_network("resnet34")
+    model = networks["plain"]
     feature_map = extract_features(model, images_of(2, 3, 96, 96))
     two = [grad_cam(model, feature_map, method=m).maps for m in ("grad-cam", "hirescam")]
     torch.testing.assert_close(*two)
@@ -87,7 +91,6 @@ def test_a_batch_is_its_pictures(network, method):
 def test_any_size_of_picture(network, height, width, n):
     cams = grad_cam(network, extract_features(network, images_of(n, 3, height, width)))
     assert cams.maps.shape == (n, 2, -(-height // 32), -(-width // 32))
-    assert upsample(cams.maps, (height, width)).shape == (n, 2, height, width)
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
@@ -162,7 +165,7 @@ def test_nothing_is_kept_over_many_calls(network, explain):
     feature_map, before = torch.rand(1, 512, 2, 2), state_of(network)
     explain(head, feature_map)
     first = tensors()
-    for _ in range(500):
+    for _ in range(100):
         found = explain(head, feature_map)
     assert not any(v.requires_grad for v in vars(found).values() if torch.is_tensor(v))
     del found
@@ -172,14 +175,6 @@ def test_nothing_is_kept_over_many_calls(network, explain):
 def test_no_evidence_is_a_map_of_zeros(network):
     cams = grad_cam(network, torch.zeros(1, 512, 3, 3))
     assert not cams.maps.any() and not cams.positive.any()
-
-
-def test_upsampling_is_bilinear():
-    """Between two cells the middle is their mean, and no value leaves their range."""
-    maps = torch.tensor([[[[0.0, 1.0]]]])
-    grown = upsample(maps, (4, 8))[0, 0, 0]
-    assert grown.tolist() == pytest.approx([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
-    assert torch.equal(grown, F.interpolate(maps, (4, 8), mode="bilinear")[0, 0, 0])
 
 
 def test_misuse_is_told(network):
@@ -196,18 +191,6 @@ def test_misuse_is_told(network):
         grad_cam(network, feature_map[0])
     with pytest.raises(ValueError):
         grad_cam(network, feature_map)["margin"]
-
-
-def test_classes_are_told_by_name():
-    """A checkpoint with its classes the other way round has the same margin, sign and all."""
-    model = lively_network()
-    turned = lively_network(classes=("unhappy", "happy"))
-    with torch.no_grad():
-        for name in ("weight", "bias"):
-            getattr(turned.head.lin2, name).copy_(getattr(model.head.lin2, name).flip(0))
-    feature_map = torch.rand(2, 512, 3, 3)
-    two = [grad_cam(m, feature_map, ("happy", "margin")).maps for m in (model, turned)]
-    torch.testing.assert_close(*two)
 
 
 def test_modes_are_restored_part_by_part(network):

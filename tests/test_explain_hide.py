@@ -1,12 +1,10 @@
-import numpy as np
 import pytest
 import torch
 from conftest import lively_network
-from PIL import Image
 from scipy.stats import spearmanr
 
 from dclib.explain.evidence import find_evidence
-from dclib.explain.hide import cover_pixels, hide_cells, leave_one_out
+from dclib.explain.hide import hide_cells, leave_one_out
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +58,6 @@ def test_masks_of_another_shape_and_unknown_scores_are_refused(network, feature_
         hide_cells(network, feature_map, torch.zeros(3, 9, 8, dtype=torch.bool))
     with pytest.raises(ValueError, match="targets must be"):
         leave_one_out(network, feature_map, "sad")
-
-
-def test_covered_pixels_are_the_mean_and_the_rest_stays():
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    covered = np.array(cover_pixels(image, [(0.5, 0.25, 1.0, 0.75)]))
-    rest = np.ones((40, 60), bool)
-    rest[10:30, 30:60] = False
-    mean = pixels[rest].mean(0).round()  # of what is left
-    assert (covered[10:30, 30:60] == mean).all()
-    covered[10:30, 30:60] = pixels[10:30, 30:60]
-    assert (covered == pixels).all() and (np.array(image) == pixels).all()
-    assert (np.array(cover_pixels(image, [])) == pixels).all()
 
 
 def test_maps_in_16_bits_are_hidden_in_32(network, feature_map):

@@ -19,9 +19,8 @@ from dclib.explain.neuron_plots import (
     plot_region_maps,
     plot_scatter,
     plot_waterfall,
-    strongest,
 )
-from dclib.explain.neurons import activation_states, neuron_table
+from dclib.explain.neurons import activation_states, neuron_table, strongest_neurons
 from dclib.explain.unhappiness import own_right
 from dclib.plots import HAPPY, UNHAPPY
 
@@ -97,7 +96,7 @@ def test_the_waterfall_ends_at_the_margin(evidence):
     assert widths.sum() == pytest.approx(evidence.margin[1].item(), abs=1e-4)
     starts = np.array([bar.get_x() for bar in bars])
     np.testing.assert_allclose(starts[1:], np.cumsum(widths)[:-1], atol=1e-9)
-    assert widths[1:5] == pytest.approx(added[strongest(evidence, 1, 4)].numpy(), rel=1e-5)
+    assert widths[1:5] == pytest.approx(added[strongest_neurons(evidence, 1, 4)].numpy(), rel=1e-5)
     assert np.abs(widths[1]) == pytest.approx(added.abs().max().item())
     colours = [to_hex(bar.get_facecolor()).upper() for bar in bars]
     assert colours[1:] == [UNHAPPY if width > 0 else HAPPY for width in widths[1:]]
@@ -116,7 +115,7 @@ def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
     assert fig.axes[-1].get_ylim() == pytest.approx((-largest, largest))
     titled = [axis.get_title() for axis in fig.axes if axis.get_title()]
     assert len(titled) == on.sum()
-    first = strongest(evidence)[0]
+    first = strongest_neurons(evidence)[0]
     added = evidence.of_margin("contributions")[0, first]
     assert titled[0] == f"neuron {first}: {added:+.2f}"
 
@@ -124,7 +123,7 @@ def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
 def test_a_region_has_the_colour_of_what_it_adds(checkpoint, evidence):
     fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 96, n=1)
     shown = fig.axes[0].images[0].get_array()
-    (k,) = strongest(evidence, 0, 1)
+    (k,) = strongest_neurons(evidence, 0, 1)
     head = fold_head(checkpoint.model, TEMPERATURE)
     values = ((head.last[1] - head.last[0])[k] * evidence.neuron_maps[0, k]).numpy()
     row, column = np.unravel_index(np.abs(values).argmax(), values.shape)

@@ -14,13 +14,15 @@ from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import CLASSES, fingerprint
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
+from dclib.evaluate.shortcuts import paint
 from dclib.explain import hide as hiding
-from dclib.explain import panels as widgets_explain
+from dclib.explain import panels
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.explain.hide import Look, cover_pixels, hide_cells, leave_one_out
-from dclib.explain.panels import FEATURES, PIXELS, hide_page, hide_panel, neuron_panel
+from dclib.explain.hide import Look, hide_cells
+from dclib.explain.panels import FEATURES, PIXELS, STILL, hide_panel, neuron_panel
+from dclib.plots import overlay
 from dclib.predict import extract_features
-from dclib.web.html import SIDE
+from dclib.web.html import SIDE, describe_pull, place
 
 TEMPERATURE = 1.7
 
@@ -43,6 +45,11 @@ def couple():
 @pytest.fixture
 def panel(checkpoint, couple):
     return hide_panel(checkpoint, couple)
+
+
+@pytest.fixture(scope="module")
+def neurons(checkpoint, couple):
+    return neuron_panel(checkpoint, couple)
 
 
 def explain(checkpoint, image):
@@ -85,7 +92,7 @@ def test_hidden_features_move_the_margin_as_the_head_says(checkpoint, couple, pa
 def test_covered_pixels_are_looked_at_anew(checkpoint, couple, panel):
     panel.how.value = PIXELS
     panel.cells[1].value = panel.cells[3].value = True  # the right half, top and bottom
-    covered = cover_pixels(couple, [(0.25, 0, 1, 1)])
+    covered = Image.fromarray(paint(np.array(couple), np.array([(0.25, 0, 1, 1)])))
     _, evidence = explain(checkpoint, covered)
     assert numbers(panel.answer.value)["without 2 cells"] == row(evidence.margin.item())
     colour = np.array(covered)[0, -1]
@@ -108,22 +115,22 @@ def test_the_strongest_cells_go_first_and_all_come_back(panel):
     whole = panel.answer.value
     for n, cell in enumerate(strength.argsort(descending=True).tolist(), 1):
         panel.strongest.click()
-        assert panel.cells[cell].value and panel.hidden.sum() == n
+        assert panel.cells[cell].value and panel.pressed.sum() == n
     panel.strongest.click()  # none is left: nothing happens
-    assert panel.hidden.all()
+    assert panel.pressed.all()
     panel.clear.click()
-    assert not panel.hidden.any() and panel.answer.value == whole
+    assert not panel.pressed.any() and panel.answer.value == whole
 
 
 def test_many_cells_at_once_are_one_answer(panel, monkeypatch):
-    asked = []
+    asked, draw = [], panel.draw
 
-    def answer(look, hidden, how):
-        asked.append(hidden)
-        return ""
+    def count():
+        asked.append(panel.pressed)
+        return draw()
 
-    monkeypatch.setattr(widgets_explain.hide, "answer_html", answer)
-    panel.choose(torch.ones(2, 2, dtype=torch.bool))
+    monkeypatch.setattr(panel, "draw", count)
+    panel.press(torch.ones(2, 2, dtype=torch.bool))
     assert len(asked) == 1 and asked[0].all()
     panel.cells[0].value = False  # and the buttons still answer
     assert len(asked) == 2
@@ -137,25 +144,17 @@ def test_every_cell_is_named_for_who_cannot_see_it(panel):
     assert 'alt="the picture with 1 cell hidden"' in panel.picture.value
 
 
-def test_the_page_without_a_kernel_says_what_each_cell_alone_does(checkpoint, couple, panel):
-    feature_map, evidence = explain(checkpoint, couple)
-    falls = leave_one_out(checkpoint.model, feature_map)[0].flatten() / TEMPERATURE
-    parts = hide_page(panel.look).split('<span class="dc-item')[1:]
-    for part, fall in zip(parts, falls.tolist(), strict=True):
-        shown = numbers(part)
-        assert shown["without this cell"] == row(evidence.margin.item() - fall)
-        assert shown["move measured"] == [f"{-fall:+.2f}"]
-
-
-def test_a_page_is_shown_that_the_widget_hides(panel, monkeypatch):
-    """What both versions of ipywidgets call; where no widget is shown, the page remains."""
-    shown = []
-    monkeypatch.setattr(widgets_explain, "display", lambda data, **_: shown.append(data))
+@pytest.mark.parametrize("make", [hide_panel, neuron_panel])
+def test_a_still_picture_is_shown_that_the_widget_hides(checkpoint, couple, make, monkeypatch):
+    """What both versions of ipywidgets call; where no widget is shown, the picture remains."""
+    shown, panel = [], make(checkpoint, couple)
+    monkeypatch.setattr(panels, "display", lambda data, **_: shown.append(data))
     panel._ipython_display_()
-    page, widget = shown
-    assert "without this cell" in page.data
+    still, widget = shown
+    assert panel.picture.value in still.data and panel.answer.value in still.data
+    assert STILL in still.data and "http" not in still.data and "<script" not in still.data
     assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
-    name = re.match(r'<div class="(\w+)">', page.data)[1]
+    name = re.match(r'<div class="(\w+)">', still.data)[1]
     assert f".{name} {{display: none}}</style>" in panel.children[0].value
 
 
@@ -164,28 +163,51 @@ def test_any_grid_up_to_16_cells_a_side(checkpoint, couple, size, side):
     panel = hide_panel(checkpoint, couple, size)
     assert len(panel.cells) == side * side
     panel.cells[-1].value = True
-    assert panel.hidden[side - 1, side - 1] and panel.hidden.sum() == 1
+    assert panel.pressed[side - 1, side - 1] and panel.pressed.sum() == 1
     assert picture_of(panel).shape == (SIDE, SIDE, 3)
 
 
-def test_a_neuron_panel_is_a_page_of_this_picture(checkpoint, couple):
+def test_every_neuron_has_its_map_and_its_number(checkpoint, couple, neurons):
     _, evidence = explain(checkpoint, couple)
-    page = neuron_panel(checkpoint, couple).data
-    pull = evidence.of_margin("contributions")[0]
-    first = pull.abs().argmax().item()
-    assert f"Neuron {first} is on and adds {abs(pull[first]):.2f} for" in page
-    assert f"{(evidence.z > 0).sum()} of 100 neurons are on" in page
-    assert neuron_panel(checkpoint, couple, size=128).data.count("The cell in row") == 16
+    pull, z = evidence.of_margin("contributions")[0], evidence.z[0]
+    listed = [k for _, k in neurons.neuron.options]
+    on = int((z > 0).sum())
+    assert sorted(listed) == list(range(100)) and 20 < on < 80
+    assert listed[:on] == [k for k in pull.abs().argsort(descending=True).tolist() if z[k] > 0]
+    assert f"{on} of 100 neurons are on" in neurons.answer.value
+    maps = (pull / z)[:, None, None] * evidence.neuron_maps[0]
+    scale = max(maps[k].abs().max() for k in listed[:on]).item()
+    square = couple.resize((SIDE, SIDE))
+    for k in (*listed[:5], listed[-1]):
+        neurons.neuron.value = k
+        values = maps[k] if z[k] > 0 else torch.zeros(2, 2)  # a neuron that is off has no colour
+        expected = overlay(square, values, scale, 64) * 255
+        assert np.abs(picture_of(neurons) - expected).mean() < 3  # JPEG
+        said = f"Neuron {k} is on and adds {describe_pull(pull[k].item())}."
+        assert (said if z[k] > 0 else f"Neuron {k} is off.") in neurons.answer.value
+        names = [f"{place(at)}: {describe_pull(values[at].item())}" for at in np.ndindex(2, 2)]
+        assert [cell.tooltip.removesuffix(", chosen") for cell in neurons.cells] == names
 
 
-def test_a_checkpoint_of_drawings_says_so(checkpoint, couple, panel, tmp_path):
-    assert DRAWINGS_ONLY in panel.answer.value
-    assert DRAWINGS_ONLY in hide_page(panel.look)
-    assert DRAWINGS_ONLY in neuron_panel(checkpoint, couple).data
+def test_one_cell_is_chosen_and_lists_the_neurons_that_it_switches_on(checkpoint, couple, neurons):
+    _, evidence = explain(checkpoint, couple)
+    assert neurons.pressed.flatten().tolist().index(True) == evidence.margin_map.abs().argmax()
+    for index, (r, c) in [*enumerate(np.ndindex(2, 2)), (3, (1, 1))]:  # the last is pressed twice
+        neurons.cells[index].value = not neurons.cells[index].value
+        assert [cell.value for cell in neurons.cells] == [k == index for k in range(4)]
+        gains = evidence.neuron_maps[0, :, r, c].masked_fill(evidence.z[0] <= 0, 0)
+        order = [k for k in gains.argsort(descending=True)[:8].tolist() if gains[k] > 0]
+        rows = numbers(neurons.answer.value)
+        assert rows == {f"neuron {k}": [f"{gains[k]:+.2f}"] for k in order}
+        added = describe_pull(evidence.margin_map[0, r, c].item())
+        assert f"The cell in row {r + 1}, column {c + 1}: {added}." in neurons.answer.value
+
+
+def test_a_checkpoint_of_drawings_says_so(couple, panel, neurons, tmp_path):
+    assert DRAWINGS_ONLY in panel.answer.value and DRAWINGS_ONLY in neurons.answer.value
     photos = {"name": "photos", "kind": "photographs", "n": {}, "sha256": "0"}
     other = make_checkpoint(tmp_path / "photos", photos)
-    assert DRAWINGS_ONLY not in neuron_panel(other, couple).data
-    assert DRAWINGS_ONLY not in hide_panel(other, couple).answer.value
+    assert DRAWINGS_ONLY not in neuron_panel(other, couple).answer.value
 
 
 @pytest.mark.parametrize("make", [hide_panel, neuron_panel])
@@ -243,7 +265,7 @@ def test_the_margin_does_not_depend_on_the_order_of_the_classes(checkpoint, coup
 
 
 def test_a_network_without_a_pyramid_has_no_runner_up(checkpoint, couple):
-    network = lively_network(stage="resnet34")
+    network = lively_network(stage="plain")
     panel = hide_panel(Checkpoint(network, checkpoint.config, checkpoint.folder), couple)
     panel.cells[0].value = True
     assert "runner-up" not in panel.answer.value

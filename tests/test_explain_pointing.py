@@ -1,4 +1,6 @@
+import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -7,16 +9,26 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from dclib.checkpoint import load_checkpoint
+from dclib.drawn import render_couples
+from dclib.evaluate.intervals import mean_row
+from dclib.explain import pointing as module
 from dclib.explain.pointing import (
     AGAINST,
     MEASURES,
     OTHERS,
+    _find_cases,
+    draw_priors,
     energy_share,
     find_regions,
     is_flat,
+    locate,
+    mark_evidence,
     measure_maps,
     pointing_hit,
 )
+from dclib.explain.sanity import Sample, random_network
+from dclib.train import TrainConfig, train_checkpoint
 
 MAPS = arrays(float, (3, 4), elements=st.floats(0, 10))
 MASKS = arrays(bool, (3, 4))
@@ -27,6 +39,9 @@ class Pictures:
 
     def __init__(self, *rows):
         self.rows, self.ids = rows, [f"happy/{k}.jpg" for k in range(len(rows))]
+
+    def __len__(self):
+        return len(self.rows)
 
     def column(self, name):
         return [row.get(name, "") for row in self.rows]
@@ -95,30 +110,22 @@ def test_values_without_a_meaning_raise():
 
 
 def test_regions_are_faces_couple_and_bystanders_that_can_be_seen():
-    full = {"boxes": boxes((0, 0, 40, 20)), "body_boxes": boxes((0, 20, 40, 40))}
-    full["bystander_boxes"] = boxes((20, 0, 60, 20))  # left half behind the couple
-    found = find_regions(Pictures(full, {"boxes": full["boxes"]}), [0, 1], 2, 4)
+    """Of 3 x 3 cells of 80 px: they end after 0.2 and 0.6 of a side."""
+    full = {"boxes": boxes((0, 0, 48, 24)), "body_boxes": boxes((0, 24, 48, 40))}
+    full["bystander_boxes"] = boxes((16, 0, 80, 24))  # its left is behind the couple
+    found = find_regions(Pictures(full, {"boxes": full["boxes"]}), 3, 3, 80)
     centres, shares = found["faces"]
-    assert shares.tolist() == [[[1, 1, 0, 0], [0, 0, 0, 0]]] * 2
+    np.testing.assert_allclose(shares, [[[1, 1, 0], [1, 1, 0], [0, 0, 0]]] * 2)
     assert centres.tolist() == shares.astype(bool).tolist()
-    assert found["couple"][1].tolist() == [[[1, 1, 0, 0]] * 2, [[0] * 4] * 2]
-    assert found[OTHERS][1].tolist() == [[[0, 0, 1, 0], [0] * 4], [[0] * 4] * 2]
+    np.testing.assert_allclose(found["couple"][1], [[[1, 1, 0]] * 3, [[0] * 3] * 3])
+    np.testing.assert_allclose(found[OTHERS][1], [[[0, 0, 1], [0, 0, 1], [0] * 3], [[0] * 3] * 3])
 
 
 def test_half_a_cell_is_half_in_the_box_and_its_centre_decides():
-    centres, shares = find_regions(Pictures({"boxes": boxes((0, 0, 50, 40))}), [0], 1, 1)["faces"]
+    centres, shares = find_regions(Pictures({"boxes": boxes((0, 0, 50, 40))}), 1, 1, 32)["faces"]
     assert centres.item() and shares.item() == pytest.approx(50 / 80)
-    centres, _ = find_regions(Pictures({"boxes": boxes((0, 0, 38, 40))}), [0], 1, 1)["faces"]
-    assert not centres.item()
-
-
-def test_a_cell_may_be_placed_where_its_view_is():
-    """Of three cells that are 0.4 apart the middle one sees 0.4, and is drawn at 0.5."""
-    there = Pictures({"boxes": boxes((30, 14, 34, 18))})  # about 0.4 of both sides
-    stretched, _ = find_regions(there, [0], 3, 3)["faces"]
-    placed, _ = find_regions(there, [0], 3, 3, size=80)["faces"]
-    assert not stretched.any()
-    assert placed[0].tolist() == [[False] * 3, [False, True, False], [False] * 3]
+    centres, _ = find_regions(Pictures({"boxes": boxes((2, 0, 80, 40))}), 1, 1, 32)["faces"]
+    assert not centres.item()  # a first cell looks at the edge
 
 
 def measured(values, centres, shares, others):
@@ -144,11 +151,140 @@ def test_pictures_without_boxes_are_no_hits_and_no_misses():
 @given(arrays(float, (4, 2, 3), elements=st.floats(0, 1)))
 def test_a_uniform_map_is_at_chance_in_all_but_pointing(shares):
     found = measured(np.ones((4, 2, 3)), shares > 0.5, shares, shares[::-1])
-    there = shares.any((1, 2))
+    seen = shares.any((1, 2))
     for (region, measure), row in found.items():
-        value = row["value"][there] if region == "faces" else row["value"][there & there[::-1]]
+        value = row["value"][seen] if region == "faces" else row["value"][seen & seen[::-1]]
         if measure in ("pointing", "strongest cell"):
             assert (value == 0).all() and row["flat"].all()
         else:
-            chance = np.broadcast_to(row["chance"], 4)[there if region == "faces" else 0]
+            chance = np.broadcast_to(row["chance"], 4)[seen if region == "faces" else 0]
             assert value == pytest.approx(chance if region == "faces" else value)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(drawn_checkpoint):
+    return load_checkpoint(drawn_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def sample(checkpoint, couples):
+    return Sample(checkpoint, couples, "train")
+
+
+@pytest.fixture(scope="module")
+def cases(sample):
+    return _find_cases(sample)
+
+
+@pytest.fixture(scope="module")
+def means(cases):
+    return module._summarise(cases)
+
+
+def rewrite(root, split, change):
+    """Change the rows of a metadata.csv."""
+    path = root / split / "metadata.csv"
+    with path.open(newline="") as file:
+        rows = [change(k, row) for k, row in enumerate(csv.DictReader(file))]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def row_of(table, name, region="faces", measure="energy / area"):
+    (row,) = table[table[["map", "region", "measure"]].eq([name, region, measure]).all(axis=1)].T
+    return table.loc[row]
+
+
+def test_every_map_is_measured_on_every_picture(cases, means):
+    assert len(means["map"].unique()) == 11 and cases["id"].nunique() == 24
+    assert not cases.duplicated(["map", "region", "measure", "id"]).any()
+    faces = means[means["region"] == "faces"]
+    assert (faces["n"] == 24).all() and (faces["excluded"] == 0).all()
+    assert set(faces["measure"]) == set(MEASURES)
+    assert ((faces["low"] <= faces["value"]) & (faces["value"] <= faces["high"])).all()
+
+
+def test_the_uniform_map_misses_and_is_at_chance(means):
+    assert row_of(means, "uniform", measure="pointing")["value"] == 0
+    assert row_of(means, "uniform")["value"] == pytest.approx(1)
+    row = row_of(means, "uniform", measure="energy")
+    assert row["value"] == pytest.approx(row["chance"]) and row["flat"] == row["n"]
+
+
+def test_the_difference_to_bystanders_has_only_pictures_that_have_both(cases, means):
+    row = row_of(means, "evidence", AGAINST)
+    seen = cases[cases["region"].eq(OTHERS) & cases["map"].eq("uniform")]
+    seen = seen[seen["measure"] == "energy"]["value"].notna().sum()
+    assert 0 < row["n"] == seen < 24 and row["excluded"] == 24 - seen
+
+
+def test_means_of_cases_are_means_of_pictures(cases, means):
+    part = cases[cases[["map", "region", "measure"]].eq(["centre", "faces", "energy"]).all(axis=1)]
+    row = row_of(means, "centre", measure="energy")
+    assert len(part) == 24 and row["value"] == pytest.approx(part["value"].mean())
+    assert row["chance"] == pytest.approx(part["chance"].mean())
+
+
+def test_a_map_of_the_faces_beats_all_that_know_nothing(checkpoint, couples, monkeypatch):
+    sample = Sample(checkpoint, couples, "train", size=128)
+    faces = find_regions(sample.dataset, 4, 4, 128)["faces"][1] ** 8
+    monkeypatch.setattr(module, "draw_maps", lambda *_: {"evidence": faces, "Grad-CAM": faces})
+    monkeypatch.setattr(module, "UNTRAINED", 0)
+    cases = _find_cases(sample)
+    cases = cases[cases["region"].eq("faces") & cases["measure"].eq("energy")]
+    energy = cases.pivot(index=["id", "group"], columns="map", values="value")
+    for prior in ("uniform", "centre", "faces elsewhere", "evidence of another picture"):
+        gain = energy["evidence"] - energy[prior]  # paired by picture
+        assert mean_row(gain, gain.index.get_level_values("group"))["low"] > 0
+
+
+def test_pictures_without_boxes_are_excluded_and_counted(
+    checkpoint, couples, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "UNTRAINED", 1)
+    root = shutil.copytree(couples, tmp_path / "some")
+    rewrite(root, "test", lambda k, row: row | {"boxes": "" if k == 0 else row["boxes"]})
+    row = row_of(locate(Sample(checkpoint, root)), "evidence")
+    assert (row["n"], row["excluded"]) == (5, 1)
+    rewrite(root, "test", lambda k, row: row | {"boxes": "[]"})
+    with pytest.raises(ValueError, match=r"No picture of .*/test has face boxes"):
+        locate(Sample(checkpoint, root))
+
+
+def test_several_random_networks_are_averaged(checkpoint, couples, monkeypatch):
+    seeds = []
+
+    def make(model, seed):
+        seeds.append(seed)
+        return random_network(model, seed)
+
+    monkeypatch.setattr(module, "random_network", make)
+    found = _find_cases(Sample(checkpoint, couples), seed=5)
+    assert seeds == [5, 6, 7]
+    values = found[found["map"].eq("random weights: evidence") & found["measure"].eq("pointing")]
+    assert not (3 * values["value"].dropna() % 1).round(6).any()  # thirds
+
+
+def test_faces_elsewhere_do_not_know_the_own_couple():
+    shares = np.zeros((4, 1, 4))
+    shares[np.arange(4), 0, [0, 0, 1, 2]] = 1
+    elsewhere = draw_priors(shares, np.array([0, 0, 1, 2]), 128)["faces elsewhere"]
+    assert elsewhere[:, 0].tolist() == [[0, 1, 1, 0]] * 2 + [[2, 0, 1, 0], [2, 1, 0, 0]]
+
+
+def test_the_centred_map_is_highest_in_the_middle_and_symmetric():
+    centre = draw_priors(np.zeros((1, 8, 8)), np.zeros(1, int), 256)["centre"][0]
+    assert centre.argmax() == 4 * 8 + 4  # cell 4 looks at pixel 128 of 256
+    assert centre[1:, 1:] == pytest.approx(centre[:0:-1, :0:-1])
+
+
+def test_a_planted_mark_draws_the_evidence_into_its_corner(tmp_path):
+    root = render_couples(tmp_path / "mark", 128, 1, 80, {"train": 4, "val": 1, "test": 3}, "mark")
+    config = TrainConfig.demo(epochs=5, batch_size=8, workers=0, augment=0, cache=False, seed=1)
+    fooled = train_checkpoint(root, tmp_path / "checkpoint", config, progress=False)
+    table = mark_evidence(Sample(fooled, root)).set_index(["map", "label"])
+    marked, plain = table.loc[("evidence", "unhappy")], table.loc[("evidence", "happy")]
+    assert marked["area"] == pytest.approx(1 / 9) and marked["n"] == 24
+    assert marked["low"] > 2 * marked["area"] and marked["low"] > plain["high"]

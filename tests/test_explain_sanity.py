@@ -3,25 +3,29 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import spearmanr
 
 from dclib.checkpoint import load_checkpoint
-from dclib.drawn import render_couples
 from dclib.explain import sanity as module
 from dclib.explain.evidence import find_evidence
-from dclib.explain.pointing import mark_evidence
+from dclib.explain.gradcam import grad_cam
 from dclib.explain.sanity import (
     PARTS,
+    Sample,
     cascade,
+    draw_maps,
     hide_in_order,
+    other_groups,
+    random_network,
     rank_agreement,
     rank_cells,
     rank_correlation,
     signed_maps,
 )
 from dclib.model import DeepConnection
-from dclib.train import TrainConfig, train_checkpoint
 
 GROUPS = np.arange(6)
 SIZE = 128  # pixels a side of the input, if it were one
@@ -31,7 +35,7 @@ SIZE = 128  # pixels a side of the input, if it were one
 def linear():
     """A network whose head is linear: a mean of cells, and neurons that are always on."""
     torch.manual_seed(0)
-    model = DeepConnection("resnet34", "resnet18", None).eval()
+    model = DeepConnection("plain", "resnet18", None).eval()
     model.head.lin1.bias.data += 50
     return model
 
@@ -44,6 +48,11 @@ def features():
 @pytest.fixture(scope="module")
 def checkpoint(drawn_checkpoint):
     return load_checkpoint(drawn_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def sample(checkpoint, couples):
+    return Sample(checkpoint, couples, "train", n=8, size=96)
 
 
 def test_rank_correlation_is_spearmans():
@@ -94,10 +103,10 @@ def test_in_a_linear_network_no_order_beats_the_evidence(linear, features):
     _, areas = hide_in_order(linear, features, GROUPS, SIZE)
     areas = areas.set_index(["curve", "map"])
     for curve, better in (("deletion", min), ("insertion", max)):
-        of = areas.loc[curve]
-        assert of["value"]["evidence"] == pytest.approx(better(of["value"]), abs=1e-6)
-        assert of["value"]["evidence"] == pytest.approx(of["value"]["leave one out"], abs=1e-6)
-        assert of["gain_low"]["evidence"] > 0 == of["gain"]["random"]
+        value, gain = areas.loc[curve, "value"], areas.loc[curve]
+        assert value["evidence"] == pytest.approx(better(value), abs=1e-6)
+        assert value["evidence"] == pytest.approx(value["leave one out"], abs=1e-6)
+        assert gain["gain_low"]["evidence"] > 0 == gain["gain"]["random"]
 
 
 def test_curves_begin_and_end_with_the_whole_and_nothing(checkpoint, features):
@@ -120,44 +129,44 @@ def test_orders_are_of_all_cells_and_begin_with_the_strongest_support(checkpoint
     assert orders["centre first"][0, 0] == 4 * 2 + 2  # row and column 2 look at pixel 64 of 128
 
 
-def test_a_network_that_forgets_nothing_has_the_same_maps(checkpoint, couples, monkeypatch):
+def test_a_network_that_forgets_nothing_has_the_same_maps(sample, monkeypatch):
     monkeypatch.setattr(module, "random_network", lambda model, seed: copy.deepcopy(model))
-    table = cascade(checkpoint, couples, "train", n=8, size=96, repetitions=2)
+    table = cascade(sample, repetitions=1)
     table = table.set_index("part")
     assert table.loc[list(PARTS), "value"].to_numpy() == pytest.approx(1)
     assert (table.loc["another picture", "value"] < 0.95).all()
 
 
-def test_what_was_randomised_stays_so(checkpoint, couples, monkeypatch):
+def test_what_was_randomised_stays_so(sample, monkeypatch):
     def flip(model, seed):  # a "random" network that only answers the other way round
         other = copy.deepcopy(model)
         other.head.lin2.weight.data *= -1
         return other
 
     monkeypatch.setattr(module, "random_network", flip)
-    table = cascade(checkpoint, couples, "train", n=8, size=96, repetitions=2)
+    table = cascade(sample, repetitions=1)
     table = table.set_index(["similarity", "part"])["value"]
     for part in PARTS:
         assert table["signed", part].to_numpy() == pytest.approx(-1)
         assert table["absolute", part].to_numpy() == pytest.approx(1)
 
 
-def test_a_network_that_sees_nothing_any_more_has_flat_maps(checkpoint, couples, monkeypatch):
+def test_a_network_that_sees_nothing_any_more_has_flat_maps(sample, monkeypatch):
     def blind(model, seed):
         other = copy.deepcopy(model)
         other.backbone.conv1.weight.data.zero_()
         return other
 
     monkeypatch.setattr(module, "random_network", blind)
-    table = cascade(checkpoint, couples, "train", n=8, size=96, repetitions=1)
+    table = cascade(sample, repetitions=1)
     seen = table.set_index("part")
     assert (seen.loc["layer1", "excluded"] == 0).all()
     assert (seen.loc["conv1", "excluded"] == 8).all() and seen.loc["conv1", "value"].isna().all()
 
 
-def test_a_map_follows_what_the_network_learned(checkpoint, couples):
+def test_a_map_follows_what_the_network_learned(checkpoint, sample):
     before = copy.deepcopy(checkpoint.model.state_dict())
-    table = cascade(checkpoint, couples, "train", n=8, size=96, repetitions=2)
+    table = cascade(sample, repetitions=2)
     signed = table[table["similarity"] == "signed"].set_index(["map", "part"])["value"]
     assert (signed.xs("conv1", level="part").abs() < 0.9).all()
     assert len(table) == 3 * 2 * (len(PARTS) + 1)
@@ -165,11 +174,43 @@ def test_a_map_follows_what_the_network_learned(checkpoint, couples):
     assert all((after[name] == value).all() for name, value in before.items())
 
 
-def test_a_planted_mark_draws_the_evidence_into_its_corner(tmp_path):
-    root = render_couples(tmp_path / "mark", 128, 1, 80, {"train": 4, "val": 1, "test": 3}, "mark")
-    config = TrainConfig.demo(epochs=5, batch_size=8, workers=0, augment=0, cache=False, seed=1)
-    checkpoint = train_checkpoint(root, tmp_path / "checkpoint", config, progress=False)
-    table = mark_evidence(checkpoint, root).set_index(["map", "label"])
-    marked, plain = table.loc[("evidence", "unhappy")], table.loc[("evidence", "happy")]
-    assert marked["area"] == pytest.approx(1 / 9) and marked["n"] == 24
-    assert marked["low"] > 2 * marked["area"] and marked["low"] > plain["high"]
+def test_features_come_with_the_groups_of_their_pictures(sample):
+    assert sample.features.shape == (8, 512, 3, 3)
+    assert np.bincount(sample.groups).tolist() == [2, 2, 2, 2]  # each couple is drawn twice
+
+
+def test_random_networks_differ_and_leave_the_random_numbers_alone(checkpoint):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    nets = [random_network(checkpoint.model, seed) for seed in (0, 0, 1)]
+    assert (torch.get_rng_state() == before).all()
+    first, again, other = (net.head.lin1.weight for net in nets)
+    assert (first == again).all() and (first != other).any()
+    assert not nets[0].training
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_maps_are_those_of_the_answer(checkpoint, sign):
+    """Of a network, and of one that always answers the opposite."""
+    model = copy.deepcopy(checkpoint.model)
+    model.head.lin2.weight.data *= sign
+    features = torch.rand(3, 512, 2, 2, generator=torch.Generator().manual_seed(0))
+    maps, evidence = draw_maps(model, features), find_evidence(model, features)
+    assert all(values.shape == (3, 2, 2) and (values >= 0).all() for values in maps.values())
+    assert maps["feature norm"] == pytest.approx(features.norm(dim=1).numpy(), rel=1e-5)
+    towards = evidence.margin.sign()[:, None, None] * evidence.margin_map
+    assert maps["evidence for the answer"] == pytest.approx(towards.clamp(min=0).numpy())
+    cams = grad_cam(model, features)
+    for k, margin in enumerate(evidence.margin):
+        answer = cams["unhappy" if margin > 0 else "happy"][k]
+        assert maps["Grad-CAM"][k] == pytest.approx(answer.clamp(min=0).numpy())
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.randoms(use_true_random=False))
+def test_another_picture_is_of_another_couple(sizes, random):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    random.shuffle(groups)
+    others = other_groups(groups)
+    assert sorted(others) == list(range(len(groups)))
+    if 2 * max(sizes) <= sum(sizes):
+        assert (groups[others] != groups).all()

@@ -4,7 +4,7 @@ import pytest
 
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
-from dclib.evaluate.probe import Probe
+from dclib.evaluate.probe import Check
 from dclib.photo import predict_photo
 from dclib.photo.plots import plot_prediction
 from dclib.plots import COLOURS, HAPPY, LINES, UNHAPPY, lines_for, save_figure, show_pictures
@@ -56,7 +56,7 @@ def test_a_prediction_shows_both_probabilities(drawn_checkpoint):
 
 
 def test_the_probe_shows_every_column_around_a_half_and_the_whole_with_its_interval():
-    probe = Probe(0.75, 0.66, 0.81, {"happy": 30, "unhappy": 20}, 40, COLUMNS)
+    probe = Check("metadata", "", 0.75, 0.66, 0.81, 50, 40, COLUMNS)
     axis = plot_probe(probe).axes[0]
     assert names(axis)[:3] == ["width", "source commons", "brightness"]
     ends = [bar.get_x() + bar.get_width() for bar in axis.patches]

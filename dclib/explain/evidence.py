@@ -29,27 +29,24 @@ from dclib.model import DeepConnection
 from dclib.pmt import power_mean_transform
 
 RECEPTIVE_FIELD = 899  # pixels a side that one cell of ResNet-34's last map has seen
-BRANCHES = {"spp+pmt": ("log", "log squared"), "spp": ("maximum",), "resnet34": ("mean",)}
+BRANCHES = {"spp+pmt": ("log", "log squared"), "spp": ("maximum",), "plain": ("mean",)}
 
 
 @dataclass(frozen=True)
 class FoldedHead:
     """A network's head in float32 with its BatchNorm folded into the last layer.
 
-    `weights`: lin1's, one (bins, P * C, 100) a level; `bias` (100,); `last` (2, 100) and `offset`
-    (2,), the folded last layer; `scale`, `shift` (100,), the BatchNorm; `unfolded` (2, 100), the
-    last layer as trained; `noise`, the relative variance that dropout gives a neuron. A copy: it
-    does not follow the network's later training. C is the feature map's channels, P the branches.
+    A copy: it does not follow the network's later training.
     """
 
-    weights: tuple[Tensor, ...]
-    bias: Tensor
-    last: Tensor
-    offset: Tensor
-    scale: Tensor
-    shift: Tensor
-    unfolded: Tensor
-    noise: float
+    weights: tuple[Tensor, ...]  # lin1's: (bins, P branches * C channels, 100) a level
+    bias: Tensor  # lin1's, (100,)
+    last: Tensor  # weights of the folded last layer, (2, 100)
+    offset: Tensor  # its bias, (2,)
+    scale: Tensor  # of the BatchNorm, (100,)
+    shift: Tensor  # of the BatchNorm, (100,)
+    unfolded: Tensor  # weights of the last layer as trained, (2, 100)
+    noise: float  # relative variance that dropout gives a neuron
     stage: str
     levels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -57,29 +54,17 @@ class FoldedHead:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a batch's logits are made of; all in log-odds unless said otherwise.
+    """What a batch's logits are made of; all in log-odds but for `neuron_maps` and `z`."""
 
-    Attributes:
-        logits: (B, 2), rebuilt from the parts below.
-        const: (B, 2), what the biases give.
-        maps: (B, 2, h, w), evidence of each class; `const` + the sum over cells = `logits`.
-        neuron_maps: (B, 100, h, w), what each cell adds to each neuron's input z.
-        z: (B, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0.
-        contributions: (B, 2, 100), what each neuron adds to each logit; 0 where it is off.
-        budget: (B, 2, L, P), the sum over cells again, by pyramid level and branch.
-        channels: (B, 2, C), the same by channel of the feature map.
-        margin_sd: (B,), standard deviation of the margin under the head's dropout.
-    """
-
-    logits: Tensor
-    const: Tensor
-    maps: Tensor
-    neuron_maps: Tensor
-    z: Tensor
-    contributions: Tensor
-    budget: Tensor
-    channels: Tensor
-    margin_sd: Tensor
+    logits: Tensor  # (B, 2), rebuilt from the parts below
+    const: Tensor  # (B, 2), what the biases give
+    maps: Tensor  # (B, 2, h, w), evidence of each class; const + the sum over cells = logits
+    neuron_maps: Tensor  # (B, 100, h, w), what each cell adds to each neuron's input z
+    z: Tensor  # (B, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0
+    contributions: Tensor  # (B, 2, 100), what each neuron adds to each logit; 0 where it is off
+    budget: Tensor  # (B, 2, L, P), the sum over cells again, by pyramid level and branch
+    channels: Tensor  # (B, 2, C), the same by channel of the feature map
+    margin_sd: Tensor  # (B,), standard deviation of the margin under the head's dropout
     stage: str
     levels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -126,7 +111,7 @@ def fold_head(model: DeepConnection, temperature: float = 1.0) -> FoldedHead:
     `temperature` divides the logits, and with them all evidence, as in `predict_photo`.
     """
     head = model.head
-    levels = (1,) if model.stage == "resnet34" else model.levels  # a mean is one bin
+    levels = (1,) if model.stage == "plain" else model.levels  # a mean is one bin
     state = {name: value.detach().float() for name, value in head.state_dict().items()}
     scale = state["bn1.weight"] / torch.sqrt(state["bn1.running_var"] + head.bn1.eps)
     shift = state["bn1.bias"] - state["bn1.running_mean"] * scale
@@ -164,50 +149,52 @@ def find_evidence(head: FoldedHead | DeepConnection, feature_map: Tensor) -> Evi
         head: from `fold_head`, or a `DeepConnection`, which is then folded first.
         feature_map: (B, C, h, w), from `dclib.predict.extract_features`.
 
-    Computed in float32 (float64 for a folded head in float64). Raises ValueError for a map that is
-    empty, or not (B, C, h, w) with the network's channels.
+    Computed in float32 (float64 for a folded head in float64).
     """
     head = head if isinstance(head, FoldedHead) else fold_head(head)
+    _check_shape(head, feature_map)
+    size, branches = feature_map.shape[2:], len(BRANCHES[head.stage])
+    with torch.autocast(feature_map.device.type, enabled=False):
+        regions, pooled = _find_regions(head, feature_map.to(head.bias.dtype))  # (B, 100, h * w)
+        z = head.bias + regions.sum(2)  # (B, 100)
+        active = head.last * (z > 0)[:, None]  # (B, 2, 100), the folded last layer of this picture
+        contributions = head.last * z.clamp(min=0)[:, None]
+        parts = [_sum_bins(*pair, active) for pair in zip(head.weights, pooled, strict=True)]
+        by_part = torch.stack(parts, 2).unflatten(3, (branches, -1))  # (B, 2, L, P, C)
+        return Evidence(
+            logits=head.offset + contributions.sum(2),
+            const=head.offset + active @ head.bias,
+            maps=(active @ regions).unflatten(2, size),
+            neuron_maps=regions.unflatten(2, size),
+            z=z,
+            contributions=contributions,
+            budget=by_part.sum(4),
+            channels=by_part.sum((2, 3)),
+            margin_sd=_dropout_sd(head, z.clamp(min=0) * head.scale + head.shift),
+            stage=head.stage,
+            levels=head.levels,
+            classes=head.classes,
+        )
+
+
+def _check_shape(head: FoldedHead, feature_map: Tensor) -> None:
     channels = head.weights[0].shape[1] // len(BRANCHES[head.stage])
     if feature_map.dim() != 4 or feature_map.shape[1] != channels or not feature_map.numel():
         shape = tuple(feature_map.shape)
         raise ValueError(f"feature_map must be (B, {channels}, h, w), not {shape}.")
-    with torch.autocast(feature_map.device.type, enabled=False):
-        return _split(head, feature_map.to(head.bias.dtype))
 
 
-def _split(head: FoldedHead, feature_map: Tensor) -> Evidence:
-    """`Evidence`, level by level, of a map in the dtype of the head."""
+def _find_regions(head: FoldedHead, feature_map: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Region maps R (B, 100, h * w), and by level what the bins hold, (bins, B, P * C)."""
     b, _, h, w = feature_map.shape
-    regions = feature_map.new_zeros(b, len(head.bias), h * w)  # R, (B, 100, h * w)
-    pooled = []
+    regions, pooled = feature_map.new_zeros(b, len(head.bias), h * w), []
     for n, weights in zip(head.levels, head.weights, strict=True):
         values, placed, cells = _place(feature_map, n, head.stage)
-        found = torch.bmm(placed.flatten(1, 2), weights)  # (bins, B * window, 100)
-        found = found.unflatten(1, (b, -1)).permute(1, 3, 0, 2).flatten(2)
-        regions.index_add_(2, cells, found)  # (B, 100, bins * window) -> (B, 100, h * w)
+        added = torch.bmm(placed.flatten(1, 2), weights)  # (bins, B * window, 100)
+        added = added.unflatten(1, (b, -1)).permute(1, 3, 0, 2).flatten(2)
+        regions.index_add_(2, cells, added)  # (B, 100, bins * window) -> (B, 100, h * w)
         pooled.append(values)
-    z = head.bias + regions.sum(2)  # (B, 100)
-    active = head.last * (z > 0)[:, None]  # (B, 2, 100), the folded last layer of this picture
-    contributions = head.last * z.clamp(min=0)[:, None]
-    const = head.offset + active @ head.bias
-    parts = [_sum_bins(*pair, active) for pair in zip(head.weights, pooled, strict=True)]
-    by_part = torch.stack(parts, 2).unflatten(3, (len(BRANCHES[head.stage]), -1))  # (B, 2, L, P, C)
-    neurons = z.clamp(min=0) * head.scale + head.shift
-    return Evidence(
-        logits=head.offset + contributions.sum(2),
-        const=const,
-        maps=(active @ regions).unflatten(2, (h, w)),
-        neuron_maps=regions.unflatten(2, (h, w)),
-        z=z,
-        contributions=contributions,
-        budget=by_part.sum(4),
-        channels=by_part.sum((2, 3)),
-        margin_sd=_dropout_sd(head, neurons),
-        stage=head.stage,
-        levels=head.levels,
-        classes=head.classes,
-    )
+    return regions, pooled
 
 
 def _place(feature_map: Tensor, n: int, stage: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,7 +205,7 @@ def _place(feature_map: Tensor, n: int, stage: str) -> tuple[Tensor, Tensor, Ten
     place: every cell has its share in it.
     """
     b, c, h, w = feature_map.shape
-    if stage == "resnet34":
+    if stage == "plain":
         shares = feature_map.flatten(2) / (h * w)  # (B, C, h * w)
         cells = torch.arange(h * w, device=feature_map.device)
         return shares.sum(2)[None], shares.transpose(1, 2)[None], cells

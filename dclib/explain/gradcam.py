@@ -6,7 +6,6 @@ the network. Nothing is hooked, and the network is left as it was found.
 
     feature_map = extract_features(model, images)     # (B, C, h, w)
     cams = grad_cam(model, feature_map)               # (B, T, h, w), signed
-    published = upsample(cams.positive, images.shape[2:])
 
 Grad-CAM averages the gradient over the map, which is exact for global average pooling only. Behind
 a pyramid it can light places that the network did not use; HiResCAM, and evidence.py, do not.
@@ -16,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dclib.model import DeepConnection
@@ -43,7 +41,7 @@ class Cams:
         return self.maps.clamp(min=0)
 
     def __getitem__(self, target: str) -> Tensor:
-        """The maps (B, h, w) of one target, by name; ValueError if it is none of `targets`."""
+        """The maps (B, h, w) of one target, by name."""
         if target not in self.targets:
             raise ValueError(f"There is no map of {target!r}, only of {', '.join(self.targets)}.")
         return self.maps[:, self.targets.index(target)]
@@ -64,8 +62,7 @@ def grad_cam(
         feature_map: (B, C, h, w), from `extract_features`.
         targets: scores y before the softmax: class names, or "margin" (unhappy minus happy).
 
-    Works under no_grad, inference_mode and autocast. Raises ValueError for other targets or
-    methods, and for a feature map that is not (B, C, h, w).
+    Works under no_grad, inference_mode and autocast.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}.")
@@ -86,11 +83,3 @@ def grad_cam(
         gradient = gradient.mean((2, 3), keepdim=True)  # (T * B, C, h, w) -> (T * B, C, 1, 1)
     maps = (gradient * copies.detach()).sum(1).unflatten(0, (-1, n))  # (T, B, h, w)
     return Cams(maps.transpose(0, 1), logits[:n].detach(), tuple(targets), method)
-
-
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps stretched over the picture, bilinear as published: (B, T, h, w) -> (B, T, H, W).
-
-    `dclib.cells.spread`, which figures use, puts the cells where they look instead.
-    """
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,10 +1,9 @@
-"""What the network says without a region: cells of the feature map zeroed, or pixels covered.
+"""What the network says without a region: the ground truth for maps.
 
-The ground truth for maps. It needs a pass of the head for every region, not of the backbone; only
-covered pixels need that too.
+Cells of the feature map are zeroed, which needs a pass of the head for every region, or the pixels
+of the picture covered, which needs one of the backbone too.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,9 @@ MIN_SIZE, MAX_SIZE = 32, 512  # one cell to 16 x 16
 
 @torch.no_grad()
 def hide_cells(model: DeepConnection, feature_map: Tensor, hidden: Tensor) -> Tensor:
-    """Logits with some cells of the feature map set to zero: -> (B, 2).
+    """Logits with cells of feature maps set to zero: (B or 1, C, h, w), (B, h, w) bool -> (B, 2).
 
-    Args:
-        feature_map: (B, C, h, w), from `dclib.predict.extract_features`; (1, C, h, w) is taken for
-            all of `hidden`.
-        hidden: (B, h, w) bool, true where a cell is to be zeroed.
-
-    A maximum that was there goes to the runner-up in its bin. Raises ValueError for other shapes.
+    A maximum that was there goes to the runner-up in its bin.
     """
     if hidden.dim() != 3 or hidden.shape[1:] != feature_map.shape[2:]:
         wanted = ("B", *feature_map.shape[2:])
@@ -50,40 +44,28 @@ def hide_cells(model: DeepConnection, feature_map: Tensor, hidden: Tensor) -> Te
 def leave_one_out(model: DeepConnection, feature_map: Tensor, target: str = "margin") -> Tensor:
     """How much a score falls when each cell alone is zeroed: (B, C, h, w) -> (B, h, w).
 
-    `target` is a class name or "margin", as in `grad_cam`; ValueError for others.
+    `target` is a class name or "margin", as in `grad_cam`.
     """
     h, w = feature_map.shape[2:]
     alone = torch.eye(h * w, dtype=torch.bool, device=feature_map.device).view(-1, h, w)
     weights = target_weights(model.classes, [target])[0].to(feature_map.device)  # (2,)
     whole = head_logits(model, feature_map) @ weights  # (B,)
-    without = [hide_cells(model, one[None], alone) @ weights for one in feature_map]
+    without = [hide_cells(model, picture[None], alone) @ weights for picture in feature_map]
     return (whole[:, None] - torch.stack(without)).view(-1, h, w)
 
 
-def cover_pixels(image: Image.Image, boxes: np.ndarray | Sequence[Sequence[float]]) -> Image.Image:
-    """A picture with boxes of it in the mean colour of its rest, which says nothing of them.
-
-    `boxes`: (K, 4), x0, y0, x1, y1 as shares of the sides, 0 to 1.
-    """
-    return Image.fromarray(paint(np.asarray(image.convert("RGB")), np.reshape(boxes, (-1, 4))))
-
-
 class Look:
-    """A network, a picture, and what one has to say about the other.
+    """A network (or its folder), a picture, and what one has to say about the other.
 
-    Args:
-        checkpoint: a loaded `Checkpoint`, or the path of its folder.
-        image: anything that `dclib.pictures.read_picture` takes.
-        size: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
+    `size`: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
 
-    Attributes, besides `model`, `temperature` and `size`:
+    Attributes, besides `model` and `size`:
         image: the RGB picture; `notes`, sentences that belong beside it.
         feature_map: (1, C, h, w); `evidence`, what it is made of.
         margin: log-odds for unhappy; `margin_map` (h, w), what each cell adds to it, on the CPU.
         scale: log-odds of the strongest cell, which has full colour; 1 if there is no evidence.
 
-    Raises PictureError, CheckpointError, FileNotFoundError, or ValueError for a size that is no
-    whole number from 32 to 512, be it given or the checkpoint's.
+    Raises what `read_picture` and `load_checkpoint` do, and ValueError for other sizes.
     """
 
     def __init__(
@@ -92,11 +74,11 @@ class Look:
         checkpoint = load_checkpoint(checkpoint)
         config = checkpoint.config
         self.size = _choose_size(size, config["image_size"])
-        self.model, self.temperature = checkpoint.model, config["temperature"]
+        self.model = checkpoint.model
         self.transform = EvalTransform(self.size, config["mean"], config["std"])
         self.image, notes = read_picture(image)
         self.notes = [*([DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []), *notes]
-        self.head = fold_head(self.model, self.temperature)
+        self.head = fold_head(self.model, config["temperature"])
         self.feature_map = self.features(self.image)
         self.evidence = find_evidence(self.head, self.feature_map)
         self.margin = self.evidence.margin.item()
@@ -109,24 +91,23 @@ class Look:
 
     def margin_without(self, hidden: Tensor) -> float:
         """Log-odds for unhappy with cells (h, w) zeroed in the feature map."""
-        logits = hide_cells(self.model, self.feature_map, hidden[None].to(self.feature_map.device))
-        weights = target_weights(self.model.classes, ["margin"])[0].to(logits.device)  # (2,)
-        return (logits @ weights).item() / self.temperature
+        shown = ~hidden.to(self.feature_map.device)
+        return find_evidence(self.head, self.feature_map * shown).margin.item()
 
     def margin_covered(self, hidden: Tensor) -> float:
         """Log-odds for unhappy of the picture with the pixels of cells (h, w) covered."""
         return find_evidence(self.head, self.features(self.covered(hidden))).margin.item()
 
     def covered(self, hidden: Tensor) -> Image.Image:
-        """The picture with the pixels of cells (h, w) covered."""
+        """The picture with the pixels of cells (h, w) in the mean colour of its rest."""
         rows, columns = hidden.nonzero().numpy().T  # (K,) each
         down, across = (cell_edges(n, self.size) for n in hidden.shape)
         ends = (across[columns], down[rows], across[columns + 1], down[rows + 1])
-        return cover_pixels(self.image, np.stack(ends, 1))
+        return Image.fromarray(paint(np.asarray(self.image), np.stack(ends, 1)))
 
 
 def _choose_size(size: int | None, own: int) -> int:
-    """The size that was given, or else the network's `own`; ValueError if it is none to show."""
+    """The size that was given, or else the network's `own`."""
     if size is None and not MIN_SIZE <= own <= MAX_SIZE:
         raise ValueError(
             f"This network takes {own} pixels a side, but cells can be shown for {MIN_SIZE} to "

@@ -5,21 +5,16 @@ Vermilion is towards unhappy, blue towards happy, in log-odds; maps of one figur
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, DRAWN
 from dclib.data.loading import CoupleFolder
 from dclib.explain.evidence import Evidence, fold_head
-from dclib.explain.neurons import States, top_crops
+from dclib.explain.neurons import States, strongest_neurons, top_crops, waterfall_steps
 from dclib.explain.unhappiness import KINDS, OwnRight
+from dclib.files import extra
 from dclib.plots import (
     COLOURS,
     EVIDENCE,
@@ -32,6 +27,14 @@ from dclib.plots import (
     finish,
     overlay,
 )
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 HEAT = "YlOrRd"  # the authors' colours of activation
 
@@ -84,40 +87,23 @@ def _draw_folded(
     axis.set_title(
         f"{on.sum()} on, {(~on).sum()} off ({(~near).sum()} of them outside)", fontsize=9
     )
-    axis.text(0.03, 0.97, "towards unhappy", **_corner(axis, UNHAPPY, "left", "top"))
-    axis.text(0.97, 0.03, "towards happy", **_corner(axis, HAPPY, "right", "bottom"))
+    text: dict = {"transform": axis.transAxes, "fontsize": 9}
+    axis.text(0.03, 0.97, "towards unhappy", color=UNHAPPY, ha="left", va="top", **text)
+    axis.text(0.97, 0.03, "towards happy", color=HAPPY, ha="right", va="bottom", **text)
     sns.despine(ax=axis)
-
-
-def _corner(axis: Axes, colour: str, ha: str, va: str) -> dict:
-    """Text in a corner of the axes."""
-    return {"transform": axis.transAxes, "color": colour, "ha": ha, "va": va, "fontsize": 9}
-
-
-def strongest(evidence: Evidence, index: int = 0, n: int = 12) -> list[int]:
-    """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
-    added = evidence.of_margin("contributions")[index].abs()
-    return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
 
 
 def plot_region_maps(
     image: Image.Image | np.ndarray, evidence: Evidence, size: int, n: int = 12
 ) -> Figure:
-    """What each region adds to the margin through each of the strongest neurons, on one scale.
+    """What each region adds to the margin through each of the n strongest neurons, on one scale.
 
     Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
     through one that pulls towards happy it is the reverse. Summed over all neurons that are on,
-    these maps are the margin map.
-
-    Args:
-        image: as `dclib.plots.overlay` takes it.
-        evidence: of this picture, the first of its batch.
-        size: pixels a side of the network's input.
-        n: neurons at most.
-
-    Raises ValueError if no neuron is on.
+    these maps are the margin map. `evidence` is of this picture, the first of its batch; `size`,
+    pixels a side of the network's input.
     """
-    shown = strongest(evidence, n=n)
+    shown = strongest_neurons(evidence, n=n)
     if not shown:
         raise ValueError("No neuron is on in this picture: no region has a say in the margin.")
     added = evidence.of_margin("contributions")[0]
@@ -162,53 +148,33 @@ def plot_waterfall(evidence: Evidence, index: int = 0, n: int = 10) -> Figure:
     return finish(fig)
 
 
-def waterfall_steps(evidence: Evidence, index: int = 0, n: int = 10) -> list[tuple[str, float]]:
-    """(name, log-odds for unhappy) of constant, n neurons and all others, which make the margin."""
-    added = evidence.of_margin("contributions")[index].cpu().double()
-    margin, shown = float(evidence.margin[index]), strongest(evidence, index, n)
-    rest = added.clone()
-    rest[shown] = 0
-    steps = [("constant", margin - float(added.sum()))]
-    steps += [(f"neuron {k}", float(added[k])) for k in shown]
-    for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
-        steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
-    return steps
-
-
 def plot_cards(
-    states: States,
-    table: pd.DataFrame,
-    dataset: CoupleFolder,
-    neurons: Sequence[int],
-    n: int = 5,
+    states: States, table: pd.DataFrame, dataset: CoupleFolder, neurons: Sequence[int], n: int = 5
 ) -> Figure:
-    """A row a neuron: what excites it most, its activations by class, where its evidence lies.
+    """A row a neuron: the n crops that excite it most, its activations by class, its evidence.
 
-    Args:
-        states, table, dataset: from `activation_states`, `neuron_table`, and their pictures.
-        neurons: their numbers, a row each.
-        n: crops a neuron.
-
-    The map is the mean over the pictures on which the neuron is on, in log-odds, on one scale.
+    `states`, `table` and `dataset` are from `activation_states`, `neuron_table`, and their
+    pictures. The map is the mean over the pictures on which the neuron is on, in log-odds, on one
+    scale.
     """
     fig = plt.figure(figsize=(8, 1.75 * len(neurons) + 0.5), layout="constrained")
     rows = fig.subfigures(len(neurons), 1, squeeze=False)[:, 0]
     maps = {k: states.pull[k] * states.maps[k] for k in neurons}
     scale = max(max(np.abs(values).max() for values in maps.values()), 1e-6)
     for part, k in zip(rows, neurons, strict=True):
-        row = table.loc[k]
         axes = part.subplots(1, n + 2, width_ratios=[1] * n + [1.7, 1])
         for axis in (*axes[:n], axes[-1]):
             axis.set_axis_off()
-        crops = top_crops(states, dataset, k, n)
-        for axis, crop in zip(axes, crops, strict=False):
+        for axis, crop in zip(axes, top_crops(states, dataset, k, n), strict=False):
             axis.imshow(crop.image)
             axis.set_title(crop.label, fontsize=8, color=COLOURS[crop.label], pad=2)
         _draw_activations(axes[n], states, k)
         axes[-1].imshow(maps[k], cmap=EVIDENCE, vmin=-scale, vmax=scale)
         axes[-1].set_title("evidence", fontsize=8, pad=2)
-        part.suptitle(_describe(k, row), fontsize=8, x=0.01, ha="left")
-    fig.supxlabel(f"{_about(states)}; full colour of a map: {scale:.2f} log-odds", fontsize=8)
+        part.suptitle(_describe(k, table.loc[k]), fontsize=8, x=0.01, ha="left")
+    drawn = all(source.startswith(DRAWN) for source in states.sources)
+    about = f"{states}{'; drawn couples' if drawn else ''}"
+    fig.supxlabel(f"{about}; full colour of a map: {scale:.2f} log-odds", fontsize=8)
     return fig
 
 
@@ -216,8 +182,8 @@ def _draw_activations(axis: Axes, states: States, k: int) -> None:
     """Histograms of one neuron's activations, happy above and unhappy below the line."""
     values = states.activations[:, k]
     edges = np.linspace(0, max(values.max(), 1e-6), 25)
-    for name, of, sign in zip(CLASSES, (~states.labels, states.labels), (1, -1), strict=True):
-        heights, _ = np.histogram(values[of], edges)
+    for name, part, sign in zip(CLASSES, (~states.labels, states.labels), (1, -1), strict=True):
+        heights, _ = np.histogram(values[part], edges)
         axis.bar(edges[:-1], sign * heights, np.diff(edges), align="edge", color=COLOURS[name])
     axis.axhline(0, color="0.5", lw=0.8)
     axis.set_yticks([])
@@ -245,11 +211,6 @@ def _describe(k: int, row: pd.Series) -> str:
     bins = f"{row['level']} x {row['level']} bins"
     first = f"Neuron {k}: pulls towards {side}{copy}; AUROC for unhappy {area}; by the {bins}"
     return f"{first}\non: {', '.join(rates)}{faces}"
-
-
-def _about(states: States) -> str:
-    drawn = all(source.startswith(DRAWN) for source in states.sources)
-    return f"{states}{'; drawn couples' if drawn else ''}"
 
 
 def plot_own_right(result: OwnRight) -> Figure:

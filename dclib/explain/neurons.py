@@ -1,12 +1,11 @@
-"""What the 100 neurons before the last layer do on many pictures, as a table.
+"""What the 100 neurons before the last layer do, in one picture and on many.
 
 With BatchNorm folded (see evidence.py) a neuron that is off adds nothing to the margin:
 
     margin = const + sum_n (w'_unhappy,n - w'_happy,n) relu(z_n)
 
-and the weight's sign says which way a neuron pulls. It does not say what the neuron has seen: that
-is what region maps and crops (`top_crops`) are for, and they show where a feature fired,
-not why.
+and the weight's sign says which way a neuron pulls. Region maps and crops show where a feature
+fired, not why.
 """
 
 from collections.abc import Sequence
@@ -23,9 +22,8 @@ from dclib.cells import STRIDE, cell_edges, covered_cells
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, strata
 from dclib.data.loading import CoupleFolder, choose_pictures, keep, make_loader, read_boxes
-from dclib.evaluate.intervals import draw_times, freedom, group_interval, logit_interval
-from dclib.evaluate.metrics import auroc
-from dclib.explain.evidence import FoldedHead, find_evidence, fold_head
+from dclib.evaluate.intervals import area_intervals, group_interval
+from dclib.explain.evidence import Evidence, FoldedHead, find_evidence, fold_head
 from dclib.files import extra
 from dclib.model import DeepConnection
 from dclib.predict import extract_features
@@ -41,37 +39,26 @@ SAME = 0.999  # correlation of two neurons' activations from which they are call
 class States:
     """What every neuron did on N pictures; contributions are in log-odds, after temperature.
 
-    Attributes:
-        ids, groups, sources, labels: (N,); a label is true for unhappy.
-        z: (N, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0.
-        by_level: (N, 100, L), the parts of z by pyramid level; with `bias` (100,) they add up to z.
-        cells: (N, 100, 2), row and column of the strongest cell of each neuron's region map.
-        on_faces: (N, 100), share of a region map's positive mass on face boxes, NaN without boxes.
-        face_area: (N,), mean over the cells of the share in these boxes, NaN without: what
-            `on_faces` would be by chance.
-        maps: (100, h, w), mean region map over the pictures on which a neuron is on.
-        weights: (2, 100), folded, of happy and unhappy; const: what the margin has besides.
-        levels: bins a side of the pyramid's L levels; threshold: of the verdict; split: its name;
-            size: pixels a side of the network's input.
+    `on_faces` by chance would be `face_area`; both are NaN for pictures without boxes.
     """
 
-    ids: np.ndarray
+    ids: np.ndarray  # (N,), as are the next three
     groups: np.ndarray
     sources: np.ndarray
-    labels: np.ndarray
-    z: np.ndarray
-    by_level: np.ndarray
-    cells: np.ndarray
-    on_faces: np.ndarray
-    face_area: np.ndarray
-    maps: np.ndarray
-    weights: np.ndarray
-    bias: np.ndarray
-    const: float
-    levels: tuple[int, ...]
-    threshold: float
+    labels: np.ndarray  # true for unhappy
+    z: np.ndarray  # (N, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0
+    by_level: np.ndarray  # (N, 100, L), z by pyramid level; with the bias they add up to it
+    cells: np.ndarray  # (N, 100, 2), row and column of the strongest cell of a region map
+    on_faces: np.ndarray  # (N, 100), share of a region map's positive mass on face boxes
+    face_area: np.ndarray  # (N,), share of the map that the boxes cover
+    maps: np.ndarray  # (100, h, w), mean region map of the pictures on which a neuron is on
+    weights: np.ndarray  # (2, 100), folded, of happy and unhappy
+    bias: np.ndarray  # (100,), of z
+    const: float  # what the margin has besides
+    levels: tuple[int, ...]  # bins a side of the pyramid's L levels
+    threshold: float  # of the verdict
     split: str
-    size: int
+    size: int  # pixels a side of the network's input
 
     @property
     def activations(self) -> np.ndarray:
@@ -113,11 +100,10 @@ def activation_states(
 ) -> States:
     """The `States` of a loaded `Checkpoint` on one split of a folder of couples.
 
-    `n`: about so many pictures, whole groups by lot; None takes all. Raises ValueError for boxes in
-    metadata.csv that cannot be read, and for an n below 2.
+    `n`: about so many pictures, whole groups by lot; None takes all.
     """
-    model, size = checkpoint.model, checkpoint.config["image_size"]
-    head = fold_head(model, checkpoint.config["temperature"])
+    config, model = checkpoint.config, checkpoint.model
+    head = fold_head(model, config["temperature"])
     dataset = CoupleFolder(root, split, checkpoint.transform, model.classes)
     dataset = keep(dataset, choose_pictures(dataset, n))
     order = [head.classes.index(name) for name in CLASSES]
@@ -131,10 +117,10 @@ def activation_states(
         bias=head.bias.double().cpu().numpy(),
         const=float(offset[1] - offset[0]),
         levels=head.levels,
-        threshold=checkpoint.config["threshold"],
+        threshold=config["threshold"],
         split=split,
-        size=size,
-        **_watch(model, head, dataset, size),
+        size=config["image_size"],
+        **_watch(model, head, dataset, config["image_size"]),
     )
 
 
@@ -155,11 +141,11 @@ def _watch(
         part = _split_inputs(model, head, feature_map)
         on = part["z"] > 0  # (B, 100)
         maps = maps + (regions * on[..., None, None]).sum(0)  # (B, 100, h, w) -> (100, h, w)
-        done = sum(len(p["z"]) for p in parts)
-        parts.append(part | _reduce(regions, faces[done : done + len(on)], size))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    often = (found["z"] > 0).sum(0)[:, None, None]
-    return found | {"maps": maps / np.maximum(often, 1)}
+        parts.append(part | _reduce(regions, faces[: len(on)], size))
+        faces = faces[len(on) :]
+    states = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    often = (states["z"] > 0).sum(0)[:, None, None]
+    return states | {"maps": maps / np.maximum(often, 1)}
 
 
 def _split_inputs(
@@ -203,8 +189,7 @@ def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFr
     on_faces, face_area: means over pictures with boxes on which it is on.
     dead, always_on; duplicate_of: the first neuron that says the same (correlation `SAME`), or -1.
 
-    Columns that end in _low and _high are 95 % intervals for other groups of pictures. Raises
-    ValueError if all are of one class.
+    Columns that end in _low and _high are 95 % intervals for other groups of pictures.
     """
     labels, groups, on = states.labels, states.group_numbers, states.z > 0
     if labels.all() or not labels.any():
@@ -218,20 +203,14 @@ def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFr
         table[columns] = np.array(rates)[:, [0, 2, 3]]
         table[f"contribution_{name}"] = states.contributions[counted].mean(0)
     table["strength"] = np.abs(states.contributions).mean(0)
-    times = draw_times(kinds, draws, np.random.default_rng(seed))[:, groups]  # (D, N)
-    times = np.concatenate([np.ones((1, len(labels))), times])
-    areas = np.array([auroc(values, labels, times) for values in states.activations.T])
-    free = freedom(kinds)
-    ends = [logit_interval(row[0], row[1:], len(kinds), free) for row in areas]
-    table[["auroc", "auroc_low", "auroc_high"]] = np.column_stack([areas[:, 0], ends])
+    areas = area_intervals(states.activations.T, labels, groups, draws, seed)
+    table[["auroc", "auroc_low", "auroc_high"]] = areas
     share = _level_shares(states)
     table["level"] = np.array(states.levels)[share.argmax(1)]
     table["level_share"] = share.max(1)
-    there = np.where(on & np.isfinite(states.on_faces), 1.0, np.nan)
-    table["on_faces"], table["face_area"] = (
-        pd.DataFrame(there * values).mean().to_numpy()
-        for values in (states.on_faces, states.face_area[:, None])
-    )
+    seen = np.where(on & np.isfinite(states.on_faces), 1.0, np.nan)
+    for name, values in (("on_faces", states.on_faces), ("face_area", states.face_area[:, None])):
+        table[name] = pd.DataFrame(seen * values).mean()
     table["dead"], table["always_on"] = ~on.any(0), on.all(0)
     return table.assign(duplicate_of=_duplicates(states.activations)).rename_axis("neuron")
 
@@ -266,40 +245,50 @@ def top_crops(
 ) -> list[Crop]:
     """What excites a neuron most: up to `n` `Crop`s, at most one a group, the strongest first.
 
-    Args:
-        dataset: the `CoupleFolder` of these states (any transform).
-        context: side of a crop in steps from cell to cell. It is centred where the strongest cell
-            of the neuron's region map looks, but moved where it would leave the picture.
-
-    Pictures on which the neuron is off are left out: a dead neuron has no crops.
+    `dataset`: the `CoupleFolder` of these states, with any transform. `context`: side of a crop in
+    steps from cell to cell. It is centred where the strongest cell of the neuron's region map
+    looks, but moved where it would leave the picture. Where the neuron is off there is no crop.
     """
     places = {name: index for index, name in enumerate(dataset.ids)}
-    found: list[Crop] = []
-    seen: set[str] = set()
-    for row in np.argsort(-states.z[:, neuron], kind="stable"):
-        if states.z[row, neuron] <= 0 or len(found) == n:
+    z, crops = states.z[:, neuron], dict[str, Crop]()  # by group
+    for row in np.argsort(-z, kind="stable"):
+        if z[row] <= 0 or len(crops) == n:
             break
-        if states.groups[row] not in seen:
-            seen.add(states.groups[row])
+        if states.groups[row] not in crops:
             picture = dataset.picture(places[states.ids[row]])
             box = _crop_box(states.cells[row, neuron], states.size, picture.size, context)
             label = CLASSES[int(states.labels[row])]
-            activation = float(states.z[row, neuron])
-            found.append(Crop(picture.crop(box), states.ids[row], label, activation))
-    return found
+            crops[states.groups[row]] = Crop(
+                picture.crop(box), states.ids[row], label, float(z[row])
+            )
+    return list(crops.values())
 
 
 def _crop_box(
     cell: np.ndarray, size: int, shape: tuple[int, int], context: float
 ) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 in pixels around the centre of a cell (row, column), inside the picture.
-
-    `size`: pixels a side of the network's input; `shape`: width and height of the picture.
-    """
-    ends = []
-    for place, pixels in zip(cell[::-1], shape, strict=True):
-        side = min(context * STRIDE / size, 1.0)
-        start = np.clip(place * STRIDE / size - side / 2, 0, 1 - side)
-        ends.append((round(start * pixels), round((start + side) * pixels)))
-    (x0, x1), (y0, y1) = ends
+    """x0, y0, x1, y1 in pixels around a cell (row, column), inside a picture (width, height)."""
+    side, (width, height) = min(context * STRIDE / size, 1.0), shape
+    top, left = (np.clip(place * STRIDE / size - side / 2, 0, 1 - side) for place in cell)
+    x0, x1 = (round(share * width) for share in (left, left + side))
+    y0, y1 = (round(share * height) for share in (top, top + side))
     return x0, y0, x1, y1
+
+
+def strongest_neurons(evidence: Evidence, index: int = 0, n: int = 12) -> list[int]:
+    """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
+    added = evidence.of_margin("contributions")[index].abs()
+    return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
+
+
+def waterfall_steps(evidence: Evidence, index: int = 0, n: int = 10) -> list[tuple[str, float]]:
+    """(name, log-odds for unhappy) of constant, n neurons and all others, which make the margin."""
+    added = evidence.of_margin("contributions")[index].cpu().double()
+    margin, shown = float(evidence.margin[index]), strongest_neurons(evidence, index, n)
+    rest = added.clone()
+    rest[shown] = 0
+    steps = [("constant", margin - float(added.sum()))]
+    steps += [(f"neuron {k}", float(added[k])) for k in shown]
+    for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
+        steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
+    return steps

@@ -1,49 +1,38 @@
-"""Looking inside by hand: hide a region, choose a neuron or a region. ipywidgets 7.7.1 and 8.
+"""Looking inside by hand: hide cells, or choose a neuron and a cell. For ipywidgets 7.7.1 and 8.
 
-Both panels show the picture as the network sees it, a square, and every cell of the feature map can
-be chosen with the pointer or the keyboard.
+Both panels show the picture as the network sees it, a square. Every cell of the feature map is a
+button over it, for pointer and keyboard. Where no kernel runs, a still picture is left.
 """
 
-import html
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dclib.cells import cell_edges, spread
 from dclib.checkpoint import Checkpoint
-from dclib.explain.evidence import Evidence
-from dclib.explain.hide import Look, leave_one_out
+from dclib.explain.hide import Look
 from dclib.files import extra
 from dclib.pictures import Source
 from dclib.plots import HAPPY, UNHAPPY, overlay
 from dclib.predict import sigmoid
-from dclib.web.html import (
-    CSS,
-    SIDE,
-    Cell,
-    data_uri,
-    describe_pull,
-    ipywidgets,
-    legend,
-    notes_html,
-    page,
-    place,
-    strongest,
-    tint,
-    to_image,
-)
+from dclib.web import html as web
+from dclib.web.html import ipywidgets
 
 with extra("widgets"):
     from IPython.display import HTML, display
 
 FEATURES, PIXELS = "zero its features", "cover its pixels"  # how a cell is hidden
 SHOWN = 8  # neurons of a cell
-OWN_KEYS = 'data-lm-suppress-shortcuts="true"'  # JupyterLab would take the arrow keys away
+COVERED = (
+    "covered pixels also change the cells around them, and a flat patch is something to see too"
+)
+STILL = "This is a still picture: cells can be chosen while the notebook runs."
+# Values (h, w) of the cells, answer as HTML, name and pixels (H, W, 3) of the picture.
+View = tuple[Tensor, str, str, np.ndarray]
 
 
 def hide_panel(
@@ -51,13 +40,8 @@ def hide_panel(
 ) -> "HidePanel | HTML":
     """A widget that hides cells of a picture and says how the answer moves.
 
-    Args:
-        checkpoint: a loaded `Checkpoint`, or the path of its folder.
-        image: anything that `dclib.pictures.read_picture` takes.
-        size: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
-
-    Colours are the exact evidence of each cell. Where no widget can be shown, a page says what each
-    cell alone does. What cannot be used gets a sentence, never a traceback.
+    `size`: pixels a side of the network's input, 32 to 512; the checkpoint's by default. Colours
+    are the exact evidence of each cell. What cannot be used gets a sentence, never a traceback.
     """
     look = _look(checkpoint, image, size)
     return HidePanel(look) if isinstance(look, Look) else look
@@ -65,16 +49,14 @@ def hide_panel(
 
 def neuron_panel(
     checkpoint: Checkpoint | str | Path, image: Source, size: int | None = None
-) -> HTML:
-    """A page that shows the region of a neuron, and the neurons of a region.
+) -> "NeuronPanel | HTML":
+    """A widget that shows the regions of a neuron, and the neurons of a region.
 
-    Arguments are those of `hide_panel`. See `dclib.explain.panels.neuron_page`; it needs no kernel.
+    Arguments as of `hide_panel`. Colours are log-odds through the chosen neuron, on one scale for
+    all; the maps of the neurons that are on sum to the evidence.
     """
-
     look = _look(checkpoint, image, size)
-    if isinstance(look, HTML):
-        return look
-    return HTML(neuron_page(look.image, look.evidence, look.size, look.notes))
+    return NeuronPanel(look) if isinstance(look, Look) else look
 
 
 def _look(checkpoint: Checkpoint | str | Path, image: Source, size: int | None) -> Look | HTML:
@@ -82,316 +64,212 @@ def _look(checkpoint: Checkpoint | str | Path, image: Source, size: int | None) 
     try:
         return Look(checkpoint, image, size)
     except (ValueError, FileNotFoundError) as error:  # pictures, checkpoints and sizes among them
-        return HTML(_refusal(str(error)))
+        return HTML(web.error_html(str(error)))
     except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
-        return HTML(_refusal(f"The network could not look at this picture ({error})."))
+        return HTML(web.error_html(f"The network could not look at this picture ({error})."))
 
 
-class HidePanel(ipywidgets.Box):
-    """Toggle buttons over a picture; `hidden` (h, w) is what they say."""
+class CellPanel(ipywidgets.Box):
+    """A picture whose cells are toggle buttons, with controls and an answer beside it."""
 
-    def __init__(self, look: Look) -> None:
-        self.look = look
-        h, w = look.margin_map.shape
+    draw: Callable[[], View]  # what each kind of panel shows now
+    state = ""  # what is said of a cell whose button is pressed
+
+    def __init__(self, look: Look, controls: Sequence[ipywidgets.Widget], pressed: Tensor) -> None:
+        self.look, (h, w) = look, pressed.shape
         bare = {"layout": ipywidgets.Layout(), "style": ipywidgets.ToggleButton().style}
         self.cells = [ipywidgets.ToggleButton(**bare) for _ in range(h * w)]  # 256 at most
-        self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="Hide a cell:")
-        self.strongest = ipywidgets.Button(description="Hide the strongest cell")
-        self.clear = ipywidgets.Button(description="Clear")
-        self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
-        self.without = f"dc{uuid.uuid4().hex[:8]}"  # class of the page for where this is not shown
-        sheet = ipywidgets.HTML(f"<style>{CSS} .{self.without} {{display: none}}</style>")
-        sheet.layout.display = "none"
-        grid = ipywidgets.GridBox(self.cells, layout=_tracks(h, w, look.size)).add_class("dc-grid")
-        stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
-        row = ipywidgets.Box([self.strongest, self.clear]).add_class("dc-row")
-        controls = ipywidgets.VBox([self.how, row, self.answer]).add_class("dc-controls")
-        super().__init__([sheet, stage, controls])
-        self.add_class("dc-panel").add_class("dc-hide")
         for cell in self.cells:
-            cell.observe(self.show, names="value")
-        self.how.observe(self.show, names="value")
-        self.strongest.on_click(self.hide_strongest)
-        self.clear.on_click(lambda _: self.choose(torch.zeros(h, w, dtype=torch.bool)))
-        self.show()
+            cell.observe(self.clicked, names="value")
+        self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()
+        self.without = f"dc{uuid.uuid4().hex[:8]}"  # class of what stands where this is not shown
+        style = f"<style>{web.CSS} .{self.without} {{display: none}}</style>"
+        sheet = ipywidgets.HTML(style + web.start_script(web.KEYS))
+        sheet.layout.display = "none"
+        rows, columns = (np.diff(cell_edges(n, look.size)) for n in (h, w))
+        sides = {"grid_template_rows": _tracks(rows), "grid_template_columns": _tracks(columns)}
+        grid = ipywidgets.GridBox(self.cells, layout=sides).add_class("dc-grid")
+        stage = ipywidgets.Box([self.picture, grid]).add_class("dc-stage")
+        beside = ipywidgets.VBox([*controls, self.answer]).add_class("dc-controls")
+        super().__init__([sheet, stage, beside])
+        self.add_class("dc-panel").add_class("dc-cells")
+        self.press(pressed)
 
     @property
-    def hidden(self) -> Tensor:
-        """Which cells are hidden: (h, w) bool."""
+    def pressed(self) -> Tensor:
+        """Which buttons are pressed: (h, w) bool."""
         return torch.tensor([cell.value for cell in self.cells]).view(self.look.margin_map.shape)
 
-    def choose(self, hidden: Tensor) -> None:
+    def press(self, pressed: Tensor) -> None:
         """Press the buttons of these cells (h, w) and no others; the panel is drawn once."""
-        for cell, value in zip(self.cells, hidden.flatten().tolist(), strict=True):
-            cell.unobserve(self.show, names="value")
+        for cell, value in zip(self.cells, pressed.flatten().tolist(), strict=True):
+            cell.unobserve(self.clicked, names="value")
             cell.value = value
-            cell.observe(self.show, names="value")
+            cell.observe(self.clicked, names="value")
         self.show()
 
-    def hide_strongest(self, _: object = None) -> None:
-        """Of the cells that are still shown, by the size of their evidence."""
-        hidden = self.hidden
-        strength = self.look.margin_map.abs().masked_fill(hidden, -1)
-        hidden.view(-1)[strength.argmax()] = True
-        self.choose(hidden)
+    def clicked(self, change: Mapping) -> None:
+        """Somebody has pressed or released a button, the owner of this `change`."""
+        self.show()
 
     def show(self, _: object = None) -> None:
-        """Write names, answer and picture for what is hidden now; a failure gets a sentence."""
-        hidden = self.hidden
-        for cell, at, added in zip(
-            self.cells, np.ndindex(*hidden.shape), self.look.margin_map.flatten().tolist()
-        ):
-            state = ", hidden" if cell.value else ""
-            cell.tooltip = f"{place(at)}: {describe_pull(added)}{state}"
+        """Write names, answer and picture anew; a failure gets a sentence."""
         try:
-            self.answer.value = answer_html(self.look, hidden, self.how.value)
-            self.picture.value = picture_html(self.look, hidden, self.how.value)
+            values, answer, title, pixels = self.draw()
         except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
-            self.answer.value = _refusal(f"This failed: {error}")
+            self.answer.value = web.error_html(f"This failed: {error}")
+            return
+        for cell, at in zip(self.cells, np.ndindex(*values.shape), strict=True):
+            name = f"{web.place(at)}: {web.describe_pull(values[at].item())}"
+            cell.tooltip = name + (self.state if cell.value else "")
+        self.answer.value = answer + web.notes_html(self.look.notes)
+        source = web.data_uri(web.to_image(pixels), "JPEG")
+        self.picture.value = f'<img alt="{title}" src="{source}">'
 
     def _ipython_display_(self, **_: object) -> None:
-        """A page for where no widget can be shown, then the widget, which hides the page.
-
-        Called by ipywidgets 7 and 8. An exported notebook has no widgets without the internet.
-        """
-        display(HTML(f'<div class="{self.without}">{hide_page(self.look)}</div>'))
+        """A still picture, and the widget, which hides it. Called by ipywidgets 7 and 8."""
+        still = f'<div class="dc-stage">{self.picture.value}</div>'
+        still += f'<div class="dc-controls">{self.answer.value}{web.notes_html([STILL])}</div>'
+        still = f'<style>{web.CSS}</style><div class="dc-panel dc-cells">{still}</div>'
+        display(HTML(f'<div class="{self.without}">{still}</div>'))
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        plain = {"text/plain": "A panel to hide regions of a picture."}
+        plain = {"text/plain": "A panel to choose cells of a picture."}
         display(plain | {"application/vnd.jupyter.widget-view+json": view}, raw=True)
 
 
-def _tracks(h: int, w: int, size: int) -> ipywidgets.Layout:
-    return ipywidgets.Layout(
-        grid_template_rows=tracks(h, size), grid_template_columns=tracks(w, size)
-    )
+class HidePanel(CellPanel):
+    """A cell whose button is pressed is hidden."""
+
+    state = ", hidden"
+
+    def __init__(self, look: Look) -> None:
+        self.how = ipywidgets.RadioButtons(options=[FEATURES, PIXELS], description="Hide a cell:")
+        self.strongest = ipywidgets.Button(description="Hide the strongest cell")
+        self.clear = ipywidgets.Button(description="Clear")
+        self.how.observe(self.show, names="value")
+        self.strongest.on_click(self.hide_strongest)
+        nothing = torch.zeros_like(look.margin_map, dtype=torch.bool)
+        self.clear.on_click(lambda _: self.press(nothing))
+        row = ipywidgets.Box([self.strongest, self.clear]).add_class("dc-row")
+        super().__init__(look, [self.how, row], nothing)
+
+    def hide_strongest(self, _: object = None) -> None:
+        """Of the cells that are still shown, by the size of their evidence."""
+        hidden = self.pressed
+        hidden.view(-1)[self.look.margin_map.abs().masked_fill(hidden, -1).argmax()] = True
+        self.press(hidden)
+
+    def draw(self) -> View:
+        look, hidden, covering = self.look, self.pressed, self.how.value == PIXELS
+        image = look.covered(hidden) if covering else look.image
+        values = look.margin_map.masked_fill(hidden, 0)
+        pixels = overlay(image.resize((web.SIDE, web.SIDE)), values, look.scale, look.size)
+        grey = spread(hidden.numpy(), (web.SIDE, web.SIDE), look.size) & (not covering)
+        pixels = np.where(grey[..., None], 0.5, pixels)
+        title = f"the picture with {_count(hidden)} hidden"
+        return look.margin_map, self._answer(hidden, covering), title, pixels
+
+    def _answer(self, hidden: Tensor, covering: bool) -> str:
+        """The answer before and after, and what the evidence map books for the hidden cells."""
+        look, below = self.look, f"<p>{web.legend(self.look.scale)}</p>"
+        answers = {"whole picture": look.margin}
+        if not hidden.any():
+            ask = "<p>Choose cells of the picture to hide them.</p>"
+            return _answers(answers) + ask + below
+        margin = look.margin_covered(hidden) if covering else look.margin_without(hidden)
+        answers[f"without {_count(hidden)}"] = margin
+        evidence = look.margin_map[hidden].sum().item()
+        moves = {"move measured": margin - look.margin, "move by evidence": 0 - evidence}
+        why = "neurons switch on or off"
+        if look.model.stage != "plain":  # a mean has no maximum
+            why = f"a maximum that is gone leaves its runner-up, and {why}"
+        why = COVERED if covering else why
+        moved = _moves(moves, look.margin_map)
+        return f"{_answers(answers)}{moved}<p>The two differ because {why}.</p>{below}"
 
 
-def _refusal(sentence: str) -> str:
-    return f'<p class="dc-error">{html.escape(sentence)}</p>'
+class NeuronPanel(CellPanel):
+    """The map of a neuron that is chosen in a list, and the neurons of the cell that is pressed."""
+
+    state = ", chosen"
+
+    def __init__(self, look: Look) -> None:
+        self.maps = look.evidence.through_neurons[0].cpu()  # (100, h, w), in log-odds
+        self.gains = look.evidence.neuron_maps[0].cpu()  # (100, h, w), of the neurons' inputs
+        self.pull = look.evidence.of_margin("contributions")[0].cpu()  # (100,)
+        self.on = (look.evidence.z[0] > 0).cpu()
+        self.scale = self.maps.abs().max().item() or 1.0
+        order = self.pull.abs().argsort(descending=True, stable=True).tolist()
+        options = [(f"{k}: {self.pull[k]:+.2f}" if self.on[k] else f"{k}: off", k) for k in order]
+        self.neuron = ipywidgets.Dropdown(options=options, description="Neuron:")
+        self.neuron.observe(self.show, names="value")
+        first = torch.zeros_like(look.margin_map, dtype=torch.bool)
+        first[web.strongest_cell(look.margin_map)] = True
+        super().__init__(look, [self.neuron], first)
+        self.add_class("dc-one")
+
+    def clicked(self, change: Mapping) -> None:
+        """One cell is pressed at any time."""
+        chosen = torch.tensor([cell is change["owner"] for cell in self.cells])
+        self.press(chosen.view(self.pressed.shape))
+
+    def draw(self) -> View:
+        k, look = self.neuron.value, self.look
+        image = look.image.resize((web.SIDE, web.SIDE))
+        pixels = overlay(image, self.maps[k], self.scale, look.size)
+        neuron = f"<b>Neuron {k} is off.</b> It adds nothing."
+        if self.on[k]:
+            neuron = f"<b>Neuron {k} is on and adds {web.describe_pull(self.pull[k].item())}.</b> "
+            neuron += f"Its strongest cell is in {web.place(web.strongest_cell(self.maps[k]))}."
+        counted = f"{self.on.sum()} of {len(self.on)} neurons are on, strongest first in the list."
+        below = f"<p>{counted}</p><p>{web.legend(self.scale)}</p>"
+        return self.maps[k], f"<p>{neuron}</p>{self._cell()}{below}", f"neuron {k}", pixels
+
+    def _cell(self) -> str:
+        """What the pressed cell adds, and the neurons that are on and that it drives most."""
+        at = web.strongest_cell(self.pressed.int())
+        gains = torch.where(self.on, self.gains[:, at[0], at[1]], 0)
+        added = web.describe_pull(self.look.margin_map[at].item())
+        rows = [
+            [f"neuron {k}", f"{gains[k]:+.2f}", web.describe_pull(self.maps[k][at].item())]
+            for k in gains.argsort(descending=True)[:SHOWN].tolist()
+            if gains[k] > 0
+        ]
+        table = _table(("switches on", "adds to input", "log-odds"), rows)
+        drives = table if rows else "<p>It switches on no neuron.</p>"
+        return f"<p>The cell in {web.place(at)}: {added}.</p>{drives}"
 
 
-def picture_html(look: Look, hidden: Tensor, how: str) -> str:
-    """The picture as an <img>: evidence in colour, cells `hidden` (h, w) grey or covered."""
-    covering = how == PIXELS
-    image = look.covered(hidden) if covering else look.image
-    values = look.margin_map.masked_fill(hidden, 0)
-    pixels = overlay(image.resize((SIDE, SIDE)), values, look.scale, look.size)
-    grey = spread(hidden.numpy(), (SIDE, SIDE), look.size) & (not covering)
-    pixels = np.where(grey[..., None], 0.5, pixels)
-    alt = f"the picture with {count(hidden)} hidden"
-    return f'<img alt="{alt}" src="{data_uri(to_image(pixels), "JPEG")}">'
+def _tracks(shares: np.ndarray) -> str:
+    """Widths of cells along a side, for a CSS grid."""
+    return " ".join(f"minmax(0, {1000 * share:.0f}fr)" for share in shares)
 
 
-def answer_html(look: Look, hidden: Tensor, how: str) -> str:
-    """The answer before and after, and what the evidence map books for cells `hidden` (h, w)."""
-    whole, below = ("whole picture", look.margin), f"<p>{legend(look.scale)}</p>"
-    below += notes_html(look.notes)
-    if not hidden.any():
-        return f"{_answers([whole])}<p>Choose cells of the picture to hide them.</p>{below}"
-    margin = look.margin_covered(hidden) if how == PIXELS else look.margin_without(hidden)
-    moves = {
-        "move measured": margin - look.margin,
-        "move by evidence": 0 - look.margin_map[hidden].sum().item(),
-    }
-    answers = _answers([whole, (f"without {count(hidden)}", margin)])
-    return answers + _moves(moves, look.margin_map) + why(look, how) + below
-
-
-def hide_page(look: Look) -> str:
-    """What each cell alone does, as HTML that needs no kernel."""
-    falls = leave_one_out(look.model, look.feature_map)[0].cpu() / look.temperature  # (h, w)
-    told = [
-        _answers([("whole picture", look.margin), ("without this cell", look.margin - fall)])
-        + _moves({"move measured": -fall, "move by evidence": 0 - added}, look.margin_map)
-        for fall, added in zip(falls.flatten().tolist(), look.margin_map.flatten().tolist())
-    ]
-    text = "Without a kernel: choose a cell to see what zeroing the features of it alone does."
-    return cell_page(look.image, look.margin_map, told, look.size, text, look.notes)
-
-
-def count(hidden: Tensor) -> str:
+def _count(hidden: Tensor) -> str:
     """How many cells are hidden, in words."""
     n = int(hidden.sum())
     return "1 cell" if n == 1 else f"{n or 'no'} cells"
 
 
-def why(look: Look, how: str) -> str:
-    """Why the margin did not move by what the evidence map says, as HTML."""
-    if how == PIXELS:
-        return (
-            "<p>The two differ because covered pixels also change the cells around them, and a "
-            "flat patch is something to see too.</p>"
-        )
-    gone = "a maximum that is gone leaves its runner-up, and "
-    if look.model.stage == "resnet34":  # a mean has no maximum
-        gone = ""
-    return f"<p>The two differ because {gone}neurons switch on or off.</p>"
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = ["".join(f"<th>{text}</th>" for text in head)]
+    lines += ["".join(f"<td>{text}</td>" for text in row) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines if line)}</table>"
 
 
-def _answers(rows: Sequence[tuple[str, float]]) -> str:
+def _answers(margins: Mapping[str, float]) -> str:
     """Margins and the probabilities that they mean, as a table."""
-    body = "".join(
-        f"<tr><td>{name}</td><td>{margin:+.2f}</td><td>{sigmoid(-margin):.1%}</td>"
-        f"<td>{sigmoid(margin):.1%}</td></tr>"
-        for name, margin in rows
-    )
-    return f"<table><tr><th></th><th>log-odds</th><th>happy</th><th>unhappy</th></tr>{body}</table>"
+    rows = [(k, f"{m:+.2f}", f"{sigmoid(-m):.1%}", f"{sigmoid(m):.1%}") for k, m in margins.items()]
+    return _table(("", "log-odds", "happy", "unhappy"), rows)
 
 
 def _moves(moves: Mapping[str, float], margin_map: Tensor) -> str:
     """Log-odds as numbers and bars; a full bar is all evidence of one sign in the picture."""
     full = max(margin_map.clamp(min=0).sum().item(), -margin_map.clamp(max=0).sum().item()) or 1.0
-    rows = ""
+    rows = []
     for name, move in moves.items():
         width = min(abs(move) / full, 1) * 50
         start, colour = (50, UNHAPPY) if move > 0 else (50 - width, HAPPY)
         bar = f'<i style="left: {start:.1f}%; width: {width:.1f}%; background: {colour}"></i>'
-        bar = f'<span class="dc-bar">{bar}</span>'
-        rows += f"<tr><td>{name}</td><td>{move:+.2f}</td><td>{bar}</td></tr>"
-    return f"<table>{rows}</table>"
-
-
-def neuron_page(
-    image: Image.Image, evidence: Evidence, size: int, notes: Iterable[str] = ()
-) -> str:
-    """Choose a neuron, see its region; choose a region, see its neurons: a page as a string.
-
-    Args:
-        image: an RGB Pillow image.
-        evidence: of this picture alone, a batch of one, temperature included.
-        size: pixels a side of the network's input.
-        notes: sentences that belong beside it.
-
-    Maps are in log-odds through the neuron, on one scale for all of them; those of the neurons that
-    are on sum to the margin map. A neuron that is off adds nothing and has no colour.
-    """
-    name = f"dc{uuid.uuid4().hex[:8]}"  # two panels of a notebook must not share radio buttons
-    maps = evidence.through_neurons[0].cpu()  # (100, h, w)
-    pull = evidence.of_margin("contributions")[0].cpu()
-    scale = maps.abs().max().item() or 1.0
-    order = pull.abs().argsort(descending=True, stable=True).tolist()
-    scales = scale, pull.abs().max().item() or 1.0, size
-    on = (evidence.z[0] > 0).cpu()
-    neurons = "".join(
-        _neuron(name, k, maps[k], pull[k].item(), bool(on[k]), scales, k == order[0]) for k in order
-    )
-    counted = f"{on.sum()} of {len(on)} neurons are on, strongest first; dashed ones are off. "
-    told = [_cell_neurons(name, evidence, maps, at) for at in np.ndindex(*maps.shape[1:])]
-    right = (
-        f'<div class="dc-right"><p>{counted}{legend(scale)}</p><div class="dc-neurons dc-group" '
-        f'role="radiogroup" aria-label="neurons">{neurons}</div></div>'
-    )
-    return page(_left(name, image, evidence.margin_map[0], told, size) + right, notes)
-
-
-def cell_page(
-    image: Image.Image,
-    margin_map: Tensor,
-    told: Iterable[str],
-    size: int,
-    text: str = "",
-    notes: Iterable[str] = (),
-) -> str:
-    """Choose a cell of the picture, read what belongs to it: a page as a string.
-
-    Colours are the margin map (h, w). `told` has HTML for each cell, row-major; `size` is that of
-    the network's input, `text` a sentence beside the picture, `notes` those below it.
-    """
-    scale = margin_map.abs().max().item() or 1.0
-    colours = f'<img class="dc-map" alt="" src="{data_uri(tint(margin_map, scale, size))}">'
-    name = f"dc{uuid.uuid4().hex[:8]}"
-    right = f'<div class="dc-right"><p>{html.escape(text)}</p><p>{legend(scale)}</p></div>'
-    return page(_left(name, image, margin_map, told, size) + colours + right, notes)
-
-
-def _left(name: str, image: Image.Image, margin_map: Tensor, told: Iterable[str], size: int) -> str:
-    """The greyed picture, its cells, and what is told of the one that was chosen."""
-    h, w = margin_map.shape
-    grey = overlay(image.resize((SIDE, SIDE)), torch.zeros(1, 1), 1, size)
-    first = strongest(margin_map)
-    cells = "".join(
-        _cell(f"{name}-cell", at, added, text, at == first)
-        for at, added, text in zip(np.ndindex(h, w), margin_map.flatten().tolist(), told)
-    )
-    return (
-        f'<img class="dc-base" alt="the picture, as the square that the network sees" '
-        f'src="{data_uri(to_image(grey), "JPEG")}"><div class="dc-left"><div class="dc-cells '
-        f'dc-group" role="radiogroup" aria-label="cells of the picture" '
-        f'style="grid-template: {tracks(h, size)} / {tracks(w, size)}">{cells}</div></div>'
-    )
-
-
-def tracks(n: int, size: int) -> str:
-    """Widths of n cells along a side, for a CSS grid.
-
-    >>> tracks(3, 80)
-    'minmax(0, 200fr) minmax(0, 400fr) minmax(0, 400fr)'
-    """
-    return " ".join(f"minmax(0, {1000 * part:.0f}fr)" for part in np.diff(cell_edges(n, size)))
-
-
-def _cell(name: str, at: Cell, added: float, told: str, checked: bool) -> str:
-    """A cell's button, and what is told of it."""
-    label = f"{place(at)}: {describe_pull(added)}"
-    part = f'<div class="dc-part dc-cell-text"><p>The cell in {label}.</p>{told}</div>'
-    return _item(name, f"{at[0]}-{at[1]}", label, "", part, checked)
-
-
-def _cell_neurons(name: str, evidence: Evidence, maps: Tensor, at: Cell) -> str:
-    """The neurons that are on and that this cell switches on most."""
-    gains = evidence.neuron_maps[0, :, at[0], at[1]].cpu().masked_fill(evidence.z[0].cpu() <= 0, 0)
-    found = [k for k in gains.argsort(descending=True)[:SHOWN].tolist() if gains[k] > 0]
-    if not found:
-        return "<p>It switches on no neuron.</p>"
-    rows = "".join(
-        f'<tr><td><label for="{name}-neuron-{k}">neuron {k}</label></td><td>{gains[k]:+.2f}</td>'
-        f"<td>{describe_pull(maps[k, at[0], at[1]].item())}</td></tr>"
-        for k in found
-    )
-    head = "<tr><th>switches on</th><th>adds to input</th><th>log-odds</th></tr>"
-    return f"<table>{head}{rows}</table>"
-
-
-def _neuron(
-    name: str,
-    k: int,
-    values: Tensor,
-    added: float,
-    on: bool,
-    scales: tuple[float, float, int],
-    checked: bool,
-) -> str:
-    """A neuron's button, its map (h, w) and what it adds.
-
-    `scales`: the values of full colour, of the map and of the button, and the input's size.
-    """
-    scale, full, size = scales
-    told = f"Neuron {k} is on and adds {describe_pull(added)}" if on else f"Neuron {k} is off"
-    where = f" Its strongest cell is in {place(strongest(values))}." if on else " It adds nothing."
-    text = f'<p class="dc-neuron-text"><b>{told}.</b>{where}</p>'
-    image = data_uri(tint(values, scale, size))
-    part = f'<div class="dc-part"><img class="dc-map" alt="its regions" src="{image}">{text}</div>'
-    shade = int(200 * abs(added) / full)
-    look = f"background: {UNHAPPY if added > 0 else HAPPY}{shade:02x}" if on else ""
-    return _item(
-        f"{name}-neuron", str(k), told, look, part, checked, str(k), "" if on else "dc-off"
-    )
-
-
-def _item(
-    group: str,
-    key: str,
-    label: str,
-    look: str,
-    part: str,
-    checked: bool,
-    shown: str = "",
-    kind: str = "",
-) -> str:
-    """A radio button, its visible label, and the part of the page that it shows."""
-    state = " checked" if checked else ""
-    return (
-        f'<span class="dc-item {kind}"><input type="radio" {OWN_KEYS} name="{group}" '
-        f'id="{group}-{key}" aria-label="{label}"{state}><label for="{group}-{key}" '
-        f'title="{label}" style="{look}">{shown}</label>{part}</span>'
-    )
+        rows.append((name, f"{move:+.2f}", f'<span class="dc-bar">{bar}</span>'))
+    return _table((), rows)

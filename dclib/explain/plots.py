@@ -7,26 +7,26 @@ evidence there is no colour.
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import seaborn as sns
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from dclib.explain.evidence import Evidence
 from dclib.explain.pointing import AGAINST, MEASURES
+from dclib.files import extra
 from dclib.plots import HAPPY, INK, SMALL, UNHAPPY, draw_scale, finish, lines_for, overlay
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LOOKS = lines_for(("evidence", "HiResCAM", "Grad-CAM", "leave one out", "centre first"))
 LOOKS |= {"evidence for the answer": (INK, "-", "P"), "random": ("0.6", "-", "x")}
 PANELS = (("faces", MEASURES[0]), ("faces", MEASURES[3]), (AGAINST, MEASURES[3]))
-ROW = 0.24  # inches
-BASELINE = "0.55"
-NOTE: dict = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
 
 
 def show_maps(
@@ -40,15 +40,11 @@ def show_maps(
     """A row for each picture: itself, then maps over it. All are on one scale, drawn beside them.
 
     Args:
-        pictures: B of them, as `overlay` takes them.
-        maps: {title: (B, h, w)}. Positive is evidence for unhappy; in maps whose title begins with
-            "happy" it is for happy, and drawn in its colour.
+        maps: {title: (B, h, w)} of B pictures. Positive is evidence for unhappy; in maps whose
+            title begins with "happy" it is for happy, and drawn in its colour.
         size: pixels a side of the network's input.
         scale: value of full colour; the largest of all these maps by default.
-        smooth: as `overlay` takes it.
-        unit: of the numbers.
-
-    Raises ValueError for a scale below 0, and for maps of fewer or more than B pictures.
+        smooth: as `dclib.plots.overlay` takes it.
     """
     signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
     signed = [torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()]
@@ -73,10 +69,7 @@ def show_maps(
 
 
 def plot_parts(evidence: Evidence, index: int = 0) -> Figure:
-    """From the constant to the margin of one picture: by pyramid level and branch.
-
-    The bars and the constant sum to the margin.
-    """
+    """From the constant to the margin of one picture: by pyramid level and branch."""
     budget = evidence.of_margin("budget")[index]  # (L, P)
     steps = [("constant", evidence.of_margin("const")[index].item())]
     for n, row in zip(evidence.levels, budget, strict=True):
@@ -99,21 +92,20 @@ def plot_parts(evidence: Evidence, index: int = 0) -> Figure:
 def plot_localisation(table: pd.DataFrame) -> Figure:
     """Where the mass of each map lies, with its interval: a panel a measure, chance marked.
 
-    `table` is that of `dclib.explain.pointing._summarise`. Maps of the network are coloured,
-    what they must beat is grey. A panel of which the table has nothing is left out.
+    `table` is that of `dclib.explain.pointing.locate`. Maps of the network are coloured, what they
+    must beat is grey. A panel of which the table has nothing is left out.
     """
     rows = list(dict.fromkeys(table["map"]))
-    of = {key: part.set_index("map") for key, part in table.groupby(["region", "measure"])}
-    panels = [key for key in PANELS if key in of]
-    size = (8, ROW * len(rows) + 1.1)
+    parts = {key: part.set_index("map") for key, part in table.groupby(["region", "measure"])}
+    panels = [key for key in PANELS if key in parts]
+    size = (8, 0.24 * len(rows) + 1.1)  # inches
     fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, key in zip(axes[0], panels, strict=True):
-        _draw_dots(axis, of[key], rows)
-        region, measure = key
-        n, excluded = of[key]["n"].max(), of[key]["excluded"].max()
+        _draw_dots(axis, parts[key], rows)
+        n, excluded = parts[key]["n"].max(), parts[key]["excluded"].max()
         left_out = f"; {excluded} excluded" if excluded else ""
-        axis.set_title(f"{region}\n(n = {n}{left_out})", fontsize=8)
-        axis.set_xlabel(measure, fontsize=8)
+        axis.set_title(f"{key[0]}\n(n = {n}{left_out})", fontsize=8)
+        axis.set_xlabel(key[1], fontsize=8)
         axis.tick_params(labelsize=8)
     axes[0, 0].set_yticks(range(len(rows)), rows)
     for label in axes[0, 0].get_yticklabels():
@@ -127,12 +119,13 @@ def plot_localisation(table: pd.DataFrame) -> Figure:
 def _draw_dots(axis: Axes, part: pd.DataFrame, rows: Sequence[str]) -> None:
     """The means of one measure with their intervals, by map, in the order of `rows`."""
     for place, name in enumerate(rows):
-        colour, _, marker = LOOKS.get(name, (BASELINE, "-", "o"))
+        colour, _, marker = LOOKS.get(name, ("0.55", "-", "o"))
         axis.hlines(place, part["low"][name], part["high"][name], color=colour, lw=2)
         axis.plot(part["value"][name], place, marker, color=colour, ms=5)
     chance = part["chance"].mean()
     axis.axvline(chance, color="0.75", lw=1, ls=":", zorder=0)
-    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **NOTE)
+    note: dict = {"textcoords": "offset points", "fontsize": 7, "color": "0.4"}
+    axis.annotate("chance", (chance, 0), (2, 2), xycoords=axis.get_xaxis_transform(), **note)
     axis.tick_params(left=False)
 
 
@@ -142,16 +135,15 @@ def plot_curves(points: pd.DataFrame, areas: pd.DataFrame) -> Figure:
     The two tables are those of `dclib.explain.sanity.hide_in_order`.
     """
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
-    told = {"deletion": "hidden", "insertion": "shown"}
-    for axis, (curve, verb) in zip(axes, told.items(), strict=True):
+    verbs = {"deletion": "hidden", "insertion": "shown"}
+    for axis, (curve, verb) in zip(axes, verbs.items(), strict=True):
         under = areas[areas["curve"] == curve].set_index("map")["value"]
         for name, part in points[points["curve"] == curve].groupby("map", sort=False):
             colour, style, marker = LOOKS[name]
             look = {"color": colour, "ls": style, "marker": marker, "ms": 3.5, "lw": 1.2}
-            axis.fill_between(
-                part["share"], part["low"], part["high"], color=colour, alpha=0.15, lw=0
-            )
-            axis.plot(part["share"], part["value"], label=f"{name}: {under[name]:.3f}", **look)
+            share, band = part["share"], (part["low"], part["high"])
+            axis.fill_between(share, *band, color=colour, alpha=0.15, lw=0)
+            axis.plot(share, part["value"], label=f"{name}: {under[name]:.3f}", **look)
         better = "lower" if curve == "deletion" else "higher"
         axis.set_title(f"{curve}: {better} is better", fontsize=9)
         axis.set_xlabel(f"share of cells {verb}, in the map's order", fontsize=8)
@@ -166,16 +158,15 @@ def plot_curves(points: pd.DataFrame, areas: pd.DataFrame) -> Figure:
 def plot_cascade(table: pd.DataFrame) -> Figure:
     """How like the original the maps stay while layers forget: a panel with signs, one without.
 
-    `table` is that of `dclib.explain.sanity.cascade`; its "another picture" stands apart at
-    the end.
+    `table` is that of `dclib.explain.sanity.cascade`; "another picture" stands apart at the end.
     """
     parts = [part for part in dict.fromkeys(table["part"]) if part != "another picture"]
     names = ["trained", *parts, "another\npicture"]
     places = [*range(len(parts) + 1), len(parts) + 1.5]
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
     for axis, similarity in zip(axes, ("signed", "absolute"), strict=True):
-        of = table[table["similarity"] == similarity]
-        for k, (name, part) in enumerate(of.groupby("map", sort=False)):
+        rows = table[table["similarity"] == similarity]
+        for k, (name, part) in enumerate(rows.groupby("map", sort=False)):
             colour, style, marker = LOOKS[name]
             part = part.set_index("part").reindex([*parts, "another picture"])
             x = np.array(places) + 0.15 * (k - 1)
@@ -187,9 +178,8 @@ def plot_cascade(table: pd.DataFrame) -> Figure:
         axis.axhline(0, color="0.75", lw=1, ls=":", zorder=0)
         axis.set_xticks(places, names, fontsize=7, rotation=40, ha="right")
         axis.set_xlabel("randomised, with all before it", fontsize=8)
-        axis.set_title(
-            f"maps {'with' if similarity == 'signed' else 'without'} their signs", fontsize=9
-        )
+        word = "with" if similarity == "signed" else "without"
+        axis.set_title(f"maps {word} their signs", fontsize=9)
     axes[0].set_ylabel(f"rank correlation with the original (n = {table['n'].max()})", fontsize=8)
     axes[0].set_ylim(-1.02, 1.05)
     axes[1].legend(**SMALL)

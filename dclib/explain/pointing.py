@@ -8,26 +8,19 @@ energy / area    the same, by the share of the map that the boxes cover: 1 is ch
 A cell is 32 px of the network's input and may be as large as a face, so maps are not smoothed, and
 there is no tolerance: the usual 15 px would be half a cell. A flat map misses, ties count in part,
 and pictures without the boxes in question are NaN.
+
+`mark_evidence` asks the same of a network that learned a planted mark: is the evidence there?
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 
 from dclib.cells import box_mask, cell_centres, cell_edges, covered_cells, from_centre
-from dclib.checkpoint import Checkpoint
 from dclib.data.loading import CoupleFolder, read_boxes
 from dclib.drawn.drawing import MARK
 from dclib.evaluate.intervals import mean_row
-from dclib.explain.sanity import (
-    choose,
-    collect_features,
-    draw_maps,
-    other_groups,
-    random_network,
-    signed_maps,
-)
+from dclib.explain.sanity import Sample, draw_maps, other_groups, random_network, signed_maps
 from dclib.files import extra
 
 with extra("evaluate"):
@@ -41,39 +34,34 @@ OTHERS = "bystanders' faces"
 AGAINST = f"faces less {OTHERS}"
 Region = tuple[np.ndarray, np.ndarray]  # centres and shares, see `find_regions`
 Regions = dict[str, Region]  # by name
-PLACES = ("receptive field", "stretched")
 SPREAD = 0.25  # standard deviation of the centred map, as a share of a side
 UNTRAINED = 3  # networks of random weights
 KEYS = ["map", "region", "measure"]
 
 
-def find_regions(
-    dataset: CoupleFolder, chosen: Iterable[int], h: int, w: int, size: int | None = None
-) -> Regions:
+def find_regions(dataset: CoupleFolder, h: int, w: int, size: int) -> Regions:
     """Where the boxes of pictures are on maps of h x w cells: {region: (centres, shares)}.
 
     Both are (N, h, w): whether the centre of a cell is in a box, and how much of the cell. Regions
     are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
-    `size`: pixels a side of the network's input, which says where its cells look; None stretches
-    the map over the picture. Raises ValueError for boxes that cannot be read.
+    `size`: pixels a side of the network's input.
     """
-    grid = h, w, size
     columns = [read_boxes(dataset, column) for column in COLUMNS]
-    found: dict[str, list[Region]] = {"faces": [], "couple": [], OTHERS: []}
-    for index in chosen:
+    regions: dict[str, list[Region]] = {"faces": [], "couple": [], OTHERS: []}
+    for index in range(len(dataset)):
         sides = np.tile(dataset.picture(index).size, 2)
         faces, bodies, others = (column[index] / sides for column in columns)
         couple, nobody = np.concatenate([faces, bodies]), faces[:0]
-        found["faces"].append(_visible(faces, nobody, *grid))
-        found["couple"].append(_visible(couple if len(bodies) else nobody, nobody, *grid))
-        found[OTHERS].append(_visible(others, couple, *grid))
+        pairs = (faces, nobody), (couple if len(bodies) else nobody, nobody), (others, couple)
+        for parts, (boxes, hiding) in zip(regions.values(), pairs, strict=True):
+            parts.append(_visible(boxes, hiding, h, w, size))
     return {
         name: (np.stack([centres for centres, _ in parts]), np.stack([share for _, share in parts]))
-        for name, parts in found.items()
+        for name, parts in regions.items()
     }
 
 
-def _visible(boxes: np.ndarray, hiding: np.ndarray, h: int, w: int, size: int | None) -> Region:
+def _visible(boxes: np.ndarray, hiding: np.ndarray, h: int, w: int, size: int) -> Region:
     """Centres (h, w) bool and shares (h, w) of cells in boxes (K, 4) that no other (M, 4) hides."""
     middles = cell_centres(h, size), cell_centres(w, size)
     centres = box_mask(boxes, *middles) & ~box_mask(hiding, *middles)
@@ -84,7 +72,7 @@ def measure_maps(values: np.ndarray, regions: Regions) -> list[dict]:
     """Measures of maps (N, h, w), none below 0: dicts of region, measure, value (N,), chance, flat.
 
     `regions` are those of `find_regions`. `chance` is (N,), or one number for all pictures; `flat`
-    (N,) as of `is_flat`. Raises ValueError for values that are negative or not finite.
+    (N,) as of `is_flat`.
     """
     flat, rows, by_area = is_flat(values), [], {}
     for name, (centres, shares) in regions.items():
@@ -102,10 +90,7 @@ def measure_maps(values: np.ndarray, regions: Regions) -> list[dict]:
 
 
 def pointing_hit(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """How much of the strongest cells of maps is `inside`: (..., h, w) twice -> (...), 0 to 1.
-
-    0 for a flat map. Raises ValueError for a map that is not finite.
-    """
+    """How much of the strongest cells of maps is `inside`: (..., h, w) twice -> (...), 0 to 1."""
     if not np.isfinite(values).all():
         raise ValueError("A map holds values that are no numbers; nothing is its maximum.")
     most, scale = values.max((-2, -1)), np.abs(values).max((-2, -1))
@@ -116,14 +101,13 @@ def pointing_hit(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 def is_flat(values: np.ndarray) -> np.ndarray:
     """Whether maps (..., h, w) have no strongest cell: (...) bool."""
-    axes = (-2, -1)
-    return np.ptp(values, axes) <= TIE * np.abs(values).max(axes)
+    return np.ptp(values, (-2, -1)) <= TIE * np.abs(values).max((-2, -1))
 
 
 def energy_share(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Share of the mass of maps (..., h, w) in boxes that cover `shares` of their cells: (...).
 
-    0 for a map without any mass. Raises ValueError for values that are negative or NaN.
+    0 for a map without any mass.
     """
     if not (values >= 0).all():
         raise ValueError("The energy of a map needs values of at least 0.")
@@ -131,86 +115,56 @@ def energy_share(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return (values * shares).sum((-2, -1)) / np.where(total > 0, total, 1.0)
 
 
-def locate(
-    checkpoint: Checkpoint,
-    root: str | Path,
-    split: str = "test",
-    n: int | None = None,
-    size: int | None = None,
-    place: str = PLACES[0],
-    seed: int = 0,
-) -> pd.DataFrame:
-    """How much of each map lies on the faces and the couple: see `_summarise`, `_find_cases`."""
-    return _summarise(_find_cases(checkpoint, root, split, n, size, place, seed))
+def locate(sample: Sample, seed: int = 0) -> pd.DataFrame:
+    """How much of each map lies on the faces and the couple: means with 95 % intervals.
 
+    The metadata.csv of the pictures has a column boxes (faces), and perhaps body_boxes and
+    bystander_boxes: JSON lists of [x0, y0, x1, y1] in pixels. Regions are faces, couple (with
+    bodies), bystanders' faces where the couple does not hide them, and energy by area in the
+    couple's faces less that in theirs. `seed` is that of the networks of random weights.
 
-def _find_cases(
-    checkpoint: Checkpoint,
-    root: str | Path,
-    split: str = "test",
-    n: int | None = None,
-    size: int | None = None,
-    place: str = PLACES[0],
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Each measure of each map on each picture: a DataFrame with a row for each of them.
-
-    Columns map, region, measure, id, group, value, chance, flat.
-
-    Args:
-        checkpoint: a loaded `Checkpoint`.
-        root, split: a folder whose metadata.csv has the columns boxes (faces), and perhaps
-            body_boxes and bystander_boxes: JSON lists of [x0, y0, x1, y1] in pixels.
-        n: about so many pictures, whole groups by lot; None takes all.
-        size: pixels a side of the network's input, default as it was trained. A finer map needs
-            a larger one; look whether the network still answers well at it.
-        place: where in the picture cells are, one of `PLACES`.
-
-    Regions are faces, couple (with bodies), bystanders' faces where the couple does not hide them,
-    and energy by area in the couple's faces less that in theirs. `value` is NaN where a picture has
-    no such boxes. Raises ValueError for other places, for boxes that cannot be read,
-    and for a split without any.
+    Columns map, region, measure, value, low, high, n, chance (mean over pictures), excluded
+    (pictures without such boxes), flat (maps that show nothing). Intervals are for other groups of
+    pictures, given the network: Wilson's for pointing
+    (`dclib.evaluate.intervals.effective_interval`), else Student's t.
     """
-    if place not in PLACES:
-        raise ValueError(f"place must be one of {PLACES}, not {place!r}.")
-    size = size or checkpoint.config["image_size"]
-    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
-    features = collect_features(checkpoint, dataset, chosen, size)
-    h, w = features.shape[2:]
-    placed = size if place == PLACES[0] else None
-    regions = find_regions(dataset, chosen, h, w, placed)
+    return _summarise(_find_cases(sample, seed))
+
+
+def _find_cases(sample: Sample, seed: int = 0) -> pd.DataFrame:
+    """A row a picture, map, region and measure: those, id, group, value, chance, flat."""
+    dataset, groups = sample.dataset, sample.groups
+    h, w = sample.features.shape[2:]
+    regions = find_regions(dataset, h, w, sample.size)
     if not regions["faces"][1].any():
-        raise ValueError(f"No picture of {root}/{split} has face boxes in metadata.csv (boxes).")
-    maps = draw_maps(checkpoint.model, features) | draw_priors(regions["faces"][1], groups, placed)
+        where = dataset.root / dataset.split
+        raise ValueError(f"No picture of {where} has face boxes in metadata.csv (boxes).")
+    maps = draw_maps(sample.model, sample.features)
+    maps |= draw_priors(regions["faces"][1], groups, sample.size)
     maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]
-    named = [*maps.items(), *_draw_untrained(checkpoint, dataset, chosen, size, seed)]
-    ids = dataset.ids
-    told = {"id": [ids[index] for index in chosen], "group": groups}
+    pictures = {"id": dataset.ids, "group": groups}
     rows = [
-        pd.DataFrame(told | {"map": name} | row)
-        for name, values in named
+        pd.DataFrame(pictures | {"map": name} | row)
+        for name, values in [*maps.items(), *_draw_untrained(sample, seed)]
         for row in measure_maps(values, regions)
     ]
     cases = pd.concat(rows).groupby([*KEYS, "id", "group"], sort=False, as_index=False)
     return cases.mean()  # over networks of random weights
 
 
-def _draw_untrained(
-    checkpoint: Checkpoint, dataset: CoupleFolder, chosen: Sequence[int], size: int, seed: int
-) -> Iterator[tuple[str, np.ndarray]]:
+def _draw_untrained(sample: Sample, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """The maps (N, h, w) of several networks of random weights, each with its name."""
     for k in range(UNTRAINED):
-        model = random_network(checkpoint.model, seed + k)
-        maps = draw_maps(model, collect_features(checkpoint, dataset, chosen, size, model))
+        model = random_network(sample.model, seed + k)
+        maps = draw_maps(model, sample.features_of(model))
         for name in ("evidence", "Grad-CAM"):
             yield f"random weights: {name}", maps[name]
 
 
-def draw_priors(shares: np.ndarray, groups: np.ndarray, size: int | None) -> dict[str, np.ndarray]:
+def draw_priors(shares: np.ndarray, groups: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """Maps that know nothing of the picture: {name: (N, h, w)}.
 
-    `shares` (N, h, w): how much of each cell is in a face; `groups` (N,) whole numbers from 0;
-    `size` as of `find_regions`.
+    `shares` (N, h, w): how much of each cell is in a face; `groups` (N,) whole numbers from 0.
     """
     _, h, w = shares.shape
     centre = np.exp(-from_centre(h, w, size) / (2 * SPREAD**2))
@@ -224,63 +178,31 @@ def draw_priors(shares: np.ndarray, groups: np.ndarray, size: int | None) -> dic
 
 
 def _summarise(cases: pd.DataFrame) -> pd.DataFrame:
-    """Means of `_find_cases` with 95 % intervals: a DataFrame with a row a map, region and measure.
-
-    Columns value, low, high, n, chance (mean over pictures), excluded (pictures without such
-    boxes), flat (maps that show nothing). Intervals are for other groups of pictures, given the
-    network: Wilson's for pointing (`dclib.evaluate.intervals.effective_interval`), else
-    Student's t.
-    """
+    """Means of `_find_cases` with intervals, a row a map, region and measure."""
     rows = []
     for key, part in cases.groupby(KEYS, sort=False):
-        there = part[part["value"].notna()]
-        if len(there):
+        known = part[part["value"].notna()]
+        if len(known):
             row = dict(zip(KEYS, key, strict=True))
-            row |= mean_row(there["value"], there["group"], proportion=key[2] == POINTING)
-            row |= {"chance": there["chance"].mean(), "excluded": len(part) - len(there)}
-            rows.append(row | {"flat": there["flat"].sum()})
+            row |= mean_row(known["value"], known["group"], proportion=key[2] == POINTING)
+            row |= {"chance": known["chance"].mean(), "excluded": len(part) - len(known)}
+            rows.append(row | {"flat": known["flat"].sum()})
     return pd.DataFrame(rows)
 
 
-def versus(cases: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Map `first` less map `second`, paired by picture, of the table of `_find_cases`.
-
-    Columns map, less (the names), region, measure, value, low, high, n. Raises ValueError for a
-    map that is not in the table.
-    """
-    keys, rows = ["id", "group", "region", "measure"], []
-    of = [cases[cases["map"] == name].set_index(keys)["value"] for name in (first, second)]
-    if not all(map(len, of)):
-        raise ValueError(f"There are no maps {first!r} and {second!r}, only {set(cases['map'])}.")
-    paired = (of[0] - of[1]).dropna().reset_index()
-    for (region, measure), part in paired.groupby(keys[2:], sort=False):
-        row = {"map": first, "less": second, "region": region, "measure": measure}
-        rows.append(row | mean_row(part["value"], part["group"]))
-    return pd.DataFrame(rows)
-
-
-def mark_evidence(
-    checkpoint: Checkpoint,
-    root: str | Path,
-    split: str = "test",
-    n: int | None = None,
-    size: int | None = None,
-    seed: int = 0,
-) -> pd.DataFrame:
+def mark_evidence(sample: Sample) -> pd.DataFrame:
     """Share of the absolute evidence in the cells on which the planted mark lies, by class.
 
     Only unhappy pictures have it. Columns map, label, value, low, high, n, area (share of cells).
     """
-    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
-    features = collect_features(checkpoint, dataset, chosen, size)
-    h, w = features.shape[2:]
-    size = size or checkpoint.config["image_size"]
-    touched = covered_cells([MARK], cell_edges(h, size), cell_edges(w, size)) > 0  # (h, w)
-    labels, rows = dataset.labels.numpy()[chosen], []
-    for name, maps in signed_maps(checkpoint.model, features).items():
+    h, w = sample.features.shape[2:]
+    edges = cell_edges(h, sample.size), cell_edges(w, sample.size)
+    touched = covered_cells([MARK], *edges) > 0  # (h, w)
+    labels, rows = sample.dataset.labels.numpy(), []
+    for name, maps in signed_maps(sample.model, sample.features).items():
         shares = energy_share(np.abs(maps), touched)  # (N,)
-        for label, of in enumerate(dataset.classes):
-            part = labels == label
-            row = {"map": name, "label": of} | mean_row(shares[part], groups[part])
+        for index, label in enumerate(sample.dataset.classes):
+            part = labels == index
+            row = {"map": name, "label": label} | mean_row(shares[part], sample.groups[part])
             rows.append(row | {"area": touched.mean()})
     return pd.DataFrame(rows)

@@ -1,11 +1,10 @@
-"""Do maps say what the network does? Four trials, none of which needs to know where to look.
+"""Do maps say what the network does? Three trials, none of which needs to know where to look.
 
 rank_agreement   does a map order the cells as their loss does, one at a time?
 hide_in_order    what is left of the answer when cells are hidden, or shown, in a map's order:
                  deletion and insertion curves (RISE, Petsiuk et al., arXiv 1806.07421)
 cascade          does a map change when the network forgets what it learned (Adebayo et al.,
                  arXiv 1810.03292)?
-mark_evidence    a network that learned a planted mark in the corner: is the evidence there?
 
 Cells are hidden in the feature map, not in the picture, so that no picture is shown that the
 network has never seen; what a cell knows of its surroundings is hidden with it. The cascade alone
@@ -14,6 +13,7 @@ proves little: noise passes it too (Binder et al., arXiv 2211.12486).
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dclib.cells import from_centre
 from dclib.checkpoint import Checkpoint
-from dclib.data.loading import CoupleFolder, EvalTransform, choose_pictures
+from dclib.data.loading import CoupleFolder, EvalTransform, choose_pictures, keep, make_loader
 from dclib.evaluate.intervals import estimate, mean_row
 from dclib.explain.evidence import find_evidence
 from dclib.explain.gradcam import grad_cam
@@ -47,6 +47,43 @@ BATCH = 32  # pictures in memory
 CAMS = {"Grad-CAM": "grad-cam", "HiResCAM": "hirescam"}
 
 
+class Sample:
+    """About n pictures of a split, whole groups by lot, and what a network sees in them.
+
+    `size`: pixels a side of the network's input, by default as it was trained. A finer map needs a
+    larger one; look whether the network still answers well at it.
+
+    Attributes, besides `model` and `size`: `dataset`, a `CoupleFolder` of these pictures; `groups`
+    (N,), theirs as numbers from 0.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        root: str | Path,
+        split: str = "test",
+        n: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        config, self.model = checkpoint.config, checkpoint.model
+        self.size = size or config["image_size"]
+        transform = EvalTransform(self.size, config["mean"], config["std"])
+        everything = CoupleFolder(root, split, transform, self.model.classes)
+        self.dataset = keep(everything, choose_pictures(everything, n))
+        self.groups = np.unique(self.dataset.groups, return_inverse=True)[1]
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Feature maps (N, C, h, w) of the network, on the CPU."""
+        return self.features_of(self.model)
+
+    def features_of(self, model: DeepConnection) -> Tensor:
+        """Feature maps (N, C, h, w) of another network, on the CPU."""
+        device = next(model.parameters()).device
+        loader = make_loader(self.dataset, BATCH)
+        return torch.cat([extract_features(model, x.to(device)).cpu() for x, _ in loader])
+
+
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's, of each of N pairs of maps (N, h, w): (N,); NaN where one of them is flat."""
     ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)]
@@ -58,76 +95,72 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def rank_agreement(model: DeepConnection, features: Tensor, groups: np.ndarray) -> pd.DataFrame:
     """Rank correlation of each map with the loss of cells one at a time: a row a map.
 
-    Of feature maps (N, C, h, w) and groups (N,). Columns map, value (mean over pictures), low,
-    high, n, excluded (one of the maps is flat). The last row is the truth of another picture: what
-    a map gets for knowing where pictures differ little.
+    Columns map, value (mean over pictures), low, high, n, excluded (one of the maps is flat). The
+    last row is the truth of another picture: what a map gets for knowing where pictures differ
+    little.
     """
-    truth = leave_one_out(model, features.to(next(model.parameters()).device)).cpu().numpy()
+    truth = _truth(model, features)
     maps = signed_maps(model, features)
     maps[f"{TRUTH}, of another picture"] = truth[other_groups(groups)]
     rows = []
     for name, values in maps.items():
-        found = rank_correlation(values, truth)
-        there = np.isfinite(found)
-        row = {"map": name} | mean_row(found[there], groups[there])
-        rows.append(row | {"excluded": int((~there).sum())})
+        agreement = rank_correlation(values, truth)
+        known = np.isfinite(agreement)
+        row = {"map": name} | mean_row(agreement[known], groups[known])
+        rows.append(row | {"excluded": int((~known).sum())})
     return pd.DataFrame(rows)
 
 
+def _truth(model: DeepConnection, features: Tensor) -> np.ndarray:
+    return leave_one_out(model, features.to(next(model.parameters()).device)).cpu().numpy()
+
+
 def hide_in_order(
-    model: DeepConnection,
-    features: Tensor,
-    groups: np.ndarray,
-    size: int,
-    temperature: float = 1.0,
-    seed: int = 0,
+    model: DeepConnection, features: Tensor, groups: np.ndarray, size: int, temperature: float = 1.0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Deletion and insertion curves of each order of cells: two DataFrames, curves and areas.
 
-    Of feature maps (N, C, h, w), groups (N,) and `size`, pixels a side of the network's input.
     Curves: map, curve, share (of cells hidden, or shown), value, low, high, n: the mean probability
-    of the class that the whole picture has as its answer, after `temperature`. Areas under them:
-    map, curve, value, low, high, n; gain, gain_low, gain_high: how much better than the random
-    order, paired by picture (deletion is better if lower). Orders: the maps that support the answer
-    first, the truth one cell at a time, random, centre first.
+    of the answer to the whole picture, after `temperature`. Areas under them: map, curve, value,
+    low, high, n; gain, gain_low, gain_high: how much better than the random order, paired by
+    picture (deletion is better if lower). Orders are those of `rank_cells`.
     """
-    device = next(model.parameters()).device
-    orders, sign = rank_cells(model, features, size, seed)
+    orders, sign = rank_cells(model, features, size)
     n, cells = len(features), features.shape[2] * features.shape[3]
     counts = np.unique(np.linspace(0, cells, min(cells, STEPS) + 1).round().astype(int))
     curves = {}
     for name, order in orders.items():
-        ranks = torch.from_numpy(order.argsort(1)).view(n, *features.shape[2:]).to(device)
+        ranks = torch.from_numpy(order.argsort(1)).view(n, *features.shape[2:])
         for curve in ("deletion", "insertion"):
             first = [ranks < count for count in counts]  # (N, h, w) each
             hidden = first if curve == "deletion" else [~mask for mask in first]
-            margins = np.stack([_margins(model, features.to(device), mask) for mask in hidden], 1)
+            margins = np.stack([_margins(model, features, mask) for mask in hidden], 1)
             curves[name, curve] = 1 / (1 + np.exp(-sign[:, None] * margins / temperature))
     return _curve_tables(curves, counts / cells, groups)
 
 
 def rank_cells(
-    model: DeepConnection, features: Tensor, size: int, seed: int = 0
+    model: DeepConnection, features: Tensor, size: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Orders of cells, those that support the answer first: {name: (N, h * w)}, and signs (N,).
 
-    A sign is 1 where the answer is unhappy, else -1.
+    By each map, by the truth one cell at a time, from the centre on, and at random. A sign is 1
+    where the answer is unhappy, else -1.
     """
     n, _, h, w = features.shape
-    nothing = torch.zeros(n, h, w, dtype=torch.bool)
-    device = next(model.parameters()).device
-    sign = np.where(_margins(model, features.to(device), nothing.to(device)) > 0, 1, -1)
-    maps = signed_maps(model, features)
-    maps[TRUTH] = leave_one_out(model, features.to(device)).cpu().numpy()
+    margins = _margins(model, features, torch.zeros(n, h, w, dtype=torch.bool))
+    sign = np.where(margins > 0, 1, -1)
+    maps = signed_maps(model, features) | {TRUTH: _truth(model, features)}
     maps = {name: sign[:, None] * values.reshape(n, -1) for name, values in maps.items()}
     maps["centre first"] = np.broadcast_to(-from_centre(h, w, size).ravel(), (n, h * w))
-    maps["random"] = np.random.default_rng(seed).random((n, h * w))
+    maps["random"] = np.random.default_rng(0).random((n, h * w))
     return {name: np.argsort(-values, 1, kind="stable") for name, values in maps.items()}, sign
 
 
 def _margins(model: DeepConnection, features: Tensor, hidden: Tensor) -> np.ndarray:
     """Log-odds for unhappy (N,) with cells hidden (N, h, w)."""
-    logits = hide_cells(model, features, hidden).double().cpu().numpy()
+    device = next(model.parameters()).device
+    logits = hide_cells(model, features.to(device), hidden.to(device)).double().cpu().numpy()
     return logits[:, model.classes.index("unhappy")] - logits[:, model.classes.index("happy")]
 
 
@@ -148,116 +181,56 @@ def _curve_tables(
     return pd.DataFrame(points), pd.DataFrame(areas)
 
 
-def cascade(
-    checkpoint: Checkpoint,
-    root: str | Path,
-    split: str = "test",
-    n: int | None = 100,
-    size: int | None = None,
-    repetitions: int = 5,
-    seed: int = 0,
-) -> pd.DataFrame:
+def cascade(sample: Sample, repetitions: int = 5, seed: int = 0) -> pd.DataFrame:
     """How like its original a map is when layers are randomised, the last first, one after another.
 
     Columns map, part (randomised together with all before it), similarity ("signed", or "absolute":
     of the maps without their signs), value (mean rank correlation), low, high, n, excluded (a flat
-    map in some repetition). Each repetition draws a network of random weights anew, as if before
-    training; intervals are for other draws and other pictures
-    (`dclib.evaluate.intervals.estimate`). Part "another picture" compares the original maps of
+    map in some repetition). Each repetition draws random weights anew, as if before training;
+    intervals are for other draws and other pictures. Part "another picture" compares the maps of
     different pictures: what is alike in all of them stays alike without having been learned.
     """
-    model = checkpoint.model
-    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
-    features = collect_features(checkpoint, dataset, chosen, size)
-    original = signed_maps(model, features)
-    others = {name: maps[other_groups(groups)] for name, maps in original.items()}
-    found = {"another picture": [_similarities(original, others)]}
+    original = signed_maps(sample.model, sample.features)
+    others = {name: maps[other_groups(sample.groups)] for name, maps in original.items()}
+    similar = {"another picture": [_similarities(original, others)]}
     for repetition in range(repetitions):
-        changed, fresh = copy.deepcopy(model), random_network(model, seed + repetition)
-        now = features
+        changed = copy.deepcopy(sample.model)
+        fresh, now = random_network(sample.model, seed + repetition), sample.features
         for part, modules in PARTS.items():
             for name in modules:
                 changed.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
             if not part.startswith("lin"):  # the head has no say in the features
-                now = collect_features(checkpoint, dataset, chosen, size, changed)
-            maps = signed_maps(changed, now)
-            found.setdefault(part, []).append(_similarities(original, maps))
-    return _cascade_table(found, groups)
+                now = sample.features_of(changed)
+            similar.setdefault(part, []).append(_similarities(original, signed_maps(changed, now)))
+    return _cascade_table(similar, sample.groups)
+
+
+Similarities = dict[tuple[str, str], np.ndarray]  # {(map, similarity): (N,)}
 
 
 def _similarities(
     original: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]
-) -> dict[tuple[str, str], np.ndarray]:
-    """{(map, similarity): (N,)}."""
+) -> Similarities:
     pairs = [(name, original[name], maps[name]) for name in original]
     signed = {(name, "signed"): rank_correlation(a, b) for name, a, b in pairs}
     return signed | {(n, "absolute"): rank_correlation(np.abs(a), np.abs(b)) for n, a, b in pairs}
 
 
 def _cascade_table(
-    found: Mapping[str, Sequence[Mapping[tuple[str, str], np.ndarray]]], groups: np.ndarray
+    similar: Mapping[str, Sequence[Similarities]], groups: np.ndarray
 ) -> pd.DataFrame:
+    """Means over repetitions and pictures, a row for each part, map and similarity."""
     rows = []
-    for part, repetitions in found.items():
+    for part, repetitions in similar.items():
         for name, similarity in repetitions[0]:
-            values = np.stack([one[name, similarity] for one in repetitions])  # (K, N)
-            there = np.isfinite(values).all(0)
-            told = dict.fromkeys(("value", "low", "high"), np.nan)
-            if len(np.unique(groups[there])) > 1:
-                mean, low, high, *_ = estimate(values[:, there], groups[there])
-                told = {"value": mean, "low": low, "high": high}
-            row = {"map": name, "part": part, "similarity": similarity} | told
-            rows.append(row | {"n": int(there.sum()), "excluded": int((~there).sum())})
+            values = np.stack([values[name, similarity] for values in repetitions])  # (K, N)
+            known, mean, low, high = np.isfinite(values).all(0), np.nan, np.nan, np.nan
+            if len(np.unique(groups[known])) > 1:
+                mean, low, high, *_ = estimate(values[:, known], groups[known])
+            row = {"map": name, "part": part, "similarity": similarity, "value": mean}
+            row |= {"low": low, "high": high, "n": int(known.sum())}
+            rows.append(row | {"excluded": int((~known).sum())})
     return pd.DataFrame(rows)
-
-
-def load_features(
-    checkpoint: Checkpoint,
-    root: str | Path,
-    split: str = "test",
-    n: int | None = None,
-    size: int | None = None,
-    seed: int = 0,
-) -> tuple[Tensor, np.ndarray]:
-    """Feature maps (N, C, h, w) and groups (N,) of about n pictures.
-
-    `size`: pixels a side of the network's input, default as it was trained; see `choose`.
-    """
-    dataset, chosen, groups = choose(checkpoint, root, split, n, seed)
-    return collect_features(checkpoint, dataset, chosen, size), groups
-
-
-def choose(
-    checkpoint: Checkpoint, root: str | Path, split: str, n: int | None, seed: int = 0
-) -> tuple[CoupleFolder, list[int], np.ndarray]:
-    """A `CoupleFolder`, the indices of about n of its pictures, and their groups as numbers (n,).
-
-    See `dclib.data.loading.choose_pictures`.
-    """
-    dataset = CoupleFolder(root, split, classes=checkpoint.model.classes)
-    chosen = choose_pictures(dataset, n, seed)
-    return dataset, chosen, np.unique(np.array(dataset.groups)[chosen], return_inverse=True)[1]
-
-
-def collect_features(
-    checkpoint: Checkpoint,
-    dataset: CoupleFolder,
-    chosen: Sequence[int],
-    size: int | None = None,
-    model: DeepConnection | None = None,
-) -> Tensor:
-    """Feature maps (N, C, h, w) of chosen pictures, on the CPU.
-
-    `size`: pixels a side of the input, default the checkpoint's; `model` takes its network's place.
-    """
-    config, model = checkpoint.config, model or checkpoint.model
-    transform = EvalTransform(size or config["image_size"], config["mean"], config["std"])
-    device, maps = next(model.parameters()).device, []
-    for start in range(0, len(chosen), BATCH):
-        pictures = [dataset.picture(index) for index in chosen[start : start + BATCH]]
-        images = torch.stack([transform(picture) for picture in pictures]).to(device)
-        maps.append(extract_features(model, images).cpu())  # (B, C, h, w)
-    return torch.cat(maps)
 
 
 def random_network(model: DeepConnection, seed: int = 0) -> DeepConnection:

@@ -39,24 +39,17 @@ ENDS = ["value", "low", "high"]  # the same as columns of `measure` and `compare
 
 @dataclass(frozen=True)
 class OwnRight:
-    """How the classes are told apart; intervals are 95 % ones for other groups of pictures.
+    """How the classes are told apart; intervals are 95 % ones for other groups of pictures."""
 
-    Attributes:
-        kinds: a row a kind of `KINDS`: neurons that are ever on, share of the separation D,
-            accuracy and AUROC of the kind alone, each with _low and _high; significant and against:
-            neurons whose part of D is above or below 0 after Holm's correction over all that vary.
-        neurons: a row a neuron: kind, part of D with low and high, p_holm.
-        separation: D with its ends; whole: the AUROC of all neurons with its ends.
-        gain: AUROC of all neurons less that of the row's kind alone, paired: value, low, high.
-        about: how many pictures of which split.
-    """
-
+    # A row a kind of `KINDS`: neurons that are ever on, share of the separation D, accuracy and
+    # AUROC of the kind alone, each with _low and _high; significant and against, the neurons whose
+    # part of D is above or below 0 after Holm's correction over all that vary.
     kinds: pd.DataFrame
-    neurons: pd.DataFrame
-    separation: Interval
-    whole: Interval
-    gain: pd.DataFrame
-    about: str
+    neurons: pd.DataFrame  # a row a neuron: kind, part of D with low and high, p_holm
+    separation: Interval  # D
+    whole: Interval  # the AUROC of all neurons
+    gain: pd.DataFrame  # AUROC of all less that of the row's kind alone, paired: value, low, high
+    about: str  # how many pictures of which split
 
     @property
     def verdict(self) -> str:
@@ -77,16 +70,16 @@ class OwnRight:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.about}; separation {_told(self.separation, '.2f')} log-odds"]
+        lines = [f"{self.about}; separation {_tell(self.separation, '.2f')} log-odds"]
         for name, row in self.kinds.iterrows():
+            share, area = (row[[k, f"{k}_low", f"{k}_high"]] for k in ("share", "auroc"))
             line = f"{name}: {row['neurons']:.0f} neurons ({row['significant']:.0f} significant, "
-            line += f"{row['against']:.0f} against it), share {_told(_ends(row, 'share'), '.2f')}"
-            lines.append(f"{line}, alone AUROC {_told(_ends(row, 'auroc'))}")
-        gain = self.gain.loc[KINDS[1]]
-        lines.append(f"all neurons: AUROC {_told(self.whole)}")
+            line += f"{row['against']:.0f} against it), share {_tell(share, '.2f')}"
+            lines.append(f"{line}, alone AUROC {_tell(area)}")
+        lines.append(f"all neurons: AUROC {_tell(self.whole)}")
         lines.append(
             "H0, the unhappiness neurons carry nothing: share <= 0, AUROC alone <= 0.5, no gain in "
-            f"AUROC over missing happiness alone. Gain: {_told(gain[ENDS])}"
+            f"AUROC over missing happiness alone. Gain: {_tell(self.gain.loc[KINDS[1], ENDS])}"
         )
         return "\n".join([*lines, self.verdict])
 
@@ -96,57 +89,52 @@ def own_right(states: States, draws: int = DRAWS, seed: int = 0) -> OwnRight:
 
     Alone means that the sum of the other kind is held at its mean over all pictures. Shares and
     parts have Student's t with a group bootstrap (`difference_interval`), accuracy and AUROC the
-    intervals of `measure`. Raises ValueError for the split train, whose pictures have shaped the
-    weights, for pictures of one class, and for one group of each kind.
+    intervals of `measure`.
     """
+    groups_of = _strata(states)
+    times = draw_times(groups_of, draws, np.random.default_rng(seed))[:, states.group_numbers]
+    drawn = _separations(states, times)  # (D, 100)
+    parts = _separations(states, np.ones_like(times[:1]))[0]  # (100,)
+    sizes = len(groups_of), freedom(groups_of)  # groups, degrees of freedom
+    separation = (parts.sum(), *difference_interval(parts.sum(), drawn.sum(1), *sizes))
+    neurons = _judge_neurons(parts, drawn, *sizes)
+    neurons["kind"] = np.where(states.pull > 0, *KINDS)
+    whole, rows, gains = _table(states, states.margins), {}, {}
+    for kind in KINDS:
+        members = (neurons["kind"] == kind).to_numpy()
+        rest = states.contributions[:, ~members].sum(1).mean()
+        own = states.contributions[:, members].sum(1)
+        alone, share = _table(states, states.const + rest + own), (np.nan, *NOTHING)
+        if separation[1] > 0:
+            share = _share(parts, drawn, members, *sizes)
+        scores = measure(alone, draws, seed)
+        ever = members & (states.z > 0).any(0)
+        sure = neurons.loc[members & (neurons["p_holm"] < ALPHA), "part"]
+        counts = {"significant": (sure > 0).sum(), "against": (sure < 0).sum()}
+        rows[kind] = {"neurons": ever.sum()} | counts | _named("share", share)
+        for name in ("accuracy", "AUROC"):
+            rows[kind] |= _named(name.lower(), scores.loc[name, ENDS])
+        gains[kind] = compare(whole, alone, draws, seed).loc["AUROC"]
+    area = tuple(measure(whole, draws, seed).loc["AUROC", ENDS])
+    kinds, gain = (pd.DataFrame.from_dict(table, orient="index") for table in (rows, gains))
+    return OwnRight(kinds, neurons, separation, area, gain, str(states))
+
+
+def _strata(states: States) -> np.ndarray:
+    """The stratum of each group; ValueError for pictures from which nothing can be learned."""
     if states.split == "train":
         raise ValueError(
             "These pictures were trained on: neurons fit them by construction. Take val or test."
         )
-    groups, labels = states.group_numbers, states.labels
-    strata_of = strata(groups, labels)
-    if labels.all() or not labels.any() or freedom(strata_of) < 1:
+    groups_of = strata(states.group_numbers, states.labels)
+    if states.labels.all() or not states.labels.any() or freedom(groups_of) < 1:
         raise ValueError("Both classes are needed, and more than one group of each kind.")
-    times = draw_times(strata_of, draws, np.random.default_rng(seed))[:, groups]  # (D, N)
-    drawn = _separations(states, times)  # (D, 100)
-    parts = _separations(states, np.ones((1, len(labels))))[0]  # (100,)
-    of_kind = {KINDS[0]: states.pull > 0, KINDS[1]: states.pull <= 0}
-    sizes = (len(strata_of), freedom(strata_of))  # groups, degrees of freedom
-    separation = (parts.sum(), *difference_interval(parts.sum(), drawn.sum(1), *sizes))
-    neurons = _judge_neurons(parts, drawn, *sizes)
-    neurons["kind"] = np.where(of_kind[KINDS[0]], *KINDS)
-    whole = _table(states, states.margins)
-    rows, gains = {}, {}
-    for name, of in of_kind.items():
-        share = (np.nan, *NOTHING)
-        if separation[1] > 0:
-            share = _share(parts, drawn, of, *sizes)
-        row = {"neurons": (of & (states.z > 0).any(0)).sum()} | _named("share", share)
-        sure = of & (neurons["p_holm"] < ALPHA)
-        row["significant"], row["against"] = (sure & (parts > 0)).sum(), (sure & (parts < 0)).sum()
-        alone = _alone(states, of)
-        measured = measure(alone, draws, seed)
-        for metric in ("accuracy", "AUROC"):
-            row |= _named(metric.lower(), measured.loc[metric, ENDS])
-        rows[name] = row
-        gains[name] = compare(whole, alone, draws, seed).loc["AUROC"]
-    area = measure(whole, draws, seed).loc["AUROC", ENDS]
-    kinds, gain = (pd.DataFrame.from_dict(found, orient="index") for found in (rows, gains))
-    return OwnRight(kinds, neurons, separation, tuple(area), gain, str(states))
-
-
-def _share(
-    parts: np.ndarray, drawn: np.ndarray, of: np.ndarray, n_groups: int, free: int
-) -> Interval:
-    """The share of the separation from the neurons `of`, and its ends; one that never varies is."""
-    value, spread = parts[of].sum() / parts.sum(), drawn[:, of].sum(1) / drawn.sum(1)
-    low, high = difference_interval(value, spread, n_groups, free)
-    return (value, low, high) if np.isfinite(low) else (value, value, value)
+    return groups_of
 
 
 def _separations(states: States, times: np.ndarray) -> np.ndarray:
     """Mean contribution on unhappy pictures less that on happy ones: (D, N) weights -> (D, 100)."""
-    sides = [times * of for of in (states.labels, ~states.labels)]
+    sides = [times * side for side in (states.labels, ~states.labels)]
     unhappy, happy = (w @ states.contributions / w.sum(1, keepdims=True) for w in sides)
     return unhappy - happy
 
@@ -162,10 +150,14 @@ def _judge_neurons(parts: np.ndarray, drawn: np.ndarray, n_groups: int, free: in
     return neurons.rename_axis("neuron")
 
 
-def _alone(states: States, of: np.ndarray) -> pd.DataFrame:
-    """A table of predictions in which only the neurons `of` (100,) vary with the picture."""
-    rest = states.contributions[:, ~of].sum(1).mean()
-    return _table(states, states.const + rest + states.contributions[:, of].sum(1))
+def _share(
+    parts: np.ndarray, drawn: np.ndarray, members: np.ndarray, n_groups: int, free: int
+) -> Interval:
+    """The share of the separation from some neurons, and its ends: itself if it never varies."""
+    value = parts[members].sum() / parts.sum()
+    shares = drawn[:, members].sum(1) / drawn.sum(1)
+    low, high = difference_interval(value, shares, n_groups, free)
+    return (value, low, high) if np.isfinite(low) else (value, value, value)
 
 
 def _table(states: States, margins: np.ndarray) -> pd.DataFrame:
@@ -181,9 +173,5 @@ def _named(name: str, ends: Sequence[float]) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
 
 
-def _ends(row: pd.Series, name: str) -> pd.Series:
-    return row[[name, f"{name}_low", f"{name}_high"]]
-
-
-def _told(ends: Sequence[float], form: str = ".3f") -> str:
+def _tell(ends: Sequence[float], form: str = ".3f") -> str:
     return tell_value(dict(zip(ENDS, ends, strict=True)), form)

@@ -1,9 +1,4 @@
-"""Pages on which regions and neurons are chosen without a kernel: HTML and CSS, no script.
-
-Every cell of the picture and every neuron is a radio button that owns the part of the page that it
-shows. It is shown while the button is chosen, or the pointer is over it; Tab and the arrow keys
-choose too. So a page works in Colab, in JupyterLab, and in a notebook that was exported.
-"""
+"""What all panels share: pieces of HTML, names of cells, uploads of ipywidgets 7 and 8."""
 
 import base64
 import html
@@ -17,24 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 from dclib.files import extra
-from dclib.plots import HAPPY, UNHAPPY, tint_over
+from dclib.plots import HAPPY, UNHAPPY
 
 with extra("widgets"):
-    import ipywidgets
+    import ipywidgets as ipywidgets  # panels take it from here: one place says what is missing
 
 SIDE = 336  # pixels of a picture on the page
 CSS = Path(__file__).with_name("web.css").read_text()
-Cell = tuple[int, ...]  # row and column, from 0
 SCRIPT = Path(__file__).with_name("browser.js").read_text()
-__all__ = ["clear_uploads", "ipywidgets", "link", "uploaded_files"]
-
-
-def page(body: str, notes: Iterable[str] = ()) -> str:
-    """A page around its body, with the sentences below it, which are escaped."""
-    below = notes_html(notes)
-    return (
-        f'<div class="dc-panel"><style>{CSS}</style><div class="dc-page">{body}</div>{below}</div>'
-    )
+KEYS = (  # JupyterLab takes arrows and letters from whatever in a notebook has the focus
+    "window.dcKeys ??= document.addEventListener('focusin', ({target}) => "
+    "target.closest('.dc-cells') && "
+    "target.setAttribute('data-lm-suppress-shortcuts', 'true')) ?? true"
+)
+Cell = tuple[int, ...]  # row and column, from 0
 
 
 def notes_html(notes: Iterable[str]) -> str:
@@ -42,18 +33,22 @@ def notes_html(notes: Iterable[str]) -> str:
     return "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)
 
 
+def error_html(sentence: str) -> str:
+    """A sentence that says what is wrong, escaped."""
+    return f'<p class="dc-error">{html.escape(sentence)}</p>'
+
+
 def legend(scale: float) -> str:
     """What the colours over a picture mean, as HTML."""
     unhappy, happy = (f'<span style="color: {c}">&#9632;</span>' for c in (UNHAPPY, HAPPY))
-    return (
-        f"{unhappy} is for unhappy, {happy} for happy; full colour is {scale:.2g} log-odds a cell."
-    )
+    full = f"full colour is {scale:.2g} log-odds a cell"
+    return f"{unhappy} is for unhappy, {happy} for happy; {full}."
 
 
-def strongest(values: Tensor) -> Cell:
+def strongest_cell(values: Tensor) -> Cell:
     """The cell of a map (h, w) that is furthest from 0.
 
-    >>> strongest(torch.tensor([[1.0, -3.0], [2.0, 0.0]]))
+    >>> strongest_cell(Tensor([[1.0, -3.0], [2.0, 0.0]]))
     (0, 1)
     """
     return divmod(int(values.abs().argmax()), values.shape[1])
@@ -82,13 +77,8 @@ def describe_pull(added: float) -> str:
     return f"{abs(added):.{digits}f} for {'unhappy' if added > 0 else 'happy'}"
 
 
-def tint(values: Tensor, scale: float, size: int) -> Image.Image:
-    """The colours that `overlay` puts over a greyed picture, alone: (h, w) -> RGBA Pillow image."""
-    return to_image(np.concatenate(tint_over(values, scale, (SIDE, SIDE), size), 2))
-
-
 def to_image(pixels: np.ndarray) -> Image.Image:
-    """Values (H, W, 3 or 4) of 0 to 1 as an RGB or RGBA Pillow image."""
+    """Values (H, W, 3) of 0 to 1 as an RGB Pillow image."""
     return Image.fromarray(np.uint8(np.rint(pixels * 255)))
 
 
@@ -99,9 +89,9 @@ def data_uri(image: Image.Image, kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def start_script() -> str:
-    """HTML that starts browser.js for the panel (of class "dc-browser") it is in."""
-    return f'<img hidden alt="" src="data:," onerror="{html.escape(SCRIPT)}">'
+def start_script(script: str = SCRIPT) -> str:
+    """HTML that starts browser.js for the panel (of class "dc-browser") it is in, or `KEYS`."""
+    return f'<img hidden alt="" src="data:," onerror="{html.escape(script)}">'
 
 
 def status_html(*sentences: str, error: bool = False, **data: str | int) -> str:
@@ -109,8 +99,7 @@ def status_html(*sentences: str, error: bool = False, **data: str | int) -> str:
 
     `data` become data- attributes, as they are; only the sentences are escaped.
     """
-    kind = ' class="dc-error"' if error else ""
-    said = "".join(f"<p{kind}>{html.escape(sentence)}</p>" for sentence in sentences)
+    said = "".join(error_html(s) if error else f"<p>{html.escape(s)}</p>" for s in sentences)
     marks = "".join(f' data-{name}="{value}"' for name, value in data.items())
     return f'<div class="dc-status" role="status" aria-live="polite"{marks}>{said}</div>'
 
