@@ -21,7 +21,7 @@ from machine import machine, versions
 from PIL import Image
 
 from dclib.evaluate.intervals import proportion
-from dclib.photo import faces as assess
+from dclib.photo import faces
 
 RESULTS = Path(__file__).parent / "results" / "faces.json"
 FILES = ["haarcascade_frontalface_alt2.xml", "haarcascade_frontalface_default.xml"]
@@ -40,15 +40,15 @@ def measure(pictures):
     """Shares of one candidate, as it is set now."""
     both, enough, extra, one, none, start = [], [], 0, [], [], time.perf_counter()
     for image, boxes in pictures:
-        found = [np.array(box) for box in assess.find_faces(image)]
-        hits = [any(assess.overlap(box, known) > 0.3 for box in found) for known in boxes]
-        extra += sum(all(assess.overlap(box, known) <= 0.3 for known in boxes) for box in found)
+        found = [np.array(box) for box in faces.find_faces(image)]
+        hits = [any(faces.overlap(box, known) > 0.3 for box in found) for known in boxes]
+        extra += sum(all(faces.overlap(box, known) <= 0.3 for known in boxes) for box in found)
         both.append(all(hits))
         enough.append(len(found) > 1)
     seconds = (time.perf_counter() - start) / len(pictures)
     for image, boxes in pictures:
-        one.append(len(assess.find_faces(paint_over(image, boxes[:1]))) > 1)
-        none.append(len(assess.find_faces(paint_over(image, boxes))) > 0)
+        one.append(len(faces.find_faces(paint_over(image, boxes[:1]))) > 1)
+        none.append(len(faces.find_faces(paint_over(image, boxes))) > 0)
     shares = {"both found": both, "two or more": enough, "one left: two": one}
     shares["none left: one or more"] = none
     result = {name: str(proportion(sum(v), len(v))) for name, v in shares.items()}
@@ -65,14 +65,14 @@ def main():
         (Image.open(args.folder / name).convert("RGB"), np.array(json.loads(boxes), float))
         for name, boxes in zip(table["file_name"], table["boxes"])
     ]
-    results, haar = {}, assess._haar
+    results, haar = {}, faces._haar
     for file in [*FILES, None]:
         if file and haar() is None:
             continue
         for tilts in ((0,), (0, 20, -20)):
             haar.cache_clear()
-            assess.HAAR_FILE, assess.TILTS = file, tilts
-            assess._haar = haar if file else lambda: None
+            faces.HAAR_FILE, faces.TILTS = file, tilts
+            faces._haar = haar if file else lambda: None
             name = f"{file or 'LBP of scikit-image'}, {'tilted' if len(tilts) > 1 else 'upright'}"
             results[name] = measure(pictures)
             print(name, json.dumps(results[name], indent=1), flush=True)

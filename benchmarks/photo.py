@@ -22,8 +22,7 @@ from skimage import data
 from video import make_checkpoint
 
 from dclib.checkpoint import load_checkpoint
-from dclib.photo import faces as assess
-from dclib.photo import look, predict_photo
+from dclib.photo import faces, look, predict_photo
 from dclib.photo.page import photo_page
 from dclib.pictures import read_picture
 
@@ -61,7 +60,7 @@ def main():
     steps = {
         "forward": forward,
         "read": lambda: read_picture(photo),
-        "find faces": lambda: assess.find_faces(image),
+        "find faces": lambda: faces.find_faces(image),
         "network and maps": lambda: look(checkpoint, image),
         "page": lambda: photo_page("us.jpg", prediction),
         "all": lambda: photo_page("us.jpg", predict_photo(photo, checkpoint)),
@@ -76,7 +75,7 @@ def main():
     passes = {name: value / seconds["forward"] for name, value in seconds.items()}
     result = {"machine": machine(), "versions": versions(["torch", "opencv-python"])}
     result |= {"size": args.size, "photo": list(image.size), "threads": torch.get_num_threads()}
-    result |= {"detector": assess.detector(), "seconds": seconds, "forward passes": passes}
+    result |= {"detector": faces.detector(), "seconds": seconds, "forward passes": passes}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

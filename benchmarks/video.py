@@ -28,7 +28,7 @@ from dclib.checkpoint import load_checkpoint, save_checkpoint
 from dclib.data.loading import EvalTransform
 from dclib.evaluate.intervals import Accuracy
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.frames import read_frames, write_mp4
+from dclib.frames import Clip, write_mp4
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
 from dclib.predict import extract_features
@@ -62,7 +62,7 @@ def end_to_end(film, checkpoint):
 
 def model_only(film, checkpoint):
     """Batches that are in memory already; evidence and all, as in `score_video`."""
-    images = [checkpoint.transform(frame.image) for frame in read_frames(film, RATE)]
+    images = [checkpoint.transform(frame.image) for frame in Clip(film, RATE)]
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
     start = time.perf_counter()
     for begin in range(0, len(images), BATCH):
@@ -72,7 +72,7 @@ def model_only(film, checkpoint):
 
 
 def frame_by_frame(film, checkpoint):
-    return len([predict_photo(frame.image, checkpoint) for frame in read_frames(film, RATE)])
+    return len([predict_photo(frame.image, checkpoint) for frame in Clip(film, RATE)])
 
 
 def timed(run, film, checkpoint):

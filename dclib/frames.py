@@ -1,7 +1,6 @@
 """Frames of a video, in and out: what is on screen at regular times, and H.264 that browsers play.
 
-FFmpeg by PyAV. Times are those the file gives each frame (presentation time stamps), never a count
-of frames: phones film at a variable rate.
+Times are the file's own time stamps, never a count of frames: phones film at a variable rate.
 """
 
 import io
@@ -25,11 +24,7 @@ LONGEST_HOLD = 60.0  # seconds that one frame may stay; a longer gap is a fault 
 LENIENT: dict[str, Any] = {}
 if int(av.__version__.split(".")[0]) < 19:  # later ones read titles in any encoding, unasked
     LENIENT["metadata_errors"] = "replace"
-QUARTERS = {
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
-}
+TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 
 
 class VideoError(ValueError):
@@ -44,18 +39,18 @@ class Frame(NamedTuple):
 
 
 class Clip:
-    """An iterable of `Frame`s at times 0, 1 / rate, 2 / rate, ...; memory does not grow with it.
+    """What is on screen `rate` times a second: an iterable of `Frame`s at times 0, 1 / rate, ...
 
-    `duration` (seconds) is what the file says before reading, 0 where it does not, and what was
-    found after it; `notes` are sentences on what had to be done, complete after reading. Iterate
-    once: it closes the file. Raises as `read_frames` does, and VideoError while reading where no
-    frame can be read.
+    Iterate once: it closes the file. `duration` (seconds, 0 if unknown) is what the file says, and
+    after reading what was found; `notes` are complete then. Raises FileNotFoundError or VideoError,
+    the latter while reading too.
     """
 
-    def __init__(self, source: VideoSource, rate: float) -> None:
+    def __init__(self, source: VideoSource, rate: float = 4.0) -> None:
         if not 0 < rate <= 60:
             raise ValueError(f"rate must be above 0 and at most 60 frames a second, not {rate}.")
-        self.name, self.rate = name_of(source), rate
+        self.name = Path(source).name if isinstance(source, (str, Path)) else "the video"
+        self.rate = rate
         self.container, self.stream = _open(source, self.name)
         self.duration = (self.container.duration or 0) / av.time_base
         self.damaged, self.turned, self.gaps = 0, 0, 0
@@ -63,15 +58,15 @@ class Clip:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what had to be done to read it; often none."""
-        said = []
+        notes = []
         if self.turned:
-            said.append(f"The film was turned by {self.turned} degrees, as it asks for.")
+            notes.append(f"The film was turned by {self.turned} degrees, as it asks for.")
         if self.damaged:
             parts = "1 damaged part" if self.damaged == 1 else f"{self.damaged} damaged parts"
-            said.append(f"{parts} of the film could not be read.")
+            notes.append(f"{parts} of the film could not be read.")
         if self.gaps:
-            said.append(f"A jump of more than {LONGEST_HOLD:.0f} s in its time stamps was skipped.")
-        return tuple(said)
+            notes.append(f"A jump of more than {LONGEST_HOLD:g} s in its time stamps was skipped.")
+        return tuple(notes)
 
     def __iter__(self) -> Iterator[Frame]:
         tick = 0
@@ -89,10 +84,7 @@ class Clip:
         self.duration = end
 
     def timed(self) -> Iterator[tuple[float, float, av.VideoFrame]]:
-        """(seconds since the first frame, seconds it lasts, frame) in order, without long gaps.
-
-        Raises VideoError if there is none.
-        """
+        """(seconds since the first frame, seconds it lasts, frame) in order, without long gaps."""
         start: float | None = None
         last, jumped = -1.0, 0.0
         usual = float(1 / self.stream.average_rate) if self.stream.average_rate else 0.04
@@ -134,46 +126,32 @@ class Clip:
         turn = round(frame.rotation / 90) * 90 % 360
         if turn:
             self.turned = turn
-            image = image.transpose(QUARTERS[turn])
+            image = image.transpose(TURNS[turn // 90 - 1])
         return image
 
 
-def read_frames(source: VideoSource, rate: float = 4.0) -> Clip:
-    """A `Clip` of a video: what is on screen `rate` times a second.
-
-    Raises VideoError, FileNotFoundError for a path that names no file, or ValueError for a rate
-    outside (0, 60].
-    """
-    return Clip(source, rate)
-
-
 def frames_at(source: VideoSource, times: Sequence[float]) -> list[Image.Image]:
-    """The frames on screen at these times (seconds, any order): a list of Pillow images.
+    """The frames on screen at these times (seconds, any order), as Pillow images.
 
-    Decodes once, up to the last of them; a time after the end gets the last frame. Raises as
-    `read_frames` does, and VideoError where no frame can be read.
+    Decodes once, up to the last of them; a time after the end gets the last frame.
     """
-    wanted, found = sorted(set(times)), {}
-    clip = Clip(source, rate=1.0)
+    wanted, images = sorted(set(times)), {}
+    clip = Clip(source)
     with clip.container:
         frames = clip.timed()
         _, _, shown = next(frames)
         for time, _, frame in frames:
             while wanted and wanted[0] < time:
-                found[wanted.pop(0)] = clip.to_image(shown)
+                images[wanted.pop(0)] = clip.to_image(shown)
             if not wanted:
                 break
             shown = frame
-        found |= {time: clip.to_image(shown) for time in wanted}
-    return [found[time] for time in times]
-
-
-def name_of(source: VideoSource) -> str:
-    """The name of a file, or "the video" of bytes."""
-    return Path(source).name if isinstance(source, (str, Path)) else "the video"
+        images |= {time: clip.to_image(shown) for time in wanted}
+    return [images[time] for time in times]
 
 
 def _open(source: VideoSource, name: str) -> tuple[InputContainer, VideoStream]:
+    """The open file and its first video track, or one sentence why not."""
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
             raise FileNotFoundError(f"There is no video at {source}.")
@@ -183,29 +161,27 @@ def _open(source: VideoSource, name: str) -> tuple[InputContainer, VideoStream]:
     try:
         container = av.open(file, "r", **LENIENT)
     except (av.FFmpegError, ValueError) as error:
-        raise VideoError(
-            f"{name} is not a video that can be read; MP4 with H.264 works."
-        ) from error
+        sentence = f"{name} is not a video that can be read; MP4 with H.264 works."
+        raise VideoError(sentence) from error
     streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
+    problem = ""
     if not streams:
+        problem = "no video track"
+    elif streams[0].codec_context is None:
+        problem = "a format that cannot be decoded here; MP4 with H.264 works"
+    elif streams[0].width * streams[0].height > MAX_PIXELS:
+        problem = f"frames of more than {MAX_PIXELS // 10**6} million pixels"
+    if problem:
         container.close()
-        raise VideoError(f"{name} has no video track.")
-    stream = streams[0]
-    if stream.codec_context is None:
-        container.close()
-        raise VideoError(f"{name} has a format that cannot be decoded here; MP4 with H.264 works.")
-    if stream.width * stream.height > MAX_PIXELS:
-        container.close()
-        raise VideoError(f"{name} has frames of more than {MAX_PIXELS // 10**6} million pixels.")
-    stream.thread_type = "AUTO"
-    return container, stream
+        raise VideoError(f"{name} has {problem}.")
+    streams[0].thread_type = "AUTO"
+    return container, streams[0]
 
 
 def write_mp4(path: str | Path, images: Iterable[Image.Image], rate: float) -> Path:
     """Write Pillow images of one size as H.264 in MP4 that any browser plays; returns the path.
 
-    yuv420p, the index in front, even sides (an odd row or column at the end is cut off), `rate`
-    frames a second. The file appears when it is whole.
+    `rate` frames a second; an odd row or column at the end is cut off.
     """
     pace = Fraction(rate).limit_denominator(1001)
     with (

@@ -8,7 +8,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image
 
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
@@ -61,9 +61,7 @@ def png(width, height, *chunks):
 
 
 def text_bomb():
-    note = PngImagePlugin.PngInfo()
-    note.add_text("comment", " " * 70_000_000, zip=True)
-    return encode("PNG", pnginfo=note)
+    return png(240, 160, chunk(b"zTXt", b"comment\0\0" + zlib.compress(b" " * 70_000_000, 1)))
 
 
 def turned_channel_order():
@@ -83,6 +81,9 @@ def closed():
 
 JPEG, PNG, GIF, WEBP = encode(), encode("PNG"), encode("GIF"), encode("WEBP")
 TIFF = encode("TIFF")
+HALVED = {"GIF": GIF, "WebP": WEBP, "TIFF": TIFF}
+GREY = np.asarray(SCENE.convert("L"))
+MODES = {"1 bit": "1", "grey": "L", "grey with alpha": "LA", "palette": "P", "alpha": "RGBA"}
 CLEAR = Image.new("RGBA", SCENE.size, (0, 0, 0, 0))
 
 CASES = {
@@ -97,16 +98,9 @@ CASES = {
     "JPEG, zeros behind it": (JPEG + bytes(2**20), True),
     "MPO of a telephone, two views": (several("MPO"), True),
     "PNG": (PNG, True),
-    "PNG, 1 bit": (mode("1"), True),
-    "PNG, grey": (mode("L"), True),
-    "PNG, grey with alpha": (mode("LA"), True),
-    "PNG, palette": (mode("P"), True),
-    "PNG, alpha": (mode("RGBA"), True),
+    **{f"PNG, {name}": (mode(letters), True) for name, letters in MODES.items()},
     "PNG, all transparent": (encode("PNG", CLEAR), False),
-    "PNG, 16 bit grey": (
-        encode("PNG", Image.fromarray(np.asarray(SCENE.convert("L")).astype(np.uint16) * 257)),
-        True,
-    ),
+    "PNG, 16 bit grey": (encode("PNG", Image.fromarray(GREY.astype(np.uint16) * 257)), True),
     "PNG, a text of 70 MB": (text_bomb(), False),
     "PNG, a transparent colour": (mode("P", transparency=0), True),
     "WebP": (WEBP, True),
@@ -125,11 +119,7 @@ CASES = {
     "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), False),
     "AVIF": (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(400), False),
     "JPEG 2000": (encode("JPEG2000"), False),
-    "PPM": (encode("PPM"), False),
-    "TGA": (encode("TGA"), False),
-    "ICO": (encode("ICO"), False),
-    "PDF": (encode("PDF"), False),
-    "EPS": (encode("EPS"), False),
+    **{kind: (encode(kind), False) for kind in ("PPM", "TGA", "ICO", "PDF", "EPS")},
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9"/></svg>', False),
     "HTML": (b"<!doctype html><title>Not found</title>", False),
     "ZIP": (b"PK\x03\x04" + bytes(400), False),
@@ -145,30 +135,24 @@ CASES = {
     "PNG, its first half": (PNG[: len(PNG) // 2], False),
     "PNG, noise in the middle": (noisy(PNG, 5000, 5100), False),
     "PNG, no pixels": (png(100, 100), False),
-    "GIF, its first half": (GIF[: len(GIF) // 2], False),
-    "WebP, its first half": (WEBP[: len(WEBP) // 2], False),
-    "TIFF, its first half": (TIFF[: len(TIFF) // 2], False),
+    **{f"{k}, its first half": (v[: len(v) // 2], False) for k, v in HALVED.items()},
     "TIFF, its list of marks is a ring": (TIFF[:4] + struct.pack("<I", 4) + TIFF[8:], False),
     "bomb: 100,000 x 100,000 PNG in 66 bytes": (png(100_000, 100_000), False),
-    "bomb: 9,000 x 9,000 PNG": (encode("PNG", Image.new("L", (9000, 9000))), False),
+    "bomb: 9,000 x 9,000 PNG": (encode("PNG", Image.new("1", (9000, 9000))), False),
     "bomb: 60,000 x 60,000 GIF": (GIF[:6] + struct.pack("<HH", 60_000, 60_000) + GIF[10:], False),
     "1 x 1": (encode("PNG", Image.new("RGB", (1, 1))), False),
     "4,000 x 2": (encode("PNG", SCENE.resize((4000, 2))), False),
     "63 x 64": (encode("PNG", SCENE.resize((63, 64))), True),
     "6,000 x 4,000": (encode("JPEG", SCENE.resize((6000, 4000))), True),
     "one colour": (encode("PNG", Image.new("RGB", (200, 200), "teal")), False),
-    **{f"EXIF orientation {mark}": (exif(mark), True) for mark in range(1, 9)},
-    "EXIF orientation 0": (exif(0), True),
-    "EXIF orientation 9": (exif(9), True),
+    **{f"EXIF orientation {mark}": (exif(mark), True) for mark in (*range(1, 9), 0, 9)},
     "EXIF orientation 6 in a PNG": (exif(6, "PNG"), True),
     "EXIF orientation 6 in a WebP": (exif(6, "WEBP"), True),
     "EXIF cut off": (exif(1, broken=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"), True),
     "EXIF of nonsense": (exif(1, broken=b"Exif\0\0" + b"\xee" * 50), True),
-    "animated GIF": (several("GIF"), True),
-    "animated WebP": (several("WEBP"), True),
-    "animated PNG": (several("PNG"), True),
+    **{f"animated {kind}": (several(kind.upper()), True) for kind in ("GIF", "WebP", "PNG")},
     "an array (H, W, 3)": (np.asarray(SCENE), True),
-    "an array (H, W) of floats": (np.asarray(SCENE.convert("L")) / 255, True),
+    "an array (H, W) of floats": (GREY / 255, True),
     "an array with strides turned round": (turned_channel_order(), True),
     "an array of NaN": (np.full((9, 9), np.nan), False),
     "an array (3, H, W)": (np.asarray(SCENE).transpose(2, 0, 1), False),

@@ -8,7 +8,6 @@ import pytest
 from odd_pictures import CASES, JPEG, NAMES, SCENE
 from PIL import Image
 
-from dclib.checkpoint import load_checkpoint
 from dclib.data import NOT_ASSESSABLE
 from dclib.photo import predict_photo
 from dclib.pictures import PictureError, read_picture
@@ -24,11 +23,6 @@ WORDS = {  # of the sentence, in the table
     "A floating-point array": "not such an array",
     "A picture is a path": "not a picture",
 }
-
-
-@pytest.fixture(scope="module")
-def checkpoint(drawn_checkpoint):
-    return load_checkpoint(drawn_checkpoint)
 
 
 def outcome(source, checkpoint):

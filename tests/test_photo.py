@@ -3,21 +3,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_checkpoint
 from PIL import Image, ImageFilter
-from skimage import data
 
 from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
 from dclib.data.loading import CoupleFolder
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.explain.gradcam import grad_cam
-from dclib.photo import faces as assess
-from dclib.photo import predict_photo
+from dclib.photo import faces, predict_photo
 from dclib.pictures import PictureError, read_picture
 from dclib.predict import extract_features, percent
 
-PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
 FACES = ((10, 10, 30, 30), (40, 10, 60, 30))
 
 
@@ -26,24 +22,18 @@ def photo(couples):
     return CoupleFolder(couples, "val").samples[0][0]
 
 
-@pytest.fixture
-def trained(tmp_path):
-    """A checkpoint that says it has seen photographs."""
-    return load_checkpoint(make_checkpoint(tmp_path / "c", PHOTOS))
-
-
 @pytest.fixture(scope="module")
-def pair():
-    """A photograph of one astronaut (public domain, of NASA), twice side by side: two faces."""
-    one = Image.fromarray(data.astronaut()).crop((0, 0, 400, 512))
-    image = Image.new("RGB", (800, 512))
-    image.paste(one, (0, 0))
-    image.paste(one, (400, 0))
-    return image
+def loaded(photo_checkpoint):
+    return load_checkpoint(photo_checkpoint)
 
 
-def test_equals_the_model_on_the_prepared_picture(drawn_checkpoint, photo):
-    checkpoint = load_checkpoint(drawn_checkpoint)
+@pytest.fixture
+def trained(loaded):
+    """A checkpoint that says it has seen photographs; each test may change its own config."""
+    return replace(loaded, config=dict(loaded.config))
+
+
+def test_equals_the_model_on_the_prepared_picture(checkpoint, drawn_checkpoint, photo):
     prediction = predict_photo(photo, checkpoint)
     images = checkpoint.transform(Image.open(photo))[None]
     with torch.inference_mode():
@@ -53,17 +43,16 @@ def test_equals_the_model_on_the_prepared_picture(drawn_checkpoint, photo):
     assert prediction == predict_photo(photo.read_bytes(), drawn_checkpoint)
 
 
-def test_label_follows_names_and_threshold_not_order(trained, photo):
-    checkpoint = trained
-    prediction = predict_photo(photo, checkpoint, FACES)
+def test_label_follows_names_and_threshold_not_order(trained, photo, monkeypatch):
+    prediction = predict_photo(photo, trained, FACES)
     assert prediction.label == max(prediction.probs, key=prediction.probs.get)
-    checkpoint.model.classes = ("unhappy", "happy")
-    swapped = predict_photo(photo, checkpoint, FACES)
+    monkeypatch.setattr(trained.model, "classes", ("unhappy", "happy"))
+    swapped = predict_photo(photo, trained, FACES)
     assert swapped.margin == pytest.approx(-prediction.margin)
     assert swapped.label != prediction.label
     for threshold, label in ((0.0, "unhappy"), (1.0, "happy")):
-        checkpoint.config["threshold"] = threshold
-        assert predict_photo(photo, checkpoint, FACES).label == label
+        trained.config["threshold"] = threshold
+        assert predict_photo(photo, trained, FACES).label == label
 
 
 def test_temperature_softens(trained, photo):
@@ -74,10 +63,9 @@ def test_temperature_softens(trained, photo):
     assert soft.margin_sd == pytest.approx(sharp.margin_sd / 4, rel=1e-4)
 
 
-def test_warns_when_it_only_knows_drawings(drawn_checkpoint, trained, photo):
-    prediction = predict_photo(photo, drawn_checkpoint)
-    assert DRAWINGS_ONLY in prediction.warnings
-    assert DRAWINGS_ONLY in str(prediction)
+def test_warns_when_it_only_knows_drawings(checkpoint, trained, photo):
+    prediction = predict_photo(photo, checkpoint)
+    assert DRAWINGS_ONLY in prediction.warnings and DRAWINGS_ONLY in str(prediction)
     assert prediction.faces is None  # nobody looked: cascades know photographs only
     assert DRAWINGS_ONLY not in predict_photo(photo, trained, FACES).warnings
 
@@ -91,15 +79,15 @@ def test_warns_about_small_and_several_pictures(trained, tmp_path):
     assert "several pictures" in predict_photo(tmp_path / "a.gif", trained, FACES).warnings[-1]
 
 
-def test_probabilities_sum_to_one(drawn_checkpoint):
+def test_probabilities_sum_to_one(trained):
     for seed in range(5):
         noise = np.random.default_rng(seed).integers(0, 256, (70, 90, 3), np.uint8)
-        assert sum(predict_photo(noise, drawn_checkpoint).probs.values()) == pytest.approx(1)
+        assert sum(predict_photo(noise, trained, FACES).probs.values()) == pytest.approx(1)
 
 
-def test_errors_pass_through(drawn_checkpoint, tmp_path, photo):
+def test_errors_pass_through(checkpoint, tmp_path, photo):
     with pytest.raises(PictureError):
-        predict_photo(b"text", drawn_checkpoint)
+        predict_photo(b"text", checkpoint)
     with pytest.raises(FileNotFoundError, match="is no checkpoint"):
         predict_photo(photo, tmp_path / "nothing")
 
@@ -146,9 +134,9 @@ def test_a_crowd_and_the_weaker_detector_are_said(trained, pair, monkeypatch):
     for top in (0, 512):
         crowd.paste(pair, (0, top))
     assert any("4 faces were found" in text for text in predict_photo(crowd, trained).warnings)
-    if assess.detector() == assess.HAAR:
+    if faces.detector() == faces.HAAR:
         assert not any("faces" in text.lower() for text in predict_photo(pair, trained).warnings)
-    monkeypatch.setattr(assess, "_haar", lambda: None)  # as with OpenCV 5
+    monkeypatch.setattr(faces, "_haar", lambda: None)  # as with OpenCV 5
     assert any("scikit-image" in text for text in predict_photo(pair, trained).warnings)
 
 
@@ -165,13 +153,9 @@ def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
     assert (prediction.size, prediction.image.size) == (64, image.size)
 
 
-def test_the_band_lies_around_the_probability_it_speaks_of(drawn_checkpoint, photo):
-    prediction = replace(
-        predict_photo(photo, drawn_checkpoint),
-        probs={"happy": 0.8807970779778823, "unhappy": 0.12},
-        margin=-2.0,
-        margin_sd=0.5,
-    )
+def test_the_band_lies_around_the_probability_it_speaks_of(checkpoint, photo):
+    given = {"probs": {"happy": 0.8807970779778823, "unhappy": 0.12}, "margin": -2.0}
+    prediction = replace(predict_photo(photo, checkpoint), **given, margin_sd=0.5)
     low, high = prediction.band  # sigmoid(-2 -+ 1.96 / 2)
     assert (low, high) == pytest.approx((1 / (1 + np.exp(2.98)), 1 / (1 + np.exp(1.02))))
     assert f"between {percent(1 - high)} and {percent(1 - low)}" in prediction.words

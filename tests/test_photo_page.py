@@ -1,23 +1,17 @@
 """The page and the report of one prediction."""
 
-import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.photo import predict_photo
-from dclib.photo.page import framed, photo_page, report_json, report_png, waterfall_html
-
-
-@pytest.fixture(scope="module")
-def checkpoint(drawn_checkpoint):
-    return load_checkpoint(drawn_checkpoint)
+from dclib.photo.page import framed, photo_page, report_json, waterfall_html
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +44,6 @@ def test_the_waterfall_adds_up_to_the_margin(prediction):
 
 
 def test_faces_are_framed_where_they_are(prediction):
-    from dataclasses import replace
-
     plain = framed(prediction)
     boxed = framed(replace(prediction, faces=((32, 32, 64, 64),)))
     changed = np.argwhere(np.abs(boxed - plain).max(2) > 0)
@@ -59,9 +51,7 @@ def test_faces_are_framed_where_they_are(prediction):
     assert changed.max(0).tolist() == pytest.approx([168, 168], abs=3)
 
 
-def test_the_report_is_a_picture_and_numbers_without_the_photo(checkpoint, prediction):
-    with Image.open(io.BytesIO(report_png("ä 🎬 $x$.jpg", prediction))) as sheet:
-        assert sheet.width == 1200
+def test_the_numbers_add_up_and_come_without_the_photo(checkpoint, prediction):
     report = json.loads(report_json("us.jpg", prediction, checkpoint))
     assert report["label"] == prediction.label
     cells = np.sum(report["evidence_by_cell"])

@@ -1,17 +1,18 @@
 """The panels without a browser; tests/test_browser.py has them in one."""
 
+import base64
 import datetime
 import io
+import re
 import types
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from conftest import make_checkpoint
 from PIL import Image
 
 from dclib.augment.panel import strength_panel
-from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
-from dclib.data import fingerprint
+from dclib.checkpoint import DRAWINGS_ONLY
 from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
@@ -34,8 +35,8 @@ def upload(panel, *files):
 
 
 @pytest.fixture
-def panel(drawn_checkpoint):
-    return photo_panel(load_checkpoint(drawn_checkpoint))
+def panel(checkpoint):
+    return photo_panel(checkpoint)
 
 
 @pytest.fixture
@@ -73,17 +74,15 @@ def test_an_unusable_file_gets_a_sentence(panel, photo):
 
 
 def test_a_network_that_fails_gets_a_sentence(panel, photo, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("out of memory")
-
+    fail = Mock(side_effect=RuntimeError("out of memory"))
     monkeypatch.setattr(photo_widget, "predict_photo", fail)
     upload(panel, ("us.jpg", photo))
     assert "could not look at it (out of memory)" in panel.answers.children[0].value
 
 
-def test_a_button_that_fails_gets_a_sentence(couples, photo, tmp_path):
-    panel = photo_panel(make_checkpoint(tmp_path / "large", fingerprint(couples), image_size=768))
+def test_a_button_that_fails_gets_a_sentence(panel, photo, monkeypatch):
     upload(panel, ("us.jpg", photo))
+    monkeypatch.setitem(panel.checkpoint.config, "image_size", 768)
     buttons(panel)["Hide a region"].click()
     more = panel.answers.children[0].children[2]
     assert "This network takes 768 pixels a side" in more.children[0].value
@@ -95,7 +94,11 @@ def test_examples_reports_and_clearing(panel):
     assert "Another one of the demo set" in panel.answers.children[0].children[0].value
     buttons(panel)["Make a report"].click()
     links = panel.answers.children[0].children[2].children[0].value
-    assert links.count('download="Another one of the demo set.report.') == 2
+    files = dict(re.findall(r'download="([^"]+)" href="data:[^,]+,([^"]+)"', links))
+    name = "Another one of the demo set.report"
+    assert list(files) == [f"{name}.html", f"{name}.json"]
+    report = base64.b64decode(files[f"{name}.html"]).decode()
+    assert report.startswith("<!doctype html>") and report.count("<figure>") == 4
     buttons(panel)["Hide a region"].click()
     assert isinstance(panel.answers.children[0].children[2].children[0], HidePanel)
     panel.clear.click()
@@ -116,8 +119,7 @@ def test_every_status_is_new_to_the_browser(panel):
 
 def test_ipywidgets_7_shape():
     """There `value` is a dict that must be emptied in place, with a counter to reset."""
-    content = {"metadata": {"name": "us.jpg", "size": 3}, "content": b"abc"}
-    widget = types.SimpleNamespace(value={"us.jpg": content}, _counter=1)
+    widget = types.SimpleNamespace(value={"us.jpg": {"content": b"abc"}}, _counter=1)
     assert uploaded_files(widget) == [("us.jpg", b"abc")]
     clear_uploads(widget)
     assert (widget.value, widget._counter) == ({}, 0)

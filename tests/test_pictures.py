@@ -68,9 +68,10 @@ def test_phone_photos_stand_upright(orientation):
     assert colours(image)[0] == pytest.approx(RED, abs=15)
 
 
-@pytest.mark.parametrize(
-    "mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "YCbCr", "HSV"]
-)
+MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "YCbCr", "HSV")
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_pillow_modes(mode):
     if mode == "I;16":
         image = Image.fromarray(np.full((40, 60), 40_000, np.uint16))
@@ -81,9 +82,8 @@ def test_pillow_modes(mode):
 
 
 def test_cmyk_jpeg_keeps_its_colours():
-    left, right, *_ = colours(
-        read_picture(encode(half_red_half_blue().convert("CMYK"), "JPEG")).image
-    )
+    data = encode(half_red_half_blue().convert("CMYK"), "JPEG")
+    left, right, *_ = colours(read_picture(data).image)
     assert left == pytest.approx(RED, abs=15)
     assert right == pytest.approx(BLUE, abs=15)
 
@@ -110,12 +110,8 @@ def test_gif_gives_its_first_frame_and_says_so():
 
 def test_arrays():
     pixels = np.asarray(half_red_half_blue())
-    for array in (
-        pixels,
-        pixels / 255,
-        pixels.astype(np.uint16) * 257,
-        (pixels / 255).astype("f4"),
-    ):
+    same = pixels, pixels / 255, pixels.astype(np.uint16) * 257, (pixels / 255).astype("f4")
+    for array in same:
         assert np.abs(np.asarray(read_picture(array).image).astype(int) - pixels).max() <= 1
     assert read_picture(pixels[:, :, 0]).image.mode == "RGB"
 
@@ -158,14 +154,13 @@ def test_truncated(kind):
         read_picture(data[: len(data) // 2])
 
 
-@pytest.mark.parametrize("side", [9_500, 20_000])
+@pytest.mark.parametrize("side", [9_500, 13_500])
 def test_huge_pictures_are_refused_before_decoding(side):
-    """A small file that would decode to 90 or 400 million pixels."""
+    """A small file that would decode to 90 million pixels, or to more than Pillow allows."""
     image = Image.new("1", (side, side))
-    with pytest.raises(PictureError, match="more than 80 million pixels"):
-        read_picture(encode(image, "PNG"))
-    with pytest.raises(PictureError, match="more than 80 million pixels"):
-        read_picture(image)
+    for source in (encode(image, "PNG"), image):
+        with pytest.raises(PictureError, match="more than 80 million pixels"):
+            read_picture(source)
 
 
 @settings(max_examples=200)

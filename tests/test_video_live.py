@@ -5,42 +5,37 @@ import csv
 import io
 import math
 import re
+from unittest.mock import Mock
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from PIL import Image
 from test_photo_panel import upload
 
-from dclib.checkpoint import DRAWINGS_ONLY, load_checkpoint
+from dclib.checkpoint import DRAWINGS_ONLY
 from dclib.data import NOT_ASSESSABLE
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
+from dclib.photo import predict_photo
 from dclib.predict import Z95
 from dclib.video import live as module
-from dclib.video.live import (
-    LEAST,
-    LEFT,
-    PAUSE,
-    WIDTH,
-    LiveTimeline,
-    is_cut,
-    live_panel,
-    numbers_sentence,
-    timeline_svg,
-)
+from dclib.video.live import LiveTimeline, live_panel, numbers_sentence, timeline_svg
 
 
-def jpeg(image):
+def jpeg(image=None, number=0):
+    """An image as bytes, else that of a drawn couple."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG")
+    (image or draw_scene(sample_scene(5, number)[0], 240)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-def couple(number=0, side=240):
-    return draw_scene(sample_scene(5, number)[0], side)
+def states_of(panel, numbers):
+    """After one frame at each time in milliseconds, each of a drawn couple of a number."""
+    for clock, number in numbers:
+        upload(panel, (f"{clock}.jpg", jpeg(number=number)))
+    return panel.timeline.states
 
 
 FRAMES = st.lists(
@@ -76,7 +71,7 @@ def test_a_cut_or_a_pause_starts_anew():
     timeline.add(0.0, -3)
     assert timeline.add(0.2, 3).smooth == pytest.approx(0.15, abs=0.01)
     assert timeline.add(0.4, 3, cut=True).smooth == 3
-    assert timeline.add(0.4 + PAUSE + 0.1, -2).smooth == -2
+    assert timeline.add(0.4 + module.PAUSE + 0.1, -2).smooth == -2
     assert [state.shot for state in timeline.states] == [0, 0, 1, 2]
     with pytest.raises(ValueError, match="came after one of 3"):
         timeline.add(1.0, 0)
@@ -137,28 +132,18 @@ def test_every_state_is_drawn_once_and_the_last_one_always(states, circles):
     drawn = ElementTree.fromstring(timeline_svg(timeline.states)).findall(".//circle")
     places = [float(circle.attrib["cx"]) for circle in drawn]
     assert len(places) == len(set(places)) == circles
-    end = max(LEAST, (states - 1) / 5)
-    assert places[-1] == round(LEFT + (WIDTH - LEFT) * (states - 1) / 5 / end, 1)
-
-
-@pytest.mark.parametrize("number", range(5))
-def test_cuts_are_told_from_motion_and_light(number):
-    image, other = couple(number, 320), couple(number + 20, 320)
-    moved = image.transform(image.size, Image.Transform.AFFINE, (1, 0, 12, 0, 1, 6))
-    assert not is_cut(image, image)
-    assert not is_cut(image, moved)
-    assert not is_cut(image, ImageEnhance.Brightness(image).enhance(0.7))
-    assert is_cut(image, other)
+    share = (states - 1) / 5 / max(module.LEAST, (states - 1) / 5)
+    assert places[-1] == round(module.LEFT + (module.WIDTH - module.LEFT) * share, 1)
 
 
 @pytest.fixture
-def panel(drawn_checkpoint):
-    return live_panel(load_checkpoint(drawn_checkpoint))
+def panel(checkpoint):
+    return live_panel(checkpoint)
 
 
 def test_every_frame_is_answered_and_forgotten(panel):
     for k, clock in enumerate((1_700_000_000_000, 1_700_000_000_400, 1_700_000_000_800)):
-        upload(panel, (f"{clock}.jpg", jpeg(couple())))
+        states_of(panel, [(clock, 0)])
         assert f'data-answered="{clock}"' in panel.answer.value
         assert len(panel.timeline.states) == k + 1
         assert not panel.upload.value
@@ -173,9 +158,7 @@ def test_every_frame_is_answered_and_forgotten(panel):
 
 
 def test_same_margin_as_for_a_photo(panel):
-    from dclib.photo import predict_photo
-
-    data = jpeg(couple(3))
+    data = jpeg(number=3)
     upload(panel, ("1000.jpg", data))
     expected = predict_photo(data, panel.checkpoint)
     state = panel.timeline.states[-1]
@@ -187,32 +170,27 @@ def test_a_frame_that_cannot_be_used_is_answered_too(panel, monkeypatch):
     upload(panel, ("1000.jpg", b"no picture"))
     assert "not a picture" in panel.status.value and 'data-answered="1000"' in panel.answer.value
 
-    def fail(*_):
-        raise RuntimeError("out of memory")
-
+    fail = Mock(side_effect=RuntimeError("out of memory"))
     monkeypatch.setattr(module, "extract_features", fail)
-    upload(panel, ("2000.jpg", jpeg(couple())))
+    upload(panel, ("2000.jpg", jpeg()))
     assert "(out of memory)" in panel.status.value and 'data-answered="2000"' in panel.answer.value
-    upload(panel, ("holiday.jpg", jpeg(couple())))  # browser.js names a frame by its time
+    upload(panel, ("holiday.jpg", jpeg()))  # browser.js names a frame by its time
     assert "could not look at this frame" in panel.status.value and "holiday" in panel.status.value
     assert panel.timeline.states == []
 
 
 def test_a_clock_that_is_put_back_changes_nothing(panel):
-    for clock in (5000, 6000, 4000):
-        upload(panel, (f"{clock}.jpg", jpeg(couple())))
-    assert [state.time for state in panel.timeline.states] == [0, 1, 1]
+    states = states_of(panel, [(5000, 0), (6000, 0), (4000, 0)])
+    assert [state.time for state in states] == [0, 1, 1]
 
 
 def test_another_scene_is_another_shot(panel):
-    for clock, number in ((0, 0), (200, 0), (400, 20), (600, 20)):
-        upload(panel, (f"{clock}.jpg", jpeg(couple(number))))
-    assert [state.shot for state in panel.timeline.states] == [0, 0, 1, 1]
+    states = states_of(panel, [(0, 0), (200, 0), (400, 20), (600, 20)])
+    assert [state.shot for state in states] == [0, 0, 1, 1]
 
 
 def test_a_dark_frame_gets_no_label(panel):
-    dark = Image.fromarray(np.zeros((240, 240, 3), np.uint8))
-    upload(panel, ("1000.jpg", jpeg(dark)))
+    upload(panel, ("1000.jpg", jpeg(Image.new("RGB", (240, 240)))))
     assert panel.timeline.states[-1].label == NOT_ASSESSABLE
     assert "too dark" in panel.answer.value
 
@@ -220,9 +198,8 @@ def test_a_dark_frame_gets_no_label(panel):
 def test_faces_are_looked_for_once_a_second(panel, monkeypatch):
     looks = []
     monkeypatch.setattr(type(panel.checkpoint), "knows_only_drawings", False)
-    monkeypatch.setattr(module.assess, "find_faces", lambda image: looks.append(1) or ())
-    for clock in range(0, 2100, 200):
-        upload(panel, (f"{clock}.jpg", jpeg(couple())))
+    monkeypatch.setattr(module, "find_faces", lambda image: looks.append(1) or ())
+    states = states_of(panel, [(clock, 0) for clock in range(0, 2100, 200)])
     assert len(looks) == 3
-    assert panel.timeline.states[-1].label == NOT_ASSESSABLE
+    assert states[-1].label == NOT_ASSESSABLE
     assert "No face was found" in panel.answer.value

@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageEnhance
 
-from dclib.video.timeline import by_second, change, find_cuts, moments, smooth, spans, thumbnail
+from dclib.drawn.drawing import draw_scene
+from dclib.drawn.scenes import sample_scene
+from dclib.video.timeline import (
+    by_second,
+    change,
+    find_cuts,
+    is_cut,
+    moments,
+    smooth,
+    spans,
+    thumbnail,
+)
 
 
 def test_smoothing_is_the_formula_within_shots():
@@ -51,9 +62,8 @@ def test_the_line_stays_between_the_frames_and_the_band_around_the_line(margins)
 
 def test_a_cut_resets_the_line():
     margins = np.r_[np.full(8, -4.0), np.full(8, 4.0)]
-    line, _, _ = smooth(
-        np.arange(16) / 4, margins, np.zeros(16), np.repeat([0, 1], 8), np.ones(16, bool)
-    )
+    times, shots = np.arange(16) / 4, np.repeat([0, 1], 8)
+    line, _, _ = smooth(times, margins, np.zeros(16), shots, np.ones(16, bool))
     np.testing.assert_allclose(line, margins)
 
 
@@ -80,12 +90,19 @@ def test_cuts_are_found_and_a_pan_a_fade_and_a_flash_are_none():
     assert cuts_of([a] * 4) == [] and cuts_of([a]) == []
 
 
+@pytest.mark.parametrize("number", range(5))
+def test_cuts_are_told_from_motion_and_light(number):
+    image, other = (draw_scene(sample_scene(5, k)[0], 320) for k in (number, number + 20))
+    moved = image.transform(image.size, Image.Transform.AFFINE, (1, 0, 12, 0, 1, 6))
+    dimmed, before = ImageEnhance.Brightness(image).enhance(0.7), thumbnail(image)
+    assert not any(is_cut(before, thumbnail(same)) for same in (image, moved, dimmed))
+    assert is_cut(before, thumbnail(other))
+
+
 def test_a_second_without_enough_frames_has_no_number_but_a_reason():
-    times = np.arange(12) / 4
-    line = np.arange(12.0)
-    reasons = np.array(
-        [""] * 4 + ["dark", "dark", "blurred", ""] + ["", "", "dark", "blurred"], object
-    )
+    times, line = np.arange(12) / 4, np.arange(12.0)
+    bad = ["dark", "dark", "blurred", "", "", "", "dark", "blurred"]
+    reasons = np.array([""] * 4 + bad, object)
     line[reasons != ""] = np.nan
     rows = by_second(times, line, line - 1, line + 1, reasons)
     assert [row["n"] for row in rows] == [4, 1, 2]
@@ -111,8 +128,5 @@ def test_moments_are_questions_apart_from_each_other_at_the_turn():
 
 def test_stretches_follow_each_other_without_gaps():
     found = spans(["happy", "happy", "unhappy", "happy"], ["", "", "", ""])
-    assert [(s["start"], s["end"], s["label"]) for s in found] == [
-        (0, 2, "happy"),
-        (2, 3, "unhappy"),
-        (3, 4, "happy"),
-    ]
+    expected = [(0, 2, "happy"), (2, 3, "unhappy"), (3, 4, "happy")]
+    assert [(s["start"], s["end"], s["label"]) for s in found] == expected

@@ -17,12 +17,12 @@ from dclib.predict import Z95, extract_features, how_sure, label_of, percent, si
 class Prediction:
     """What the network says about one picture.
 
-    label       "happy", "unhappy" or "not assessable"; why the last, see `reasons`
+    label       "happy", "unhappy" or "not assessable"
     probs       by class name in the checkpoint's order, after temperature; whatever the label says
     margin      logit_unhappy - logit_happy in log-odds, after temperature
     margin_sd   its standard deviation under the dropout of training
     faces       boxes (x0, y0, x1, y1) in pixels, None if nobody looked for them
-    reasons     sentences: why there is no verdict; often none
+    reasons     why there is no verdict, in sentences; often none
     warnings    sentences that belong beside the answer
     image       the picture that was judged: RGB and upright
     size        pixels a side of the network's input
@@ -75,30 +75,27 @@ def predict_photo(
     Args:
         source: path, bytes, Pillow image or array; see `dclib.pictures.read_picture`.
         checkpoint: a loaded `Checkpoint`, or the path of its folder.
-        faces: boxes in pixels if they are known; otherwise they are looked for, but not for a
-            checkpoint that only knows drawings, as what finds faces only knows photographs.
+        faces: boxes in pixels if they are known; else they are looked for, unless the checkpoint
+            knows only drawings: what finds faces knows only photographs.
 
-    Not assessable is what `faces.why_not` gives a reason against, and what the network is
-    less sure about than the checkpoint's `abstain`.
-    Raises PictureError, FileNotFoundError or CheckpointError, each one sentence for the reader, and
-    ModuleNotFoundError without the extra "photo".
+    Raises PictureError, FileNotFoundError or CheckpointError.
     """
-    from dclib.photo import faces as looking  # OpenCV and scikit-image: only to judge a photo
+    from dclib.photo.faces import detector, find_faces, why_not  # OpenCV and scikit-image
 
     checkpoint = load_checkpoint(checkpoint)
     image, notes = read_picture(source)
     if faces is None and not checkpoint.knows_only_drawings:
-        faces = looking.find_faces(image)
-        notes = (*notes, *about_faces(faces, looking.detector()))
-    evidence, cams = look(checkpoint, image)
-    margin = evidence.margin.item()
+        faces = find_faces(image)
+        notes = (*notes, *about_faces(faces, detector()))
+
+    evidence, cams = look(checkpoint, image)  # one forward pass, and what it rests on
+    margin = evidence.margin.item()  # log-odds for unhappy
     unhappy = sigmoid(margin)
-    by_name = {"unhappy": unhappy, "happy": 1 - unhappy}
-    probs = {name: by_name[name] for name in checkpoint.model.classes}
-    reasons = (*looking.why_not(image, faces), *not_sure(max(probs.values()), checkpoint.abstain))
+    probs = {"happy": 1 - unhappy, "unhappy": unhappy}
+    reasons = (*why_not(image, faces), *not_sure(max(probs.values()), checkpoint.abstain))
     return Prediction(
         label=NOT_ASSESSABLE if reasons else label_of(margin, checkpoint.config["threshold"]),
-        probs=probs,
+        probs={name: probs[name] for name in checkpoint.model.classes},
         margin=margin,
         margin_sd=evidence.margin_sd.item(),
         faces=faces,
@@ -120,11 +117,7 @@ def look(checkpoint: Checkpoint, image: Image.Image) -> tuple[Evidence, Cams]:
 
 
 def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
-    """Why there is no answer below the confidence `abstain` of a checkpoint: a sentence, or none.
-
-    >>> not_sure(0.6, None)
-    ()
-    """
+    """Why there is no answer below a checkpoint's confidence `abstain`: a sentence, or none."""
     if abstain is None or confidence >= abstain:
         return ()
     return (
@@ -135,27 +128,31 @@ def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
 
 def limits(checkpoint: Checkpoint, image: Image.Image) -> tuple[str, ...]:
     """What must be said of this network's answers to such a picture, in sentences."""
-    size, said = checkpoint.config["image_size"], []
+    size, sentences = checkpoint.config["image_size"], []
     if checkpoint.knows_only_drawings:
-        said.append(DRAWINGS_ONLY)
+        sentences.append(DRAWINGS_ONLY)
     if min(image.size) < size / 2:
-        said.append(f"The picture ({image.width} x {image.height}) was enlarged to {size} pixels.")
+        sentences.append(
+            f"The picture ({image.width} x {image.height}) was enlarged to {size} pixels."
+        )
     if checkpoint.abstain is None:
-        said.append(
+        sentences.append(
             "This checkpoint answers however unsure it is: no confidence is known from which on "
             "95 % of its answers are right."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def about_faces(faces: Boxes, detector: str) -> list[str]:
-    """Notes on how faces were found, and on a crowd."""
-    said = []
+    """Sentences on how faces were found, and on a crowd."""
+    sentences = []
     if len(faces) > 2:
-        said.append(
+        sentences.append(
             f"{len(faces)} faces were found; the network judges the picture as a whole and does "
             "not know which two are the couple."
         )
     if "Haar" not in detector:
-        said.append(f"Faces were looked for with {detector}, which finds fewer than OpenCV 4's.")
-    return said
+        sentences.append(
+            f"Faces were looked for with {detector}, which finds fewer than OpenCV 4's."
+        )
+    return sentences

@@ -1,8 +1,7 @@
 """Whether a picture can be judged at all: are there two people, is there light, is it sharp?
 
-The faces are found with cascades that come with packages that are there anyway: Haar features
-(Viola and Jones 2001) where OpenCV has them, up to version 4, local binary patterns of scikit-image
-elsewhere. Both know photographs of faces seen from the front, and neither knows who they belong to.
+Faces are found with Haar features (Viola and Jones 2001) of OpenCV up to version 4, else with local
+binary patterns of scikit-image. Both know photographs of faces seen from the front.
 """
 
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dclib.files import extra
-from dclib.pictures import Boxes
+from dclib.pictures import Boxes, is_blank
 
 with extra("photo"):
     import cv2
@@ -29,15 +28,14 @@ TILTS = (0, 20, -20)  # degrees; cascades miss heads that lean further than abou
 SAME = 0.2  # overlap (IoU) from which two boxes are one face
 LEAST_SIDE = 64  # pixels of the shorter side
 DARK = 40  # 95 % of the picture are darker than this, of 255
-FLAT = 4  # grey levels of standard deviation
+CLEAR = 4  # grey levels of standard deviation, from which sharpness can be measured
 BLURRED = 0.68  # blur effect of the sharpest ninth: a Gaussian of about 1.2 % of the picture's side
 
 
 def find_faces(image: Image.Image) -> Boxes:
-    """Boxes of the faces in a Pillow image of any mode, to a tenth of a pixel, often square.
+    """Boxes of the faces in a picture, to a tenth of a pixel; also tilted while fewer than two.
 
-    The picture is also tilted by 20 degrees either way while there are fewer than two. Small faces
-    (below about a sixteenth of the longer side), profiles and hidden faces are missed.
+    Faces below about a sixteenth of the longer side, profiles and hidden faces are missed.
     """
     grey = _shrink(image, LBP_SIDE if detector() == LBP else HAAR_SIDE)
     centre = np.array(grey.size) / 2
@@ -65,21 +63,18 @@ def detector() -> str:
 def why_not(image: Image.Image, faces: Boxes | None = None) -> tuple[str, ...]:
     """Why a picture cannot be judged, in sentences; empty if it can.
 
-    Args:
-        image: a Pillow image.
-        faces: boxes as of `find_faces`; None if nobody looked for them.
-
-    Brightness and sharpness (blur effect: Crete et al. 2007) are those of the picture at 256 pixels
-    of its longer side; it counts as sharp if any ninth of it is, since backgrounds are often not.
+    Measured at 256 pixels of the longer side; sharp is what has a sharp ninth, since backgrounds
+    are often blurred. `faces` None: nobody looked for them.
     """
     reasons = []
     if min(image.size) < LEAST_SIDE:
         size = f"{image.width} x {image.height}"
         reasons.append(f"The picture is too small ({size} pixels; {LEAST_SIDE} are the least).")
-    grey = np.asarray(_shrink(image, 256))
+    small = _shrink(image, 256)
+    grey = np.asarray(small)
     if np.quantile(grey, 0.95) < DARK:
         reasons.append("The picture is too dark.")
-    elif grey.std() < FLAT:
+    elif is_blank(small):
         reasons.append("There is nothing to be seen: it is one colour or close to it.")
     elif blur(grey, BLURRED) > BLURRED:
         reasons.append("The picture is too blurred.")
@@ -90,20 +85,19 @@ def too_few(n: int) -> tuple[str, ...]:
     """Why n faces are not a couple: one sentence, or none."""
     if n > 1:
         return ()
-    found = "Only one face was found" if n else "No face was found"
-    return (f"{found}, and the network judges two people seen from the front.",)
+    count = "Only one face was found" if n else "No face was found"
+    return (f"{count}, and the network judges two people seen from the front.",)
 
 
 def blur(grey: np.ndarray, enough: float = 0.0) -> float:
-    """Blur effect, 0 sharp to 1, of the sharpest ninth of a grey array (H, W) with contrast.
+    """Blur effect (Crete et al. 2007), 0 sharp to 1, of the sharpest ninth of a grey array (H, W).
 
-    Those with most contrast come first, and the first one that is sharp `enough` ends the search.
-    An array too small to be measured counts as sharp.
+    One that is sharp `enough` ends the search.
     """
-    if min(grey.shape) <= 11:  # the window of the blur effect
+    if min(grey.shape) <= 11:  # the window of the blur effect: what is smaller counts as sharp
         return 0.0
     ninths = [part for row in np.array_split(grey, 3) for part in np.array_split(row, 3, axis=1)]
-    clear = [part for part in ninths if min(part.shape) > 11 and part.std() > FLAT]
+    clear = [part for part in ninths if min(part.shape) > 11 and part.std() > CLEAR]
     least = 1.0
     for part in sorted(clear, key=np.std, reverse=True) or [grey]:
         least = min(least, blur_effect(part))
@@ -133,15 +127,9 @@ def _scan(grey: np.ndarray) -> list[tuple[int, int, int]]:
     if haar := _haar():
         boxes = haar.detectMultiScale(grey, 1.1, 3, minSize=(LEAST_FACE, LEAST_FACE))
         return [(x, y, width) for x, y, width, _ in boxes]
-    found = _lbp().detect_multi_scale(
-        grey,
-        scale_factor=1.1,
-        step_ratio=1.3,
-        min_size=(LEAST_FACE, LEAST_FACE),
-        max_size=grey.shape[::-1],
-        min_neighbor_number=4,
-    )
-    return [(box["c"], box["r"], box["width"]) for box in found]
+    sizes = {"min_size": (LEAST_FACE, LEAST_FACE), "max_size": grey.shape[::-1]}
+    boxes = _lbp().detect_multi_scale(grey, 1.1, 1.3, **sizes, min_neighbor_number=4)
+    return [(box["c"], box["r"], box["width"]) for box in boxes]
 
 
 @cache

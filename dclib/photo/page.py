@@ -1,10 +1,6 @@
-"""One prediction as a page: verdict, maps, waterfall, and the report to take away.
-
-HTML only, so that it can be read on a phone, by a screen reader, and in an exported notebook.
-"""
+"""One prediction as a page of HTML alone, for phones and screen readers too, and as JSON."""
 
 import html
-import io
 import json
 
 import numpy as np
@@ -12,17 +8,13 @@ from PIL import ImageDraw
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
-from dclib.data import NOT_ASSESSABLE
+from dclib.data import CLASSES, NOT_ASSESSABLE
 from dclib.explain.evidence import Evidence
-from dclib.explain.neuron_plots import waterfall_steps
-from dclib.files import extra
+from dclib.explain.neurons import waterfall_steps
 from dclib.photo import Prediction
 from dclib.plots import HAPPY, UNHAPPY, overlay
 from dclib.predict import percent
-from dclib.web.html import CSS, SIDE, data_uri, describe_pull, legend, place, strongest, to_image
-
-with extra("plots"):
-    import matplotlib.pyplot as plt
+from dclib.web import html as web
 
 ABOUT = (
     "Evidence splits the network's log-odds exactly among the cells of the picture. It says where "
@@ -33,7 +25,7 @@ ABOUT = (
 def photo_page(name: str, prediction: Prediction) -> str:
     """Everything about one picture as HTML, every text escaped."""
     return (
-        f'<div class="dc-panel"><style>{CSS}</style>{verdict_html(name, prediction)}'
+        f'<div class="dc-panel"><style>{web.CSS}</style>{verdict_html(name, prediction)}'
         f"{maps_html(prediction)}{waterfall_html(prediction.evidence)}"
         f'<p class="dc-note">{ABOUT}</p></div>'
     )
@@ -63,43 +55,30 @@ def verdict_html(name: str, prediction: Prediction) -> str:
 
 def maps_html(prediction: Prediction) -> str:
     """The photo, the exact evidence and Grad-CAM of each class, as the square the network sees."""
-    (photo, *maps), scale, full = _squares(prediction)
-    margin_map, cams = prediction.evidence.margin_map[0], prediction.grad_cam
-    at = strongest(margin_map)
-    alts = [f"strongest in {place(at)}: {describe_pull(margin_map[at].item())}"]
-    alts += ["" if (cams[name] > 0).any() else "no evidence" for name in ("happy", "unhappy")]
-    titles = ("exact evidence", "Grad-CAM for happy", "Grad-CAM for unhappy")
-    found = "the photo" if prediction.faces is None else "the photo, with the faces found"
-    figures = [_figure(found, photo, "")]
-    figures += [_figure(*figure) for figure in zip(titles, maps, alts, strict=True)]
-    return (
-        f'<div class="dc-figures">{"".join(figures)}</div><p>{legend(scale)} Both Grad-CAM maps '
-        f"have one scale of their own (full colour: {full:.2g}).</p>"
-    )
-
-
-def _squares(prediction: Prediction) -> tuple[list[np.ndarray], float, float]:
-    """The photo, its evidence, Grad-CAM for happy and for unhappy, (SIDE, SIDE, 3) of 0 to 1 each.
-
-    Then the values of full colour: of the evidence, and of both Grad-CAM maps.
-    """
-    image, size = prediction.image.resize((SIDE, SIDE)), prediction.size
+    image, size = prediction.image.resize((web.SIDE, web.SIDE)), prediction.size
+    title = "the photo" if prediction.faces is None else "the photo, with the faces found"
+    figures = [_figure(title, framed(prediction))]
     margin_map = prediction.evidence.margin_map[0].cpu()
-    happy, unhappy = (
-        prediction.grad_cam[name][0].clamp(min=0).cpu() for name in ("happy", "unhappy")
+    scale, at = margin_map.abs().max().item() or 1.0, web.strongest_cell(margin_map)
+    alt = f"strongest in {web.place(at)}: {web.describe_pull(margin_map[at].item())}"
+    figures.append(_figure("exact evidence", overlay(image, margin_map, scale, size), alt))
+    cams = {name: prediction.grad_cam[name][0].clamp(min=0).cpu() for name in CLASSES}
+    full = max(cam.max().item() for cam in cams.values()) or 1.0
+    for name, cam in cams.items():
+        colours = overlay(image, cam if name == "unhappy" else -cam, full, size, smooth=True)
+        alt = "" if (cam > 0).any() else "no evidence"
+        figures.append(_figure(f"Grad-CAM for {name}", colours, alt))
+    return (
+        f'<div class="dc-figures">{"".join(figures)}</div><p>{web.legend(scale)} Both Grad-CAM '
+        f"maps have one scale of their own (full colour: {full:.2g}).</p>"
     )
-    scale = margin_map.abs().max().item() or 1.0
-    full = max(happy.max().item(), unhappy.max().item()) or 1.0
-    squares = [framed(prediction), overlay(image, margin_map, scale, size)]
-    squares += [overlay(image, cam, full, size, smooth=True) for cam in (-happy, unhappy)]
-    return squares, scale, full
 
 
 def framed(prediction: Prediction) -> np.ndarray:
-    """The photo (SIDE, SIDE, 3), 0 to 1, squeezed to the square, with its faces framed."""
-    image = prediction.image.resize((SIDE, SIDE))
+    """The photo squeezed to the square (SIDE, SIDE, 3), 0 to 1, with its faces framed."""
+    image = prediction.image.resize((web.SIDE, web.SIDE))
     draw = ImageDraw.Draw(image)
-    ratios = np.tile(SIDE / np.array(prediction.image.size), 2)
+    ratios = np.tile(web.SIDE / np.array(prediction.image.size), 2)
     for box in prediction.faces or ():
         draw.rectangle((np.array(box) * ratios).tolist(), outline="white", width=3)
     return np.asarray(image) / 255
@@ -123,29 +102,22 @@ def waterfall_html(evidence: Evidence) -> str:
     return f'<table class="dc-waterfall">{head}{rows}{total}</table>'
 
 
-def _figure(title: str, pixels: np.ndarray, alt: str) -> str:
-    source = data_uri(to_image(pixels), "JPEG")
+def _figure(title: str, pixels: np.ndarray, alt: str = "") -> str:
+    source = web.data_uri(web.to_image(pixels), "JPEG")
     words = html.escape(f"{title}; {alt}" if alt else title)
-    return (
-        f'<figure><img src="{source}" alt="{words}"><figcaption>{html.escape(title)}'
-        f"{'' if alt != 'no evidence' else ': none'}</figcaption></figure>"
-    )
+    caption = html.escape(title) + (": none" if alt == "no evidence" else "")
+    return f'<figure><img src="{source}" alt="{words}"><figcaption>{caption}</figcaption></figure>'
 
 
 def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> str:
-    """What is known of one picture as JSON text; the picture itself is not in it."""
+    """What is known of one picture as JSON; the picture itself is not in it."""
     evidence, cams, config = prediction.evidence, prediction.grad_cam, checkpoint.config
     kept = ("stage", "backbone", "image_size", "temperature", "threshold", "training_data")
+    fields = ("label", "probs", "margin", "margin_sd", "faces", "reasons", "warnings")
     content = {
         "picture": name,
-        "label": prediction.label,
-        "probs": prediction.probs,
-        "margin": prediction.margin,
-        "margin_sd": prediction.margin_sd,
+        **{field: getattr(prediction, field) for field in fields},
         "unhappy_95": prediction.band,
-        "faces": prediction.faces,
-        "reasons": prediction.reasons,
-        "warnings": prediction.warnings,
         "evidence_by_cell": evidence.margin_map[0].tolist(),
         "evidence_by_neuron": evidence.of_margin("contributions")[0].tolist(),
         "grad_cam": {target: cams[target][0].tolist() for target in cams.targets},
@@ -154,23 +126,3 @@ def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> st
         "about": ABOUT,
     }
     return json.dumps(content, indent=1)
-
-
-def report_png(name: str, prediction: Prediction) -> bytes:
-    """Photo, maps and answer on one sheet, as a PNG."""
-    squares, scale, _ = _squares(prediction)
-    evidence = f"exact evidence\n(full colour {scale:.2g} log-odds)"
-    titles = ("photo", evidence, "Grad-CAM for happy", "Grad-CAM for unhappy")
-    fig, axes = plt.subplots(1, 4, figsize=(12, 4.6))
-    for axis, title, pixels in zip(axes, titles, squares, strict=True):
-        axis.imshow(pixels)
-        axis.set_title(title, fontsize=10)
-        axis.set_axis_off()
-    plain = name.encode("ascii", "replace").decode().replace("$", "S")  # fonts lack most scripts
-    text = f"{plain}: {prediction}\n{ABOUT}"
-    fig.subplots_adjust(left=0.01, right=0.99, top=0.9, bottom=0.34, wspace=0.03)
-    fig.text(0.01, 0.3, text, fontsize=8, va="top", wrap=True, parse_math=False)
-    file = io.BytesIO()
-    fig.savefig(file, format="png", dpi=100)
-    plt.close(fig)
-    return file.getvalue()

@@ -1,6 +1,5 @@
 """The photo panel: show it a picture, read the answer, hide a region, take a report away."""
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,18 +9,10 @@ from dclib.drawn.scenes import sample_scene
 from dclib.explain.hide import Look
 from dclib.explain.panels import HidePanel
 from dclib.photo import Prediction, predict_photo
-from dclib.photo.page import photo_page, report_json, report_png
+from dclib.photo.page import photo_page, report_json
 from dclib.pictures import PictureError, Source
-from dclib.web.html import (
-    CSS,
-    camera_html,
-    clear_uploads,
-    ipywidgets,
-    link,
-    start_script,
-    status_html,
-    uploaded_files,
-)
+from dclib.web import html as web
+from dclib.web.html import ipywidgets
 
 EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
 STOP = ("dc-stop-button", "Close the camera")
@@ -34,16 +25,10 @@ WELCOME = (
 def photo_panel(
     checkpoint: Checkpoint | str | Path, photos: Mapping[str, bytes] | None = None
 ) -> "PhotoPanel":
-    """A widget that asks for photos and shows what `checkpoint` says about each.
+    """A widget that asks for photos and shows what a network says about each.
 
-    Args:
-        checkpoint: a loaded `Checkpoint`, or the path of its folder.
-        photos: {name: bytes} to begin with, as `dclib.colab.upload_photos` returns them.
-
-    Photos come by file dialog, dropping, or the browser's camera. Nothing is written to disk or
-    sent anywhere but to the kernel behind this notebook; a report is made when asked for, in the
-    browser. A file that cannot be used gets a sentence, never a traceback; a checkpoint that cannot
-    raises what `dclib.checkpoint.load_checkpoint` does.
+    `photos` are {name: bytes} to begin with, as `dclib.colab.upload_photos` returns them. They go
+    to the kernel behind this notebook only, and nothing is written to disk.
     """
     return PhotoPanel(checkpoint, photos)
 
@@ -61,9 +46,9 @@ class PhotoPanel(ipywidgets.VBox):
         self.status, self.answers = ipywidgets.HTML(), ipywidgets.VBox([])
         self.said = 0
         examples = [ipywidgets.Button(description=name) for name in EXAMPLES]
-        camera = ipywidgets.HTML(camera_html(("dc-photo-button", "Take a photo"), STOP))
+        camera = ipywidgets.HTML(web.camera_html(("dc-photo-button", "Take a photo"), STOP))
         row = ipywidgets.Box([self.upload, camera, *examples, self.clear]).add_class("dc-row")
-        sheet = ipywidgets.HTML(f"<style>{CSS}</style>{start_script()}")
+        sheet = ipywidgets.HTML(f"<style>{web.CSS}</style>{web.start_script()}")
         super().__init__([sheet, row, self.status, self.answers])
         self.add_class("dc-browser")
         self.upload.observe(self.take_uploads, names="value")
@@ -76,9 +61,9 @@ class PhotoPanel(ipywidgets.VBox):
 
     def take_uploads(self, _: object = None) -> None:
         """Look at what was chosen, and forget the files."""
-        photos = uploaded_files(self.upload)
+        photos = web.uploaded_files(self.upload)
         if photos:
-            clear_uploads(self.upload)
+            web.clear_uploads(self.upload)
             self.show(photos)
 
     def show_example(self, button: ipywidgets.Button) -> None:
@@ -103,20 +88,24 @@ class PhotoPanel(ipywidgets.VBox):
     def say(self, sentence: str) -> None:
         """Write the line of what happens; even the same words replace it: see browser.js."""
         self.said += 1
-        self.status.value = status_html(sentence, said=self.said)
+        self.status.value = web.status_html(sentence, said=self.said)
 
     def answer(self, name: str, photo: Source) -> ipywidgets.Widget:
         """Page and buttons of one photo, or the reason why there is none."""
         try:
             prediction = predict_photo(photo, self.checkpoint)
         except PictureError as error:
-            return _refusal(f"{name}: {error}")
+            return ipywidgets.HTML(web.error_html(f"{name}: {error}"))
         except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
-            return _refusal(f"{name}: the network could not look at it ({error}).")
+            sentence = f"{name}: the network could not look at it ({error})."
+            return ipywidgets.HTML(web.error_html(sentence))
         hide = ipywidgets.Button(description="Hide a region")
         report = ipywidgets.Button(description="Make a report")
         more = ipywidgets.VBox([])
-        hide.on_click(lambda _: self.show_more(more, lambda: self.hide_panel(prediction)))
+        picture = prediction.image
+        hide.on_click(
+            lambda _: self.show_more(more, lambda: HidePanel(Look(self.checkpoint, picture)))
+        )
         report.on_click(lambda _: self.show_more(more, lambda: self.links(name, prediction)))
         page = ipywidgets.HTML(photo_page(name, prediction))
         return ipywidgets.VBox([page, ipywidgets.Box([hide, report]).add_class("dc-row"), more])
@@ -127,23 +116,13 @@ class PhotoPanel(ipywidgets.VBox):
         try:
             more.children = [make()]
         except (ValueError, RuntimeError, MemoryError) as error:  # a size, or too little memory
-            more.children = [_refusal(str(error))]
+            more.children = [ipywidgets.HTML(web.error_html(str(error)))]
         self.say("Done.")
-
-    def hide_panel(self, prediction: Prediction) -> HidePanel:
-        """The picture that was judged, its regions to be hidden."""
-        return HidePanel(Look(self.checkpoint, prediction.image))
 
     def links(self, name: str, prediction: Prediction) -> ipywidgets.HTML:
         """The report as two files that the browser saves; none is written on the kernel's side."""
-        files = {
-            f"{name}.report.png": report_png(name, prediction),
-            f"{name}.report.json": report_json(name, prediction, self.checkpoint).encode(),
-        }
-        return ipywidgets.HTML(
-            "<p>Save: " + " · ".join(link(file, data) for file, data in files.items()) + "</p>"
-        )
-
-
-def _refusal(sentence: str) -> ipywidgets.HTML:
-    return ipywidgets.HTML(f'<p class="dc-error">{html.escape(sentence)}</p>')
+        page = f'<!doctype html><meta charset="utf-8">{photo_page(name, prediction)}'
+        numbers = report_json(name, prediction, self.checkpoint)
+        files = {f"{name}.report.html": page, f"{name}.report.json": numbers}
+        links = (web.link(file, text.encode()) for file, text in files.items())
+        return ipywidgets.HTML(f"<p>Save: {' · '.join(links)}</p>")

@@ -1,24 +1,17 @@
-"""Figures of the notebooks: here what several share, in a file for each what it has alone.
-
-All but `save_figure` save nothing.
-"""
-
-from typing import TYPE_CHECKING
+"""The answer to one photo, drawn."""
 
 from PIL import Image
 
 from dclib.files import extra
+from dclib.photo import Prediction
 from dclib.plots import COLOURS, finish
 
 with extra("plots"):
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from dclib.photo import Prediction
 
-
-def plot_prediction(image: Image.Image, prediction: "Prediction") -> Figure:
+def plot_prediction(image: Image.Image, prediction: Prediction) -> Figure:
     """A photo beside the probability of each class."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 1.2))
     left.imshow(image)

@@ -1,94 +1,45 @@
-"""A film's timeline to take away: tables, subtitles, an annotated film. Written only when asked."""
+"""A film's timeline to take away: tables, and an annotated film. Written only when asked."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dclib.data import CLASSES, NOT_ASSESSABLE
 from dclib.files import write_whole
-from dclib.frames import VideoSource, read_frames, write_mp4
-from dclib.plots import overlay
+from dclib.frames import Clip, VideoSource, write_mp4
+from dclib.plots import COLOURS, overlay, to_rgb
 from dclib.predict import percent, sigmoid
-from dclib.video.plots import map_scale, strip
+from dclib.video import VideoResult
 from dclib.web.html import to_image
 
-if TYPE_CHECKING:
-    from dclib.video import VideoResult
-
 WIDTH, HEIGHT = 640, 480  # pixels of the film in the annotated one, at most
-TEXT = 30  # pixels of the line of text below it
+TEXT, STRIP = 30, 40  # pixels of the line of text below it, and of the timeline below that
 
 
-def save_csv(result: "VideoResult", folder: str | Path) -> list[Path]:
+def save_csv(result: VideoResult, folder: str | Path) -> list[Path]:
     """Write seconds.csv and frames.csv into a folder, which is made; returns their paths."""
-    paths = [Path(folder, "seconds.csv"), Path(folder, "frames.csv")]
-    for path, table in zip(paths, (result.seconds, result.frames), strict=True):
-        with write_whole(path) as unfinished:
+    tables = {"seconds.csv": result.seconds, "frames.csv": result.frames}
+    for name, table in tables.items():
+        with write_whole(Path(folder, name)) as unfinished:
             table.to_csv(unfinished, index=False)
-    return paths
+    return [Path(folder, name) for name in tables]
 
 
-def save_vtt(result: "VideoResult", path: str | Path) -> Path:
-    """Write the labels as WebVTT, a cue a stretch; players show it as subtitles. Returns the path.
-
-    Format: W3C WebVTT. Texts say what the network's label is, not what people feel.
-    """
-    cues = ["WEBVTT\n", "NOTE Labels of a neural network; not a finding about anybody.\n"]
-    for number, span in enumerate(result.spans, 1):
-        end = min(span["end"], result.duration)
-        if end > span["start"]:
-            times = f"{stamp(span['start'])} --> {stamp(end)}"
-            cues.append(f"{number}\n{times}\n{escape(describe(result, span))}\n")
-    with write_whole(path) as unfinished:
-        unfinished.write_text("\n".join(cues), encoding="utf-8")
-    return Path(path)
-
-
-def describe(result: "VideoResult", span: dict[str, Any]) -> str:
-    """A stretch, one of `result.spans`, in words."""
-    if span["label"] == NOT_ASSESSABLE:
-        return f"{NOT_ASSESSABLE}: {span['reason']}"
-    table = result.seconds
-    margin = table["margin"][int(span["start"]) : int(span["end"])].mean()
-    share = sigmoid(margin if span["label"] == CLASSES[1] else -margin)
-    return f"network: {span['label']} (mean {percent(share)})"
-
-
-def stamp(seconds: float) -> str:
-    """Seconds as WebVTT writes them.
-
-    >>> stamp(3725.5)
-    '01:02:05.500'
-    """
-    whole = round(seconds * 1000)
-    return (
-        f"{whole // 3600000:02}:{whole // 60000 % 60:02}:{whole // 1000 % 60:02}.{whole % 1000:03}"
-    )
-
-
-def escape(text: str) -> str:
-    """Text as it may stand in a cue."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
-
-
-def save_mp4(
-    result: "VideoResult", source: VideoSource, path: str | Path, rate: float = 12
-) -> Path:
+def save_mp4(result: VideoResult, source: VideoSource, path: str | Path, rate: float = 12) -> Path:
     """Write the film with its label, timeline and evidence map, as H.264 that browsers play.
 
-    `source` is the film that was judged, `rate` in frames a second. Without sound. The map has one
-    scale for the whole film. Returns the path; raises what `dclib.frames.read_frames` does.
+    `source` is the film that was judged, `rate` in frames a second. Without sound.
     """
     return write_mp4(path, annotate(result, source, rate), rate)
 
 
-def annotate(result: "VideoResult", source: VideoSource, rate: float = 12) -> Iterator[Image.Image]:
+def annotate(result: VideoResult, source: VideoSource, rate: float = 12) -> Iterator[Image.Image]:
     """The annotated pictures, `rate` a second: film beside map, text and timeline below."""
-    scale, font = map_scale(result), ImageFont.load_default(16)
+    scale, font = result.scale, ImageFont.load_default(16)
     line: Image.Image | None = None
-    for time, image in read_frames(source, rate):
+    for time, image in Clip(source, rate):
         if line is None:  # the first frame says how large all are
             ratio = min(1, WIDTH / image.width, HEIGHT / image.height)
             width, height = (max(2, round(side * ratio / 2) * 2) for side in image.size)
@@ -101,13 +52,13 @@ def annotate(result: "VideoResult", source: VideoSource, rate: float = 12) -> It
         sheet.paste(seen, (width, 0))
         sheet.paste(line, (0, top))
         draw = ImageDraw.Draw(sheet)
-        draw.text((6, height + 5), said(result, time), fill="black", font=font)
+        draw.text((6, height + 5), caption(result, time), fill="black", font=font)
         at = round(2 * width * min(1, time / result.duration))
         draw.line((at, top, at, sheet.height), fill="black", width=2)
         yield sheet
 
 
-def said(result: "VideoResult", time: float) -> str:
+def caption(result: VideoResult, time: float) -> str:
     """The line of text below the frame at a time in seconds."""
     row = result.frames.iloc[result.at(time)]
     label = result.label(row["smooth"])
@@ -116,3 +67,18 @@ def said(result: "VideoResult", time: float) -> str:
     low, high = (sigmoid(row[end]) for end in ("low", "high"))
     share = f"unhappy {percent(sigmoid(row['smooth']))} ({percent(low)} to {percent(high)})"
     return f"{time:5.1f} s  network: {label}; {share}"
+
+
+def strip(result: VideoResult, width: int) -> np.ndarray:
+    """The timeline as a narrow picture (40, width, 3), 0 to 1: colour by label and strength."""
+    middle = STRIP // 2
+    line = np.full((STRIP, width, 3), 0.85)
+    for row in result.seconds.itertuples():
+        ends = [round(width * t / result.duration) for t in (row.second, row.second + 1)]
+        if row.label == NOT_ASSESSABLE:
+            line[:, ends[0] : ends[1]][::4] = 0.6
+            continue
+        tall = max(2, round(middle * min(1, abs(row.margin) / 4)))
+        top = middle - tall if row.label == CLASSES[1] else middle
+        line[top : top + tall, ends[0] : ends[1]] = to_rgb(COLOURS[row.label])
+    return line

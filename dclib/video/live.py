@@ -1,48 +1,35 @@
-"""A line over time that grows with every frame of a camera, without looking ahead."""
+"""The camera: a line over time that grows with every frame, without looking ahead."""
 
-import csv
 import html
-import io
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.colab import in_colab
 from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.photo import faces as assess
 from dclib.photo import limits, not_sure
+from dclib.photo.faces import find_faces, why_not
 from dclib.pictures import Boxes, PictureError, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.predict import extract_features, how_sure, label_of, percent, sigmoid
-from dclib.video.timeline import weighted_mean
-from dclib.web.html import (
-    CSS,
-    camera_html,
-    clear_uploads,
-    ipywidgets,
-    link,
-    notes_html,
-    start_script,
-    status_html,
-    uploaded_files,
-)
+from dclib.video.timeline import Thumbnail, is_cut, thumbnail, weighted_mean
+from dclib.web import html as web
+from dclib.web.html import ipywidgets
 
-TAU = 2.0  # seconds in which the weight of a frame falls to 37 %
 PAUSE = 3.0  # seconds without a frame after which smoothing starts anew
-SAME_COLOURS, SAME_PLACES = 0.6, 0.5  # below both of them two frames show two scenes
-WIDTH, HEIGHT, LEFT, BELOW = 640, 150, 70, 18
-LEAST = 20  # seconds that the time axis shows at least
-POINTS = 300  # states that are drawn at most, evenly chosen
-Place = Callable[[float], float]  # of a time along the curve, or of a margin up it
 RATE = 5  # frames a second at most
 FACES_EVERY = 1.0  # seconds; they cost more than the network
+WIDTH, HEIGHT, LEFT, BELOW = 640, 150, 70, 18  # of the curve, and of what is written around it
+LEAST = 20  # seconds that the time axis shows at least
+POINTS = 300  # states that are drawn at most, evenly chosen
 START, STOP = ("dc-film-button", "Start the camera"), ("dc-stop-button", "Stop")
 WELCOME = (
     "Frames go to the machine that runs this, nowhere else, and are forgotten at once. The answers "
@@ -52,6 +39,7 @@ COLAB = (
     "In Colab that machine is Google's, and this panel has not been tried there: if no answer "
     "comes, use the notebook on your own computer."
 )
+Place = Callable[[float], float]  # of a time along the curve, or of a margin up it
 
 
 @dataclass(frozen=True)
@@ -76,17 +64,14 @@ class State:
 
 
 class LiveTimeline:
-    """Answers smoothed as they come, in log-odds, without looking ahead.
+    """Answers smoothed as they come: the mean of the shot's assessable frames so far.
 
-        smooth(t) = sum_i w_i m_i / sum_i w_i,      w_i = exp(-(t - t_i) / tau)
-
-    over the assessable frames i of the shot, with the band of `weighted_mean`. Not
-    assessable: where such frames hold less than half of the weight, and where
-    `dclib.photo.not_sure` says so. Frames older than 8 tau weigh nothing.
+    A frame that came t seconds ago weighs exp(-t / tau), and nothing after 8 tau. Not assessable:
+    where such frames hold less than half of the weight, and where the network is not sure enough.
     """
 
     def __init__(
-        self, threshold: float = 0.5, abstain: float | None = None, tau: float = TAU
+        self, threshold: float = 0.5, abstain: float | None = None, tau: float = 2
     ) -> None:
         self.threshold, self.abstain, self.tau = threshold, abstain, tau
         self.states: list[State] = []
@@ -100,10 +85,7 @@ class LiveTimeline:
         reason: str = "",
         cut: bool = False,
     ) -> State:
-        """The `State` after a frame; `reason` says why the frame alone is not assessable.
-
-        Raises ValueError for a time before the last.
-        """
+        """The `State` after a frame; `reason` says why the frame alone is not assessable."""
         last = self.states[-1] if self.states else None
         if last and time < last.time:
             raise ValueError(f"A frame of {time} s came after one of {last.time} s.")
@@ -121,8 +103,8 @@ class LiveTimeline:
         usable = np.array([not reason for reason in reasons])
         weights = np.exp((times - now) / self.tau)
         if weights[usable].sum() < weights.sum() / 2:
-            nan = math.nan
-            return nan, nan, nan, NOT_ASSESSABLE, [reason for reason in reasons if reason][-1]
+            latest = next(filter(None, reversed(reasons)))
+            return math.nan, math.nan, math.nan, NOT_ASSESSABLE, latest
         smooth, reach = weighted_mean(weights[usable], margins[usable], sds[usable])
         unhappy = sigmoid(smooth)
         label = label_of(smooth, self.threshold, self.abstain)
@@ -131,64 +113,24 @@ class LiveTimeline:
 
     def to_csv(self) -> str:
         """A line a frame, as text; a number that is not known is left empty."""
-        file = io.StringIO()
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow([field.name for field in fields(State)])
-        for state in self.states:
-            values = [round(v, 4) if isinstance(v, float) else v for v in astuple(state)]
-            lines.writerow(["" if value != value else value for value in values])  # NaN
-        return file.getvalue()
-
-
-def is_cut(image: Image.Image, other: Image.Image) -> bool:
-    """Whether two RGB Pillow images show two scenes: neither the same colours nor in places alike.
-
-    Colours: the intersection of two histograms (Swain and Ballard 1991), which motion hardly
-    changes. Places: the correlation of two grey thumbnails, which light hardly changes.
-    """
-    histograms, greys = [], []
-    for picture in (image, other):
-        pixels = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), int).reshape(-1, 3)
-        red, green, blue = pixels.T // 32
-        histograms.append(np.bincount(red * 64 + green * 8 + blue, minlength=512) / 64**2)
-        small = picture.convert("L").resize((16, 16), Image.Resampling.BOX)
-        grey = np.asarray(small, float)
-        greys.append((grey - grey.mean()) / max(grey.std(), 1))  # nothing is alike on a wall
-    colours, places = np.minimum(*histograms).sum(), (greys[0] * greys[1]).mean()
-    return bool(colours < SAME_COLOURS and places < SAME_PLACES)
-
-
-def label_sentence(state: State) -> str:
-    """A state's label, as the network's."""
-    if state.label == NOT_ASSESSABLE:
-        return "Not assessable."
-    return f"The network says {state.label}."
+        table = pd.DataFrame(self.states, columns=[field.name for field in fields(State)])
+        return table.round(4).to_csv(index=False, lineterminator="\n")
 
 
 def numbers_sentence(state: State) -> str:
     """How sure the network is, with the 95 % band, or why nothing is said."""
     if state.label == NOT_ASSESSABLE:
         return state.reason
-    unhappy, low, high = (sigmoid(value) for value in (state.smooth, state.low, state.high))
-    name = "unhappy" if unhappy >= 0.5 else "happy"
-    if name == "happy":
-        unhappy, low, high = 1 - unhappy, 1 - high, 1 - low
-    return (
-        f"It gives {name} {percent(unhappy)} (95 % band {percent(low)} to {percent(high)}): "
-        f"{how_sure(unhappy)}."
-    )
-
-
-def answer_html(words: str, timeline: LiveTimeline, notes: Iterable[str], answered: int) -> str:
-    """Sentence, curve and notes; the browser waits for the number `answered` of its last frame."""
-    return (
-        f'<div class="dc-answer dc-panel" data-answered="{answered}"><p>{html.escape(words)}</p>'
-        f"{timeline_svg(timeline.states, timeline.threshold)}{notes_html(notes)}</div>"
-    )
+    name = "unhappy"
+    prob, low, high = (sigmoid(value) for value in (state.smooth, state.low, state.high))
+    if prob < 0.5:
+        name, prob, low, high = "happy", 1 - prob, 1 - high, 1 - low
+    band = f"95 % band {percent(low)} to {percent(high)}"
+    return f"It gives {name} {percent(prob)} ({band}): {how_sure(prob)}."
 
 
 def timeline_svg(states: Sequence[State], threshold: float = 0.5) -> str:
-    """Probability of "unhappy" over the whole time: dots are frames, the line and its band smooth.
+    """Probability of "unhappy" over time: frames as dots, the smoothed line with its band.
 
     Grey is not assessable; a line across is a cut or a pause; dashed is the network's threshold.
     """
@@ -202,9 +144,8 @@ def timeline_svg(states: Sequence[State], threshold: float = 0.5) -> str:
     def y(margin: float) -> float:
         return round((HEIGHT - BELOW) * (1 - sigmoid(margin)), 1)
 
-    dots = "".join(
-        f'<circle cx="{x(s.time)}" cy="{y(s.margin)}" r="1.5"/>' for s in states if not s.reason
-    )
+    shown = [(x(state.time), y(state.margin)) for state in states if not state.reason]
+    dots = "".join(f'<circle cx="{cx}" cy="{cy}" r="1.5"/>' for cx, cy in shown)
     parts = [f'<g fill="#999">{dots}</g>', *_runs(states, x, y), *_frame(threshold, end)]
     return (
         f'<svg class="dc-curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="probability '
@@ -214,19 +155,16 @@ def timeline_svg(states: Sequence[State], threshold: float = 0.5) -> str:
 
 def _runs(states: Sequence[State], x: Place, y: Place) -> list[str]:
     """Stretches of one label within a shot, each up to the next state."""
-    parts, at = [], 0
-    for (shot, label), group in groupby(states, lambda s: (s.shot, s.label)):
-        run = list(group)
-        begin, at = at, at + len(run)
-        follows = states[at : at + 1]
-        if begin > 0 and states[begin - 1].shot != shot:
-            across = f'x1="{x(run[0].time)}" x2="{x(run[0].time)}"'
-            parts.append(f'<line {across} y2="{HEIGHT - BELOW}" stroke="#000"/>')
-        if follows and follows[0].shot == shot:
-            run += follows
+    parts, before = [], None
+    runs = [list(run) for _, run in groupby(states, lambda s: (s.shot, s.label))]
+    for run, follows in zip(runs, [*runs[1:], []]):
+        left, label = x(run[0].time), run[0].label
+        if before not in (None, run[0].shot):
+            parts.append(f'<line x1="{left}" x2="{left}" y2="{HEIGHT - BELOW}" stroke="#000"/>')
+        before = run[0].shot
+        run = run + [state for state in follows[:1] if state.shot == before]
         if label == NOT_ASSESSABLE:
-            width = max(2, x(run[-1].time) - x(run[0].time))
-            place = f'x="{x(run[0].time)}" width="{width}" height="{HEIGHT - BELOW}"'
+            place = f'x="{left}" width="{max(2, x(run[-1].time) - left)}" height="{HEIGHT - BELOW}"'
             parts.append(f'<rect {place} fill="#888" opacity="0.25"/>')
         else:
             parts.append(_curve(run, HAPPY if label == "happy" else UNHAPPY, x, y))
@@ -235,7 +173,7 @@ def _runs(states: Sequence[State], x: Place, y: Place) -> list[str]:
 
 def _curve(run: Sequence[State], colour: str, x: Place, y: Place) -> str:
     """The line of a stretch and its band."""
-    run = [state for state in run if state.smooth == state.smooth]  # not NaN
+    run = [state for state in run if not math.isnan(state.smooth)]
     edge = [(s.time, s.high) for s in run] + [(s.time, s.low) for s in reversed(run)]
     band = " ".join(f"{x(time)},{y(value)}" for time, value in edge)
     line = " ".join(f"{x(s.time)},{y(s.smooth)}" for s in run)
@@ -262,9 +200,7 @@ def _frame(threshold: float, end: float) -> list[str]:
 def live_panel(checkpoint: Checkpoint | str | Path) -> "LivePanel":
     """A widget that shows what a network says about the camera's picture, up to 5 times a second.
 
-    `checkpoint` is a loaded `Checkpoint`, or the path of its folder. No frame is kept or sent
-    anywhere but to the kernel behind this notebook; the answers are saved when asked for, by the
-    browser. The camera closes on Stop, and with the page.
+    Frames go to the kernel behind this notebook and are not kept. The camera closes on Stop.
     """
     return LivePanel(checkpoint)
 
@@ -281,9 +217,9 @@ class LivePanel(ipywidgets.VBox):
         self.clear = ipywidgets.Button(description="Clear")
         self.status, self.answer, self.saved = (ipywidgets.HTML() for _ in range(3))
         line = f'<p class="dc-age" data-rate="{RATE}"></p>'
-        camera = ipywidgets.HTML(camera_html(START, STOP) + line)
+        camera = ipywidgets.HTML(web.camera_html(START, STOP) + line)
         row = ipywidgets.Box([self.upload, self.save, self.clear, self.saved]).add_class("dc-row")
-        sheet = ipywidgets.HTML(f"<style>{CSS}</style>{start_script()}")
+        sheet = ipywidgets.HTML(f"<style>{web.CSS}</style>{web.start_script()}")
         super().__init__([sheet, camera, self.status, self.answer, row])
         self.add_class("dc-browser")
         self.upload.observe(self.take_frame, names="value")
@@ -297,7 +233,7 @@ class LivePanel(ipywidgets.VBox):
         config = self.checkpoint.config
         self.timeline = LiveTimeline(config["threshold"], self.checkpoint.abstain)
         self.began: float | None = None  # the browser's clock at the first frame
-        self.before: Image.Image | None = None  # the last frame
+        self.before: Thumbnail | None = None  # of the last frame
         self.faces: Boxes | None = None
         self.looked = -math.inf  # when they were looked for
         drawn = self.checkpoint.knows_only_drawings
@@ -307,10 +243,10 @@ class LivePanel(ipywidgets.VBox):
 
     def take_frame(self, _: object = None) -> None:
         """Answer a frame; whatever happens, the browser gets an answer, since it waits for one."""
-        frames = uploaded_files(self.upload)
+        frames = web.uploaded_files(self.upload)
         if not frames:
             return
-        clear_uploads(self.upload)
+        web.clear_uploads(self.upload)
         name, data = frames[0]
         try:
             self.answered = int(Path(name).stem)
@@ -322,36 +258,42 @@ class LivePanel(ipywidgets.VBox):
             self.show(f"The network could not look at this frame ({error}).")
 
     def look(self, image: Image.Image, clock: float) -> None:
-        """Add a frame of a time, in seconds of the browser's clock, to the timeline."""
+        """Add a frame to the timeline; `clock` is the browser's time of it, in seconds."""
         self.began = clock if self.began is None else self.began
         states = self.timeline.states
         time = max(clock - self.began, states[-1].time if states else 0.0)  # clocks are put back
-        cut = self.before is not None and is_cut(image, self.before)
-        self.before = image
+        now = thumbnail(image)
+        cut = self.before is not None and is_cut(self.before, now)
+        self.before = now
         due = cut or time - self.looked >= FACES_EVERY
         if due and not self.checkpoint.knows_only_drawings:
-            self.faces, self.looked = assess.find_faces(image), time
+            self.faces, self.looked = find_faces(image), time
         images = self.checkpoint.transform(image)[None]  # (3, S, S) -> (1, 3, S, S)
         evidence = find_evidence(self.head, extract_features(self.checkpoint.model, images))
-        reason = " ".join(assess.why_not(image, self.faces))
         margin, sd = evidence.margin.item(), evidence.margin_sd.item()
-        self.timeline.add(time, margin, sd, reason, cut)
+        self.timeline.add(time, margin, sd, " ".join(why_not(image, self.faces)), cut)
         self.notes = limits(self.checkpoint, image)
 
     def show(self, problem: str = "") -> None:
         """Write the answer; what is said aloud is only said when it changes."""
-        state = self.timeline.states[-1] if self.timeline.states else None
-        words = numbers_sentence(state) if state else ""
+        states = self.timeline.states
+        state = states[-1] if states else None
         if problem:
-            said = status_html(problem, error=True)
+            status = web.status_html(problem, error=True)
         elif state:
-            said = status_html(label_sentence(state), label=state.label)
+            assessed = state.label != NOT_ASSESSABLE
+            sentence = f"The network says {state.label}." if assessed else "Not assessable."
+            status = web.status_html(sentence, label=state.label)
         else:
-            said = status_html(WELCOME, *([COLAB] if in_colab() else []))
-        if said != self.status.value:
-            self.status.value = said
-        self.answer.value = answer_html(words, self.timeline, self.notes, self.answered)
+            status = web.status_html(WELCOME, *([COLAB] if in_colab() else []))
+        if status != self.status.value:
+            self.status.value = status
+        self.answer.value = (  # the browser waits for the number of its frame
+            f'<div class="dc-answer dc-panel" data-answered="{self.answered}">'
+            f"<p>{html.escape(numbers_sentence(state) if state else '')}</p>"
+            f"{timeline_svg(states, self.timeline.threshold)}{web.notes_html(self.notes)}</div>"
+        )
 
     def offer(self) -> None:
         """The answers so far as a file that the browser saves."""
-        self.saved.value = link("live.csv", self.timeline.to_csv().encode())
+        self.saved.value = web.link("live.csv", self.timeline.to_csv().encode())

@@ -1,27 +1,23 @@
 """Figures of a film: the line over time, moments to look at, and maps on one scale for all."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from dclib.data import CLASSES, NOT_ASSESSABLE
+from dclib.data import NOT_ASSESSABLE
+from dclib.files import extra
 from dclib.frames import VideoSource, frames_at
 from dclib.plots import COLOURS, draw_scale, finish, overlay
+from dclib.video import VideoResult
 
-if TYPE_CHECKING:
-    from dclib.video import VideoResult
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-STRIP = 40  # pixels, the height of a timeline that is a picture
 
-
-def plot_timeline(result: "VideoResult", truth: dict | None = None) -> Figure:
+def plot_timeline(result: VideoResult, truth: dict | None = None) -> Figure:
     """Frames as dots, the smoothed line with its 95 % band, cuts, and where there is no label.
 
     `truth` as of `dclib.drawn.render_film` is drawn as a strip above.
@@ -41,7 +37,10 @@ def plot_timeline(result: "VideoResult", truth: dict | None = None) -> Figure:
         if span["label"] == NOT_ASSESSABLE:
             handles = [axis.axvspan(span["start"], span["end"], **hatched)]
     if truth:
-        _draw_truth(axis, truth)
+        for part in truth["moods"]:
+            if part["mood"]:
+                colour = COLOURS[part["mood"]]
+                axis.axvspan(part["start"], part["end"], 0.96, 1, color=colour, lw=0)
         handles += [Patch(color=COLOURS[name], label=f"drawn {name}") for name in COLOURS]
     axis.set(xlabel="seconds", xlim=(0, result.duration))
     axis.set_ylabel("happy   ←   log-odds   →   unhappy")
@@ -55,26 +54,15 @@ def plot_timeline(result: "VideoResult", truth: dict | None = None) -> Figure:
     return finish(fig)
 
 
-def _draw_truth(axis: Axes, truth: dict) -> None:
-    """What is drawn, as a strip along the top."""
-    for part in truth["moods"]:
-        if part["mood"]:
-            place = {"xmin": part["start"], "xmax": part["end"], "lw": 0}
-            axis.axvspan(**place, ymin=0.96, ymax=1, color=COLOURS[part["mood"]])
-
-
-def plot_moments(result: "VideoResult", source: VideoSource) -> Figure:
-    """A contact sheet of moments to look at, each with a question; ValueError if there is none.
-
-    `source` is the film itself.
-    """
-    found = result.moments()
-    if not found:
+def plot_moments(result: VideoResult, source: VideoSource) -> Figure:
+    """A contact sheet of moments in the film itself (`source`), each with a question."""
+    moments = result.moments()
+    if not moments:
         raise ValueError(f"{result.name} has no moment that could be judged.")
-    images = frames_at(source, [moment["time"] for moment in found])
-    size = (2.3 * len(found), 3.2)
-    fig, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")
-    for axis, moment, image in zip(axes[0], found, images, strict=True):
+    images = frames_at(source, [moment["time"] for moment in moments])
+    size = (2.3 * len(moments), 3.2)
+    fig, axes = plt.subplots(1, len(moments), figsize=size, squeeze=False, layout="constrained")
+    for axis, moment, image in zip(axes[0], moments, images, strict=True):
         axis.imshow(image)
         axis.set(xticks=[], yticks=[])
         sns.despine(ax=axis, left=True, bottom=True)
@@ -85,10 +73,9 @@ def plot_moments(result: "VideoResult", source: VideoSource) -> Figure:
     return fig
 
 
-def plot_film_maps(result: "VideoResult", source: VideoSource, times: Sequence[float]) -> Figure:
+def plot_film_maps(result: VideoResult, source: VideoSource, times: Sequence[float]) -> Figure:
     """Frames at these times (seconds) above their exact evidence, on one scale for a film."""
-    scale = map_scale(result)
-    images = frames_at(source, times)
+    images, scale = frames_at(source, times), result.scale
     size = (1.9 * len(times) + 0.8, 4)
     fig, axes = plt.subplots(2, len(times), figsize=size, squeeze=False, layout="constrained")
     for column, time, image in zip(axes.T, times, images, strict=True):
@@ -100,24 +87,3 @@ def plot_film_maps(result: "VideoResult", source: VideoSource, times: Sequence[f
             axis.set_axis_off()
     draw_scale(fig, axes, scale)
     return fig
-
-
-def map_scale(result: "VideoResult") -> float:
-    """Log-odds of full colour, the same for all frames of a film: 99 % of all cells are below."""
-    return float(np.quantile(np.abs(result.maps), 0.99)) or 1.0
-
-
-def strip(result: "VideoResult", width: int) -> np.ndarray:
-    """The timeline as a narrow picture (40, width, 3), 0 to 1: colour by label and strength."""
-    middle = STRIP // 2
-    line = np.full((STRIP, width, 3), 0.85)
-    for row in result.seconds.itertuples():
-        ends = [round(width * t / result.duration) for t in (row.second, row.second + 1)]
-        if row.label == NOT_ASSESSABLE:
-            line[:, ends[0] : ends[1]][::4] = 0.6
-            continue
-        colour = np.array(to_rgb(COLOURS[row.label]))
-        tall = max(2, round(middle * min(1, abs(row.margin) / 4)))
-        top = middle - tall if row.label == CLASSES[1] else middle
-        line[top : top + tall, ends[0] : ends[1]] = colour
-    return line

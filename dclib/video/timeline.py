@@ -1,10 +1,10 @@
-"""From answers to single frames to a line over time. Functions of arrays, one value a frame.
+"""From answers to single frames to a line over time: functions of arrays, one value a frame.
 
-Margins are smoothed in log-odds, within a shot, over frames that could be judged. Times are in
-seconds; a reason is "" for a frame that could be judged.
+Margins are in log-odds for unhappy, times in seconds; a reason is "" where a frame could be judged.
 """
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,14 @@ from dclib.predict import Z95
 
 CUT = 0.18  # change from frame to frame (0 to 1) from which it can be a cut
 TIMES = 3.0  # and so many times the usual change around it
+ALIKE = 0.5  # correlation of colours by place from which only the light or the camera has changed
 SIGMA = 0.75  # seconds, of the Gaussian that smooths
 APART = 2.0  # seconds at least from a turn to another moment to look at
 Thumbnail = tuple[np.ndarray, np.ndarray]
 
 
 def thumbnail(image: Image.Image) -> Thumbnail:
-    """What changes are measured on, of an RGB image: (768,) colours and (48,) histogram, 0 to 1.
-
-    The colours are those of 16 x 16 pixels; the histogram has 16 bins a channel.
-    """
+    """What changes are measured on: colours of 16 x 16 pixels (768,), a histogram (48,), 0 to 1."""
     pixels = np.asarray(image.resize((16, 16), reducing_gap=2.0), float) / 255
     counts = [np.histogram(pixels[..., c], 16, (0, 1))[0] for c in range(3)]
     return pixels.ravel(), np.concatenate(counts) / pixels.shape[0] / pixels.shape[1]
@@ -35,47 +33,49 @@ def change(before: Thumbnail, after: Thumbnail) -> float:
     return 0.5 * np.abs(before[0] - after[0]).mean() + np.abs(before[1] - after[1]).sum() / 12
 
 
+def is_cut(before: Thumbnail, after: Thumbnail) -> bool:
+    """Whether two thumbnails show two scenes, not one in another light, without looking ahead."""
+    first, second = ((c - c.mean()) / max(c.std(), 1 / 255) for c, _ in (before, after))
+    return bool(change(before, after) > CUT and (first * second).mean() < ALIKE)
+
+
 def find_cuts(changes: ArrayLike, returns: ArrayLike) -> np.ndarray:
-    """Whether a new shot begins with each frame: (N,) bool.
+    """Whether a new shot begins with each frame of a film: (N,) bool.
 
-    Args:
-        changes: (N,) `change` from the frame before.
-        returns: (N,) `change` between the frames before and after this one; small where it was a
-            flash. NaN where there is none.
-
-    A cut changes much, and several times more than the second around it (motion changes every
-    frame). Neither the first frame nor a flash of one frame is one.
+    `changes` (N,) are from the frame before, `returns` (N,) between the frames before and after
+    this one, or NaN. A cut changes much, and several times more than the second around it, as
+    motion changes every frame. In a flash, which is none, the frames before and after are alike.
     """
     changes, returns = np.asarray(changes, float), np.asarray(returns, float)
     cuts = np.zeros(len(changes), bool)
     for k in range(1, len(changes)):
         around = np.r_[changes[max(1, k - 4) : k], changes[k + 1 : k + 5]]
         usual = np.median(around) if len(around) else 0.0
-        there = changes[k] > max(CUT, TIMES * usual)
         flash = returns[k] < CUT / 2 or (k > 1 and returns[k - 1] < CUT / 2)
-        cuts[k] = there and not flash
+        cuts[k] = changes[k] > max(CUT, TIMES * usual) and not flash
     return cuts
 
 
 def smooth(
     times: ArrayLike, margins: ArrayLike, sds: ArrayLike, shots: np.ndarray, good: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Smoothed margins and both ends of the 95 % band: (N,) each, NaN where `good` (N,) is False.
+    """The line over a film: margins smoothed by a Gaussian in time, within each shot.
 
-    The line is the mean with Gaussian weights (`SIGMA`) within a shot, the band that of
-    `weighted_mean`. `times` rise within a shot; memory is linear in the number of frames.
+    All arguments are (N,), one value a frame; `times` rise, `sds` are the margins' standard
+    deviations under dropout, `good` says which frames could be judged. Returns line, low and high,
+    (N,) each: the mean and both ends of its 95 % band, NaN where a frame could not be judged.
     """
     times, margins, sds = (np.asarray(values, float) for values in (times, margins, sds))
     line, low, high = np.full((3, len(times)), np.nan)
     for shot in np.unique(shots):
-        k = np.flatnonzero((shots == shot) & good)
-        first = np.searchsorted(times[k], times[k] - 8 * SIGMA)  # further away: no weight
-        after = np.searchsorted(times[k], times[k] + 8 * SIGMA, side="right")
-        for at, *ends in zip(k, first, after, strict=True):
-            near = k[slice(*ends)]
-            weights = np.exp(-0.5 * ((times[near] - times[at]) / SIGMA) ** 2)
-            line[at], reach = weighted_mean(weights, margins[near], sds[near])
-            low[at], high[at] = line[at] - reach, line[at] + reach
+        frames = np.flatnonzero((shots == shot) & good)  # a cut starts anew
+        first = np.searchsorted(times[frames], times[frames] - 8 * SIGMA)  # further: no weight
+        end = np.searchsorted(times[frames], times[frames] + 8 * SIGMA, side="right")
+        for k, i, j in zip(frames, first, end):
+            near = frames[i:j]
+            weights = np.exp(-0.5 * ((times[near] - times[k]) / SIGMA) ** 2)
+            line[k], reach = weighted_mean(weights, margins[near], sds[near])
+            low[k], high[k] = line[k] - reach, line[k] + reach
     return line, low, high
 
 
@@ -85,8 +85,7 @@ def weighted_mean(weights: np.ndarray, margins: np.ndarray, sds: np.ndarray) -> 
         sd^2 = sum_i w_i sd_i^2 / sum_i w_i + s^2 / n,     n = (sum_i w_i)^2 / sum_i w_i^2
 
     with s^2 the weighted variance of the margins, unbiased for such weights. The dropout's sd_i do
-    not shrink with n, as all frames share one network; the frames count as independent, which they
-    are not quite.
+    not shrink with n, as all frames share one network; the frames count as independent.
     """
     weights = weights / weights.sum()
     mean, inverse_n = float(weights @ margins), float(weights @ weights)
@@ -99,23 +98,22 @@ def by_second(
 ) -> list[dict[str, Any]]:
     """One dict a second: second, n (frames judged), of (all frames), reason, margin, low, high.
 
-    Margin and band are means; where less than half of the frames were judged they are NaN and the
-    reason is the most frequent one, else "".
+    Where less than half of the frames were judged, the means are NaN and the reason is the usual.
     """
     seconds = np.floor(times + 1e-9).astype(int)
     rows: list[dict[str, Any]] = []
     for second in range(seconds.max() + 1):
-        of = seconds == second
-        good = of & (reasons == "")
-        n, frames = int(good.sum()), int(of.sum())
-        row: dict[str, Any] = {"second": second, "n": n, "of": frames, "reason": ""}
-        if n * 2 >= max(frames, 1):
+        within = seconds == second
+        good = within & (reasons == "")
+        n, total = int(good.sum()), int(within.sum())
+        row: dict[str, Any] = {"second": second, "n": n, "of": total, "reason": ""}
+        if n * 2 >= max(total, 1):
             means = [float(values[good].mean()) for values in (line, low, high)]
         else:
-            bad = [text for text in reasons[of] if text]
+            bad = [text for text in reasons[within] if text]
             row["reason"] = max(set(bad), key=bad.count) if bad else "There is no frame."
             means = [np.nan] * 3
-        rows.append(row | dict(zip(("margin", "low", "high"), means, strict=True)))
+        rows.append(row | dict(zip(("margin", "low", "high"), means)))
     return rows
 
 
@@ -124,9 +122,8 @@ def moments(
 ) -> list[dict[str, Any]]:
     """Moments to look at: at most n dicts of time, kind and question, in order of time.
 
-    The extremes, then the sharpest turns within a shot (by 1 log-odds or more over two seconds) at
-    least `APART` from what was chosen before. They are questions: the line says how the network
-    reads pixels, not why.
+    The extremes, then the sharpest turns within a shot (by 1 log-odds or more over two seconds), at
+    least `APART` from each other.
     """
     if not np.isfinite(line).any():
         return []
@@ -157,11 +154,9 @@ def spans(labels: Iterable[str], reasons: Iterable[str]) -> list[dict[str, Any]]
     >>> spans(["happy", "happy", "unhappy"], ["", "", ""])[1]
     {'start': 2.0, 'end': 3.0, 'label': 'unhappy', 'reason': ''}
     """
-    found: list[dict[str, Any]] = []
-    for second, (label, reason) in enumerate(zip(labels, reasons, strict=True)):
-        if found and (found[-1]["label"], found[-1]["reason"]) == (label, reason):
-            found[-1]["end"] = second + 1.0
-        else:
-            ends = {"start": float(second), "end": second + 1.0}
-            found.append(ends | {"label": label, "reason": reason})
-    return found
+    stretches, second = [], 0.0
+    for (label, reason), group in groupby(zip(labels, reasons, strict=True)):
+        end = second + len(list(group))
+        stretches.append({"start": second, "end": end, "label": label, "reason": reason})
+        second = end
+    return stretches

@@ -2,35 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from dclib.data import NOT_ASSESSABLE
 from dclib.evaluate.intervals import TAILS, Accuracy, proportion, wilson_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
+from dclib.video import VideoResult
 
 DRAWS = 2000
-
-
-class Film(Protocol):
-    """What is asked of a `dclib.video.VideoResult`, which comes later on the map of modules."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def frames(self) -> "pd.DataFrame": ...
-
-    @property
-    def seconds(self) -> "pd.DataFrame": ...
-
-    @property
-    def coverage(self) -> float: ...
-
-    def label(self, margin: float) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -38,9 +17,9 @@ class TimelineScore:
     """Labels of one film against what is drawn in it.
 
     accuracy    share of right labels among seconds that have a mood and a label; its interval is
-                Wilson's with the number of stretches of one mood for n, as seconds within one are
-                no independent trials
-    seconds, stretches   how many of them
+                Wilson's with `stretches` for n, as seconds of one mood are no independent trials
+    seconds     that have both
+    stretches   of one mood
     coverage    share of the seconds with a mood that have a label
     empty       (declined, n): seconds without a mood, and how many of them got no label
     delays      seconds from each change of mood to the right label, NaN if it never came in time
@@ -65,14 +44,13 @@ class TimelineScore:
         )
 
 
-def score_timeline(result: Film, truth: dict) -> TimelineScore:
-    """`TimelineScore` of a `VideoResult` against the truth of `dclib.drawn.render_film`.
-
-    A second belongs to the mood in its middle. Raises ValueError if no second has both a mood and a
-    label.
-    """
+def score_timeline(result: VideoResult, truth: dict) -> TimelineScore:
+    """How a film was read, against the truth of `dclib.drawn.render_film` in mid-second."""
     table = result.seconds
-    moods = [_mood_at(truth, second + 0.5) for second in table["second"]]
+    moods = [
+        next((part["mood"] for part in truth["moods"] if part["start"] <= t < part["end"]), None)
+        for t in table["second"] + 0.5
+    ]
     has = np.array([mood is not None for mood in moods])
     labelled = (table["label"] != NOT_ASSESSABLE).to_numpy()
     scored = has & labelled
@@ -80,30 +58,14 @@ def score_timeline(result: Film, truth: dict) -> TimelineScore:
     n, stretches = int(scored.sum()), sum(part["mood"] is not None for part in truth["moods"])
     if not n:
         raise ValueError(f"{result.name} has no second with both a mood and a label.")
-    share = right / n
-    low, high = wilson_interval(share * stretches, stretches)
-    return TimelineScore(
-        Accuracy(share, n, low, high),
-        n,
-        stretches,
-        float(labelled[has].mean()),
-        (int((~has & ~labelled).sum()), int((~has).sum())),
-        [_delay(result, truth, change) for change in truth["changes"]],
-    )
+    accuracy = Accuracy(right / n, n, *wilson_interval(right / n * stretches, stretches))
+    empty = int((~has & ~labelled).sum()), int((~has).sum())
+    delays = [_delay(result, truth, change) for change in truth["changes"]]
+    return TimelineScore(accuracy, n, stretches, float(labelled[has].mean()), empty, delays)
 
 
-def _mood_at(truth: dict, time: float) -> str | None:
-    for part in truth["moods"]:
-        if part["start"] <= time < part["end"]:
-            return part["mood"]
-    return None
-
-
-def _delay(result: Film, truth: dict, change: float) -> float:
-    """Seconds from a change to the frame from which on the label is the new one.
-
-    Below 0 where it was so before; NaN if it never is, to the end of the mood.
-    """
+def _delay(result: VideoResult, truth: dict, change: float) -> float:
+    """Seconds from a change to the frame from which on the label is the new one, or NaN."""
     part = next(part for part in truth["moods"] if part["start"] == change)
     before = next(part for part in truth["moods"] if part["end"] == change)
     since = float("nan")
@@ -120,11 +82,9 @@ def _delay(result: Film, truth: dict, change: float) -> float:
 class FilmsScore:
     """Films as the unit, and their frames; see `evaluate_films`.
 
-    films           share of right labels among the films that have one
-    without_label   how many have none
-    frames          share of right labels among frames that have one, with interval low to high
-    n_frames        how many of them
-    coverage        mean share of a film's seconds that have a label
+    films      share of right labels among the films that have one
+    frames     share of right labels among the n_frames that have one, with interval low to high
+    coverage   mean share of a film's seconds that have a label
     """
 
     films: Accuracy
@@ -143,18 +103,13 @@ class FilmsScore:
         )
 
 
-def evaluate_films(results: Sequence[Film], labels: Sequence[str]) -> FilmsScore:
-    """Accuracy over films that each have one label.
-
-    Args:
-        results: a `VideoResult` a film.
-        labels: the true label of each.
+def evaluate_films(results: Sequence[VideoResult], labels: Sequence[str]) -> FilmsScore:
+    """Accuracy over films, given the true label of each.
 
     The label of a film is that of the mean of its smoothed line over assessable frames; the
     interval is Wilson's over films that got one. Frames of a film resemble each other, so the
     interval of their accuracy comes from drawing whole films (cluster bootstrap, percentiles), or
     is Wilson's of as many trials as films where all films have the same share.
-    Raises ValueError if nothing can be judged, and for fewer or more labels than films.
     """
     if len(results) != len(labels) or not len(results):
         raise ValueError(f"Give one label for each film, not {len(labels)} for {len(results)}.")
@@ -171,14 +126,12 @@ def evaluate_films(results: Sequence[Film], labels: Sequence[str]) -> FilmsScore
     if low == high:
         low, high = wilson_interval(right / n * len(counts), len(counts))
     coverage = float(np.mean([result.coverage for result in results]))
-    missing = len(results) - len(judged)
-    films = proportion(sum(judged), len(judged))
+    films, missing = proportion(sum(judged), len(judged)), len(results) - len(judged)
     return FilmsScore(films, missing, float(right / n), float(low), float(high), int(n), coverage)
 
 
-def _right_frames(result: Film, label: str) -> tuple[int, int]:
+def _right_frames(result: VideoResult, label: str) -> tuple[int, int]:
     """(right, assessable) frames of one film, each by its own margin."""
     table = result.frames[result.frames["reason"] == ""]
-    answers = [result.label(margin) for margin in table["margin"]]
-    answered = [answer for answer in answers if answer != NOT_ASSESSABLE]
-    return sum(answer == label for answer in answered), len(answered)
+    answers = table["margin"].map(result.label)
+    return int((answers == label).sum()), int((answers != NOT_ASSESSABLE).sum())
