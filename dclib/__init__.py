@@ -19,22 +19,25 @@ Where things are, in the order of imports: a room uses those above it, never tho
 In a room, `plots` draws, `panel` (or `panels`) is clicked, `__main__` is its command.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["DeepConnection", "power_mean_transform", "spatial_pyramid_pool"]
 
 if TYPE_CHECKING:
     from dclib.model import DeepConnection
     from dclib.pmt import power_mean_transform
     from dclib.spp import spatial_pyramid_pool
+else:  # so that type checkers still know which names there are
 
-__version__ = "0.1.0"
-__all__ = ["DeepConnection", "power_mean_transform", "spatial_pyramid_pool"]
+    def __getattr__(name):
+        """Import the network once it is asked for (PEP 562): gathering pictures needs no torch."""
+        homes = dict(zip(__all__, ("model", "pmt", "spp")))
+        if name not in homes:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"dclib.{homes[name]}"), name)
 
 
-def __getattr__(name: str) -> Any:
-    """Import the network when it is asked for: gathering pictures needs no torch (PEP 562)."""
-    homes = dict(zip(__all__, ("model", "pmt", "spp")))
-    if name not in homes:
-        raise AttributeError(f"module 'dclib' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"dclib.{homes[name]}"), name)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,11 +1,10 @@
 """A trained network as a folder: model.safetensors (weights) and config.json (everything else).
 
 config.json says how the network is built, how pictures must be prepared, what it was trained on and
-how well it did. Each file holds a hash of the other, so that a changed, swapped or half-written one
-is noticed. Nothing here unpickles code.
+how well it did, and holds a hash of the weights: changed or half-written ones are noticed. Nothing
+here unpickles code.
 """
 
-import hashlib
 import json
 import platform
 import shutil
@@ -16,8 +15,8 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dclib import __version__
@@ -27,9 +26,10 @@ from dclib.files import file_hash
 from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
-REQUIRED: tuple[str, ...] = ("stage", "backbone", "levels", "classes", "image_size", "mean", "std")
-REQUIRED += ("threshold", "temperature", "training_data", "versions", "metrics", "weights_sha256")
-REQUIRED += ("dropout_samples", "format")
+REQUIRED = (
+    *("stage", "backbone", "levels", "classes", "dropout_samples", "image_size", "mean", "std"),
+    *("threshold", "temperature", "training_data", "versions", "metrics", "weights_sha256"),
+)
 ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
 DRAWINGS_ONLY = (
     "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
@@ -38,7 +38,7 @@ DRAWINGS_ONLY = (
 
 
 class CheckpointError(ValueError):
-    """A folder that is not a whole, unchanged checkpoint."""
+    """A folder that is not a whole checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -93,22 +93,19 @@ def save_checkpoint(
     temperature: float = 1.0,
     abstain: float | None = None,
 ) -> Path:
-    """Write a checkpoint folder and return its path.
-
-    An older one there is replaced when the new one is complete.
+    """Write a checkpoint folder, in place of an older one once it is complete. Returns its path.
 
     Args:
-        model: the network; its weights are saved in float32.
-        transform: what turns a picture into the network's input; size, mean and std are kept.
+        model: its weights are saved in float32.
+        transform: what turns a picture into the network's input.
         training_data: from `dclib.data.fingerprint`.
         metrics: `dclib.evaluate.intervals.Accuracy` by split.
         start_weights: "imagenet", or the file of the weights that the training began with.
         threshold: probability of unhappy from which that is the verdict.
         temperature: divides the logits before the softmax; fitted on val, or 1.
-        abstain: confidence below which no answer is given (see `dclib.evaluate.calibration`), or
-            None.
+        abstain: confidence below which no answer is given, from `dclib.evaluate.calibration`.
 
-    Raises ValueError, after which an older one is still there, for a number that is none.
+    Raises ValueError for a number that is none; an older checkpoint is then still there.
     """
     folder = Path(folder)
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -125,11 +122,8 @@ def save_checkpoint(
         "temperature": temperature,
         "abstain": abstain,
     }
-    save_file(
-        {key: _portable(value) for key, value in model.state_dict().items()},
-        unfinished / WEIGHTS,
-        metadata={"format": "pt", "config_sha256": _config_hash(config)},
-    )
+    state = {key: _portable(value) for key, value in model.state_dict().items()}
+    save_file(state, unfinished / WEIGHTS, metadata={"format": "pt"})
     config["weights_sha256"] = file_hash(unfinished / WEIGHTS)
     (unfinished / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
     if folder.exists():
@@ -142,12 +136,9 @@ def save_checkpoint(
 def load_checkpoint(
     folder: "Checkpoint | str | Path", device: str | torch.device = "cpu"
 ) -> Checkpoint:
-    """Read a checkpoint folder. Returns a `Checkpoint` with the network in eval mode on `device`.
+    """Read a checkpoint folder, with the network in eval mode on `device`.
 
-    One that is loaded already is returned as it is, so that callers take either.
-
-    Raises FileNotFoundError if there is none and CheckpointError, with the reason, for one that was
-    changed, cut off, written by something else or made with pickle.
+    One that is loaded already is returned as it is. Raises FileNotFoundError or CheckpointError.
     """
     if isinstance(folder, Checkpoint):
         return folder
@@ -161,12 +152,9 @@ def load_checkpoint(
     if file_hash(folder / WEIGHTS) != config["weights_sha256"]:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file that was saved: {ADVICE}")
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            stated = (file.metadata() or {}).get("config_sha256")
+        state = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS} is no safetensors file ({error}).") from error
-    if stated != _config_hash({k: v for k, v in config.items() if k != "weights_sha256"}):
-        raise CheckpointError(f"{folder / CONFIG} was changed after it was saved: {ADVICE}")
     model = DeepConnection(
         config["stage"],
         config["backbone"],
@@ -175,16 +163,19 @@ def load_checkpoint(
         dropout_samples=config["dropout_samples"],
         classes=config["classes"],
     )
-    model.load_state_dict(read_state_dict(folder / WEIGHTS))
+    if find_misfits(model.state_dict(), state):
+        raise CheckpointError(
+            f"{folder / CONFIG} tells of another network than its weights: {ADVICE}"
+        )
+    model.load_state_dict(state)
     return Checkpoint(model.eval().to(device), config, folder)
 
 
 def load_2019(path: str | Path) -> DeepConnection:
-    """A network from a state dict of the 2019 notebook's `PMT_SPP` (keys `convs.*`, `fc2.*`).
+    """A network in eval mode from a state dict of the 2019 notebook's `PMT_SPP`.
 
-    In eval mode; read without unpickling code. Raises FileNotFoundError, or ValueError if it is
-    something else, such as the whole pickled modules that the authors shared: save
-    `model.state_dict()` of those.
+    Its keys are `convs.*` and `fc2.*`. Raises FileNotFoundError, or ValueError for anything else,
+    such as the whole pickled modules that the authors shared: save `model.state_dict()` of those.
     """
     parts = {f"convs.{index}": f"backbone.{name}" for index, name in enumerate(BACKBONE_PARTS)}
     parts["fc2"] = "head"
@@ -226,7 +217,7 @@ def _config_of(
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """config.json, with every entry that is needed; CheckpointError if it is not that."""
+    """config.json, with every entry that is needed."""
     try:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
@@ -236,6 +227,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} has format {config['format']}; this dclib reads {FORMAT}.")
     if missing := [key for key in REQUIRED if key not in entries]:
         raise CheckpointError(f"{folder / CONFIG} lacks {', '.join(missing)}: {ADVICE}")
+    if entries["stage"] == "resnet34":  # what "plain" was called at first
+        entries["stage"] = "plain"
     return entries
 
 
@@ -243,7 +236,3 @@ def _portable(tensor: Tensor) -> Tensor:
     """On the CPU, in the default memory layout, floats as float32."""
     tensor = tensor.detach().cpu().contiguous()
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _config_hash(config: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()

@@ -1,12 +1,14 @@
-"""What is special about Google Colab, and what any notebook should say about its machine."""
+"""What is special about Google Colab, and what any notebook shows of its machine and of dclib."""
 
 import contextlib
 import importlib.util
+import inspect
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 import torch
 import torchvision
@@ -27,6 +29,20 @@ def describe_machine() -> str:
         device = f"{torch.cuda.get_device_name()}, {device}"
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     return f"{where}, Python {platform.python_version()}, {versions}, {device}"
+
+
+def show_source(*things: Any) -> None:
+    """Show how functions or classes are written: in a notebook with colours, else as text."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    for thing in things:
+        source = inspect.getsource(thing).strip()
+        if get_ipython() is None:
+            print(source)
+        else:  # Markdown takes the colours of light and dark themes, which `display.Code` does not
+            fenced = f"````python\n{source}\n````"
+            display({"text/markdown": fenced, "text/plain": source}, raw=True)
 
 
 def install_apex() -> str:

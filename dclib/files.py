@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever a process is killed; and their hash."""
+"""Files that are whole or not there, and a missing package as a sentence."""
 
 import hashlib
 import json

@@ -1,13 +1,12 @@
 """DeepConnection (Uhlich & Bojar, 2021, doi 10.1007/s42001-021-00102-2): a ResNet whose last
 pooling is a spatial pyramid with a power mean transformation, and a head with 8-sample dropout.
 
-Three stages, so that each part's worth can be measured: "resnet34" (global average pooling), "spp"
-and "spp+pmt". The head is the same in all three. The stage keeps its name with another backbone.
+Three stages, so that each part's worth can be measured: "plain" (global average pooling), "spp" and
+"spp+pmt". The head is the same in all three.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +19,7 @@ from dclib.data import CLASSES
 from dclib.pmt import PowerMeanTransform
 from dclib.spp import LEVELS, SpatialPyramidPool
 
-STAGES = ("resnet34", "spp", "spp+pmt")
+STAGES = ("plain", "spp", "spp+pmt")
 NEURONS = 100
 BACKBONE_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 BLOCKS = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))  # those that learn
@@ -39,9 +38,7 @@ class DeepConnection(nn.Module):
         classes: names of the logits, in order.
 
     Shape: images (B, 3, H, W), normalised -> logits (B, 2); any H, W from 1 up.
-
-    Raises ValueError for an unknown stage or backbone, levels or dropout samples below 1, and
-    weights that do not fit, OSError for weights that cannot be had.
+    Raises ValueError for weights that do not fit, OSError for weights that cannot be had.
     """
 
     def __init__(
@@ -64,7 +61,7 @@ class DeepConnection(nn.Module):
         pyramid = SpatialPyramidPool(levels)
         self.pool: nn.Module = pyramid
         features = pyramid.out_features(channels)
-        if stage == "resnet34":
+        if stage == "plain":
             self.pool, features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
         elif stage == "spp+pmt":
             self.pool = nn.Sequential(pyramid, PowerMeanTransform())
@@ -87,16 +84,13 @@ class DeepConnection(nn.Module):
         return self.head.sample_logits(self.pool(self.forward_features(images)))
 
     def freeze_backbone(self, frozen: bool = True) -> Self:
-        """Train the head only (or, with False, everything again). Returns the model.
-
-        A frozen backbone also keeps its batch statistics: it stays in eval mode inside `train()`.
-        """
+        """Train the head only (or, with False, everything again). Returns the model."""
         for parameter in self.backbone.parameters():
             parameter.requires_grad = not frozen
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As every module, but for a frozen backbone, which stays in eval mode."""
+        """As every module, but a frozen backbone stays in eval mode and keeps its statistics."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             self.backbone.eval()
@@ -110,7 +104,7 @@ class MultiSampleDropoutHead(nn.Module):
     the mean mask, a weaker dropout; the mean of their losses is multi-sample dropout as published
     (Inoue, arXiv 1905.09788), see `dropout_loss`. In eval mode all masks are one: one pass.
 
-    Shape: (B, F) -> (B, n_classes). Raises ValueError for fewer than one mask.
+    Shape: (B, F) -> (B, n_classes).
     """
 
     def __init__(self, features: int, n_classes: int = 2, samples: int = 8) -> None:
@@ -127,6 +121,7 @@ class MultiSampleDropoutHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mean logits of the masks: (B, F) -> (B, n_classes)."""
         return self.sample_logits(x).mean(0)
 
     def neurons(self, x: Tensor) -> Tensor:
@@ -135,50 +130,30 @@ class MultiSampleDropoutHead(nn.Module):
 
     def sample_logits(self, x: Tensor) -> Tensor:
         """Logits of every mask: (B, F) -> (S, B, n_classes); S is 1 in eval mode."""
-        neurons = self.neurons(x)
-        samples = self.samples if self.training else 1
+        neurons, samples = self.neurons(x), self.samples if self.training else 1
         masked = self.dropout(neurons.expand(samples, *neurons.shape))  # (B, 100) -> (S, B, 100)
         return self.lin2(masked)
 
 
-def dropout_loss(
-    sample_logits: Tensor, labels: Tensor, mode: str = "logits", class_weights: Tensor | None = None
-) -> Tensor:
+def dropout_loss(sample_logits: Tensor, labels: Tensor, mode: str = "logits") -> Tensor:
     """Cross-entropy over dropout masks: (S, B, 2), (B,) -> a scalar, the mean over pictures.
 
     "logits": loss of the mean logits (2019 code). "loss": mean of the masks' losses (arXiv
-    1905.09788); never below the former, as cross-entropy is convex. With `class_weights` (2,) each
-    picture's loss is multiplied by its class's weight; the mean still divides by B, so that the
-    loss of a batch is that of its parts, whatever is in them. ValueError for other modes.
+    1905.09788); never below the former, as cross-entropy is convex.
     """
     if mode == "logits":
-        logits, targets = sample_logits.mean(0), labels
-    elif mode == "loss":
-        logits, targets = sample_logits.flatten(0, 1), labels.repeat(len(sample_logits))
-    else:
-        raise ValueError(f'dropout_loss must be "logits" or "loss", not {mode!r}.')
-    return F.cross_entropy(logits, targets, class_weights, reduction="sum") / len(targets)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; afterwards every part is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+        return F.cross_entropy(sample_logits.mean(0), labels)
+    if mode == "loss":
+        return F.cross_entropy(sample_logits.flatten(0, 1), labels.repeat(len(sample_logits)))
+    raise ValueError(f'dropout_loss must be "logits" or "loss", not {mode!r}.')
 
 
 def _resnet(name: str, weights: str | Path | None) -> tuple[torchvision.models.ResNet, int]:
     """A torchvision ResNet with the wanted weights, and the channels of its last feature map."""
     names = torchvision.models.list_models(torchvision.models, include="*resne[tx]*")
     if name not in names:
-        raise ValueError(
-            f"backbone must be a torchvision ResNet ({', '.join(names)}), not {name!r}."
-        )
+        known = ", ".join(names)
+        raise ValueError(f"backbone must be a torchvision ResNet ({known}), not {name!r}.")
     resnet = torchvision.models.get_model(name, weights=None)
     if weights == "imagenet":
         _load_backbone(resnet, _download_imagenet(name), f"ImageNet weights of {name}")
@@ -219,10 +194,7 @@ def find_misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> l
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors file, or from a .pt/.pth without running pickled code.
-
-    Raises FileNotFoundError, or ValueError for a file that is neither or holds more than tensors.
-    """
+    """Tensors by name from a .safetensors file, or from a .pt/.pth without running pickled code."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There are no weights at {path}.")

@@ -16,7 +16,7 @@ def power_mean_transform(x: Tensor) -> Tensor:
 
     Computed in float32 (float64 for float64 input), also under autocast, and returned in x's dtype.
 
-    Shape: (B, F) -> (B, 2 * F), the log half first. Raises TypeError unless x is floating point.
+    Shape: (B, F) -> (B, 2 * F), the log half first.
 
     >>> power_mean_transform(torch.tensor([[0.0, 1.0]]))
     tensor([[0.0000, 0.6931, 0.0000, 0.4805]])

@@ -1,8 +1,8 @@
-"""Logits of all pictures of a loader, where they are computed, and the share that is right."""
+"""Ask a network: logits of pictures, feature maps, and what log-odds are called."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dclib.data import NOT_ASSESSABLE
-from dclib.model import DeepConnection, eval_mode
+from dclib.model import DeepConnection
 
 Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards every part is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @torch.inference_mode()
@@ -23,8 +35,7 @@ def predict_logits(
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, classes), float32, and labels (N,) of all pictures of a loader, on the CPU.
 
-    The model predicts in eval mode and is left in the mode it was in. `context` makes the context
-    manager of each forward pass, such as autocast.
+    The model predicts in eval mode. `context` makes a context manager for each batch: autocast.
     """
     device = next(model.parameters()).device
     logits, labels = [], []
@@ -55,10 +66,7 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def extract_features(model: DeepConnection, images: Tensor) -> Tensor:
-    """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32.
-
-    The images may be of any floating dtype and on any device; the network computes in its own.
-    """
+    """The feature map in eval mode and without a graph: (B, 3, H, W) -> (B, C, h, w), float32."""
     with eval_mode(model), torch.no_grad():
         return model.forward_features(images.to(next(model.parameters()))).float()
 
@@ -68,19 +76,16 @@ def head_logits(model: DeepConnection, feature_map: Tensor) -> Tensor:
 
     The gradient reaches the feature map, never the parameters.
     """
-    state = {name: _wide(value) for name, value in model.head.state_dict().items()}
+    state = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in model.head.state_dict().items()
+    }
     with eval_mode(model), torch.autocast(feature_map.device.type, enabled=False):
         return functional_call(model.head, state, model.pool(feature_map.float()))
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-
-
 def target_weights(classes: Sequence[str], targets: Sequence[str]) -> Tensor:
-    """What each target is of the logits: names -> (T, n_classes).
-
-    Raises ValueError for other names than `grad_cam` takes, and for none.
+    """What each target (a class, or "margin") is of the logits: names -> (T, n_classes).
 
     >>> target_weights(("happy", "unhappy"), ("happy", "margin"))
     tensor([[ 1.,  0.],

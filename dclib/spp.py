@@ -27,9 +27,6 @@ def spatial_pyramid_pool(feature_map: Tensor, levels: Sequence[int] = LEVELS) ->
     Shape: (B, C, H, W) -> (B, C * sum(n * n for n in levels)); per level the channel runs slowest,
     then the bin's row, then its column.
 
-    Raises ValueError for a map that is not 4-dimensional or has no channels or cells, and unless
-    levels are whole numbers from 1 up, one at least.
-
     >>> spatial_pyramid_pool(torch.zeros(2, 512, 7, 10)).shape
     torch.Size([2, 43520])
     """

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
-from dclib.checkpoint import save_checkpoint
+from dclib.checkpoint import load_checkpoint, save_checkpoint
 from dclib.data import fingerprint
 from dclib.data.loading import EvalTransform
 from dclib.drawn import render_couples
 from dclib.evaluate.intervals import Accuracy
 from dclib.model import DeepConnection
-from dclib.train import TrainConfig
 
 settings.register_profile("series", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("series")
@@ -21,7 +21,7 @@ settings.load_profile("series")
 
 # One process forks the children of all tests. It imports once what they need, and has no threads.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["pytest", "dclib.train", "dclib.scrape.__main__"])
+FORKSERVER.set_forkserver_preload(["pytest", "dclib.train.studies", "dclib.scrape.__main__"])
 
 SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 
@@ -35,18 +35,17 @@ def couples(tmp_path_factory):
 @pytest.fixture
 def tiny_config():
     """A run of seconds: ResNet-18 at 32 px, two epochs, no worker processes."""
+    from dclib.train import TrainConfig
+
     return TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0)
 
 
-def make_checkpoint(folder, training_data, **changes):
+def make_checkpoint(folder, training_data, image_size=64, **settings):
     """A checkpoint with random weights, as if trained on `training_data`."""
     torch.manual_seed(0)
-    config = TrainConfig.demo(**{"image_size": 64} | changes)
-    model = DeepConnection(config.stage, config.backbone, weights=None)
+    model = DeepConnection(backbone="resnet18", weights=None, **settings)
     metrics = {"val": Accuracy(0.5, 6, 0.188, 0.812)}
-    transform = EvalTransform(config.image_size, config.mean, config.std)
-    save_checkpoint(folder, model, transform, training_data, metrics, config.weights)
-    return folder
+    return save_checkpoint(folder, model, EvalTransform(image_size), training_data, metrics)
 
 
 def lively_network(stage="spp+pmt", backbone="resnet18", seed=0, **settings):
@@ -68,6 +67,31 @@ def lively_network(stage="spp+pmt", backbone="resnet18", seed=0, **settings):
 def drawn_checkpoint(couples, tmp_path_factory):
     """A checkpoint that says it was trained on drawings."""
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "drawn", fingerprint(couples))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(drawn_checkpoint):
+    """The same, loaded; who changes its config or network undoes it."""
+    return load_checkpoint(drawn_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def photo_checkpoint(tmp_path_factory):
+    """A checkpoint that says it was trained on photographs."""
+    data = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "photos", data)
+
+
+@pytest.fixture(scope="session")
+def pair():
+    """A photograph of one astronaut (public domain, of NASA), twice side by side: two faces."""
+    from skimage import data
+
+    one = Image.fromarray(data.astronaut()).crop((0, 0, 400, 512))
+    image = Image.new("RGB", (800, 512))
+    image.paste(one, (0, 0))
+    image.paste(one, (400, 0))
+    return image
 
 
 @pytest.fixture(scope="session")

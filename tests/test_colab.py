@@ -7,6 +7,25 @@ import pytest
 import torch
 
 from dclib import colab
+from dclib.model import MultiSampleDropoutHead
+
+
+def test_source_is_printed_without_a_notebook(capsys):
+    colab.show_source(colab.in_colab, MultiSampleDropoutHead)
+    printed = capsys.readouterr().out
+    assert printed.startswith('def in_colab() -> bool:\n    """True in a Colab kernel')
+    assert "\nclass MultiSampleDropoutHead(nn.Module):" in printed
+
+
+def test_source_is_a_block_of_code_in_a_notebook(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("IPython.get_ipython", lambda: "a kernel")
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append((data, raw)))
+    colab.show_source(colab.in_colab)
+    ((data, raw),) = shown
+    assert raw and not capsys.readouterr().out
+    assert data["text/plain"].startswith("def in_colab() -> bool:")
+    assert data["text/markdown"] == f"````python\n{data['text/plain']}\n````"
 
 
 def test_uploads_leave_the_folder_as_it_was(monkeypatch, tmp_path):

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dclib.augment import TrainTransform
-from dclib.data import check_groups, fingerprint, splits_of
-from dclib.data.loading import CoupleFolder, EpochBatches, EvalTransform, make_loader, read_boxes
+from dclib.data import CLASSES, check_groups, fingerprint, splits_of
+from dclib.data.loading import (
+    CoupleFolder,
+    EpochBatches,
+    EvalTransform,
+    choose_pictures,
+    keep,
+    make_loader,
+    read_boxes,
+)
 
 
 @pytest.fixture
@@ -218,7 +226,7 @@ def test_real_couples(real_couples):
 
 @given(
     n=st.integers(1, 60),
-    batch_size=st.integers(4, 20),
+    batch_size=st.integers(8, 20),
     world=st.integers(1, 4),
     seed=st.integers(0, 3),
 )
@@ -239,18 +247,9 @@ def test_processes_share_the_batches_of_one(n, batch_size, world, seed):
     assert sum(sizes) >= n - 1
 
 
-def test_an_epoch_goes_on_where_it_was_left():
-    batches = EpochBatches(23, 5, seed=1)
-    batches.set_epoch(2)
-    whole = list(batches)
-    batches.set_epoch(2, start=3)
-    assert list(batches) == whole[3:]
-    assert len(batches) == 5
-
-
 def test_a_batch_must_reach_all_processes():
-    with pytest.raises(ValueError, match="batch_size must be at least 2, not 1"):
-        EpochBatches(10, 1, world=2)
+    with pytest.raises(ValueError, match="batch_size must be at least 4, not 3"):
+        EpochBatches(10, 3, world=2)
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         EpochBatches(10, 0)
 
@@ -263,7 +262,7 @@ def test_loaders_leave_torchs_random_numbers_alone(couples):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-class Told:
+class Listed:
     """As much of a `CoupleFolder` as boxes need."""
 
     def __init__(self, *values):
@@ -279,16 +278,55 @@ def test_boxes_are_those_of_metadata(couples):
     assert [len(boxes) for boxes in faces] == [2] * 24
     assert all((boxes >= 0).all() and (boxes <= 64).all() for boxes in faces)
     assert {boxes.shape for boxes in none} == {(0, 4)}
-    assert read_boxes(Told("[[1, 2, 3.5, 4]]", "[]"))[0].tolist() == [[1, 2, 3.5, 4]]
+    assert read_boxes(Listed("[[1, 2, 3.5, 4]]", "[]"))[0].tolist() == [[1, 2, 3.5, 4]]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "text",
     [
         *("somewhere", "1 2 3 4", "7", "{}", "[1, 2", "[1, 2, 3, 4]", "[[1, 2, 3]]"),
         *("[[1, 2], [3, 4]]", '[["a", 1, 2, 3]]', "[[1, 2, 3, NaN]]"),
     ],
 )
-def test_boxes_that_cannot_be_read_are_named(told):
+def test_boxes_that_cannot_be_read_are_named(text):
     with pytest.raises(ValueError, match=r"boxes of test/happy/1\.jpg .* \[x0, y0, x1, y1\], not"):
-        read_boxes(Told("[]", told))
+        read_boxes(Listed("[]", text))
+
+
+# ------------------------------------------------------------------ parts
+
+
+@pytest.fixture(scope="module")
+def dataset(couples):
+    """24 pictures in pairs, a happy and an unhappy one."""
+    return CoupleFolder(couples, "train", EvalTransform(32))
+
+
+def test_a_part_leaves_the_whole_as_it_is(dataset):
+    part = keep(dataset, [6, 0, 3])
+    assert part.ids == [dataset.ids[index] for index in (6, 0, 3)]
+    assert len(dataset) == 24 and len(part) == len(part.groups) == len(part.labels) == 3
+    assert torch.equal(part[2][0], dataset[3][0])
+    with pytest.raises(IndexError):
+        keep(dataset, [24])
+
+
+def test_pictures_are_chosen_by_whole_groups_with_each_class_in_its_share(dataset):
+    chosen = choose_pictures(dataset, 12)
+    assert len(chosen) == 12 and chosen == sorted(chosen)
+    assert len({dataset.groups[index] for index in chosen}) == 6
+    assert dataset.labels[chosen].float().mean() == 0.5
+    assert chosen == choose_pictures(dataset, 12) != choose_pictures(dataset, 12, seed=1)
+    assert choose_pictures(dataset, None) == choose_pictures(dataset, 400) == list(range(24))
+    with pytest.raises(ValueError, match="at least 2 pictures"):
+        choose_pictures(dataset, 1)
+
+
+def test_classes_keep_their_shares_where_groups_hold_one_class(tmp_path):
+    for k in range(40):
+        path = tmp_path / "test" / CLASSES[k % 4 > 0] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (k, 0, 0)).save(path)
+    dataset = CoupleFolder(tmp_path, "test")
+    chosen = choose_pictures(dataset, 20, seed=3)
+    assert len(chosen) == 20 and dataset.labels[chosen].sum() == 15

@@ -9,13 +9,10 @@ import pytest
 from dclib.drawn import render_film
 from dclib.drawn.film import PLAN, _sample_pair
 from dclib.drawn.scenes import OURS, sample_scene
-from dclib.frames import read_frames
+from dclib.frames import Clip
 
-SHORT = (
-    ("couple", (("happy", 1), ("unhappy", 1))),
-    ("empty", ((None, 1),)),
-    ("dark", ((None, 1),)),
-)
+COUPLE = ("couple", (("happy", 1), ("unhappy", 1)))
+SHORT = (COUPLE, ("empty", ((None, 1),)), ("dark", ((None, 1),)))
 
 
 def test_truth_adds_up_and_is_kept_beside_the_film(tmp_path):
@@ -23,7 +20,7 @@ def test_truth_adds_up_and_is_kept_beside_the_film(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == truth
     assert (truth["cuts"], truth["changes"], truth["duration"]) == ([2, 3], [1], 4)
     assert [part["mood"] for part in truth["moods"]] == ["happy", "unhappy", None, None]
-    clip = read_frames(tmp_path / "a.mp4", rate=12)
+    clip = Clip(tmp_path / "a.mp4", rate=12)
     assert len(list(clip)) == 48
     assert clip.duration == pytest.approx(4)
 
@@ -31,7 +28,7 @@ def test_truth_adds_up_and_is_kept_beside_the_film(tmp_path):
 def test_same_arguments_same_pictures_other_seed_other_couples(tmp_path):
     def pictures(name, seed):
         render_film(tmp_path / name, seed=seed, plan=SHORT, size=64)
-        return [np.asarray(frame.image) for frame in read_frames(tmp_path / name, rate=2)]
+        return [np.asarray(frame.image) for frame in Clip(tmp_path / name, rate=2)]
 
     first, again, other = pictures("a.mp4", 1), pictures("b.mp4", 1), pictures("c.mp4", 2)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
@@ -40,7 +37,7 @@ def test_same_arguments_same_pictures_other_seed_other_couples(tmp_path):
 
 def test_light_goes_out_in_a_dark_shot_and_cuts_are_where_it_says(tmp_path):
     truth = render_film(tmp_path / "a.mp4", plan=SHORT, size=64)
-    grey = [np.asarray(f.image.convert("L"), float) for f in read_frames(tmp_path / "a.mp4", 12)]
+    grey = [np.asarray(f.image.convert("L"), float) for f in Clip(tmp_path / "a.mp4", 12)]
     assert max(g.mean() for g in grey[37:]) < 0.3 * min(g.mean() for g in grey[:36])
     jumps = [np.abs(a - b).mean() for a, b in itertools.pairwise(grey)]
     assert sorted(np.argsort(jumps)[-2:] + 1) == [cut * 12 for cut in truth["cuts"]]
@@ -57,13 +54,11 @@ def test_the_first_shot_is_of_the_couple_that_the_notebooks_follow():
     assert _sample_pair(0, 1) != _sample_pair(0, 0)
 
 
-def test_an_unknown_kind_of_shot_is_named(tmp_path):
-    with pytest.raises(ValueError, match="not 'kiss'"):
-        render_film(tmp_path / "a.mp4", plan=(("kiss", (("happy", 1),)),))
-    assert not (tmp_path / "a.mp4").exists()
-
-
-def test_an_unknown_mood_is_named(tmp_path):
-    with pytest.raises(ValueError, match="happy, unhappy or None, not 'sad'"):
-        render_film(tmp_path / "a.mp4", plan=(("couple", (("sad", 1),)),))
+@pytest.mark.parametrize(
+    ("kind", "mood", "message"),
+    [("kiss", "happy", "not 'kiss'"), ("couple", "sad", "happy, unhappy or None, not 'sad'")],
+)
+def test_an_unknown_shot_or_mood_is_named(tmp_path, kind, mood, message):
+    with pytest.raises(ValueError, match=message):
+        render_film(tmp_path / "a.mp4", plan=((kind, ((mood, 1),)),))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Data goes one way: the map in dclib/__init__.py is what the imports show."""
+"""Imports go one way: the map in dclib/__init__.py is the order in which rooms use each other."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -7,57 +7,61 @@ from pathlib import Path
 import dclib
 
 PACKAGE = Path(dclib.__file__).parent
-ORDER = [
-    name
-    for line in dclib.__doc__.splitlines()
-    if line.startswith("    ")
-    for name in line.strip().split("   ")[0].split()
-]
-PLACE = {name: place for place, name in enumerate(ORDER)}
-DOORS = {"plots", "panel", "panels", "__main__"}  # of a room: what is drawn, clicked and typed
+LINES = [line for line in dclib.__doc__.splitlines() if line.startswith("    ")]
+ORDER = [room for line in LINES for room in line.strip().partition("  ")[0].split()]
+DOORS = {"plots", "neuron_plots", "panel", "panels", "__main__"}  # drawn, clicked, typed
 
 
-def module_of(path):
-    """A file of the package as what follows "dclib." in its name, "" for the package itself."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
+def dotted(path):
+    """The name of a file's module, such as dclib.data or dclib.data.loading."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
-MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+FILES = {dotted(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def imports(path):
-    """Every module of dclib that a file imports, at its top or in a function."""
+    """Every module of dclib that a file imports, at its top, in a function or for types only."""
     for node in ast.walk(ast.parse(path.read_text())):
+        names = []
         if isinstance(node, ast.Import):
-            assert not any(alias.name.startswith("dclib.") for alias in node.names), path
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports name the package"
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "dclib":
-            module = node.module.removeprefix("dclib").strip(".")
-            inner = {alias.name: f"{module}.{alias.name}".strip(".") for alias in node.names}
-            yield from (inner[name] if inner[name] in MODULES else module for name in inner)
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: an import names the package"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            if name.partition(".")[0] == "dclib":
+                assert name.removeprefix("dclib.") not in dclib.__all__, f"{path}: {name} is lazy"
+                yield name if name in FILES else name.rpartition(".")[0]
 
 
-GRAPH = {module: set(imports(path)) - {""} for module, path in MODULES.items() if module}
+GRAPH = {name: set(imports(path)) - {"dclib"} for name, path in FILES.items() if name != "dclib"}
 
 
-def test_the_map_names_every_module_once():
-    assert sorted(ORDER) == sorted({module.split(".")[0] for module in GRAPH})
+def room(module):
+    return module.split(".")[1]
+
+
+def is_door(module):
+    """Whether it is one of a room: `dclib.plots` is a room by itself."""
+    return module.count(".") == 2 and module.split(".")[2] in DOORS
+
+
+def test_the_map_names_every_room_once():
+    assert sorted(ORDER) == sorted({room(module) for module in GRAPH})
 
 
 def test_no_import_points_back_not_even_a_late_one():
-    for module, others in GRAPH.items():
-        for other in others:
-            assert PLACE[other.split(".")[0]] <= PLACE[module.split(".")[0]], (module, other)
+    for module, used in GRAPH.items():
+        for other in used:
+            assert ORDER.index(room(other)) <= ORDER.index(room(module)), (module, other)
 
 
 def test_no_circle():
-    within = {module: others - {module.split(".")[0], module} for module, others in GRAPH.items()}
-    TopologicalSorter(within).prepare()  # CycleError names the modules
+    TopologicalSorter(GRAPH).prepare()  # CycleError names the modules
 
 
-def test_nothing_in_a_room_imports_its_doors():
-    for module, others in GRAPH.items():
-        doors = {other for other in others if other.split(".")[-1] in DOORS and "." in other}
-        assert not doors or module.split(".")[-1] in DOORS | {"neuron_plots"}, (module, doors)
+def test_only_doors_import_doors():
+    for module, used in GRAPH.items():
+        assert is_door(module) or not any(map(is_door, used)), module

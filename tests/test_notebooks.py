@@ -21,6 +21,16 @@ from dclib.drawn.scenes import OURS
 ROOT = Path(__file__).parents[1]
 INDEX = tomllib.loads((ROOT / "notebooks" / "index.toml").read_text())
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SHOWN = {  # whose source a notebook shows
+    "01": {"Rules"},
+    "02": {"authors_policy"},
+    "03": {"spatial_pyramid_pool", "power_mean_transform", "MultiSampleDropoutHead", "train_step"},
+    "04": {"fit_temperature"},
+    "05": {"grad_cam", "fold_head"},
+    "06": {"find_evidence", "own_right"},
+    "07": {"predict_photo"},
+    "08": {"smooth"},
+}
 FIRST_CELLS = ["title", "table", "setup-text", "setup", "imports-text", "imports", "config-text"]
 
 
@@ -139,6 +149,24 @@ def test_the_notebooks_follow_one_couple():
     for name in ("02", "03", "07"):
         (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
         assert "our_couple(" in path.read_text()
+
+
+def test_setup_is_folded_away(notebook):
+    """In Colab and in JupyterLab; nbstripout keeps it, as `make check` shows."""
+    setup = next(cell for cell in notebook.cells if cell.id == "setup")
+    assert setup.metadata == {"cellView": "form", "jupyter": {"source_hidden": True}}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_shows_the_code_it_is_about(path):
+    sources = "\n".join(cell.source for cell in code_cells(read(path)))
+    shown = ", ".join(re.findall(r"colab\.show_source\((.*)\)", sources))
+    assert {name.split(".")[-1] for name in shown.split(", ")} == SHOWN[path.stem[:2]]
+
+
+def test_short_enough_to_read(notebook):
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert len(" ".join(texts).split()) <= 900
 
 
 def test_nothing_is_left_of_a_run(notebook):

@@ -1,5 +1,6 @@
 """The package as a whole: thin import, packaging facts that must agree."""
 
+import pickle
 import re
 import subprocess
 import sys
@@ -24,11 +25,25 @@ def loaded_after(statement):
 
 
 def test_import_is_thin():
-    heavy = {"imgaug", "cv2", "matplotlib", "seaborn", "ipywidgets", "scipy", "skimage", "requests"}
-    assert not heavy & loaded_after("import dclib")
-    assert not {"imgaug", "ipywidgets", "matplotlib", "pandas", "sklearn"} & loaded_after(
-        "import dclib.train, dclib.photo, dclib.drawn"
+    before = loaded_after("pass") | sys.stdlib_module_names
+    assert loaded_after("import dclib") - before == {"dclib"}
+    assert not {"torch", "torchvision", "matplotlib", "pandas", "ipywidgets"} & loaded_after(
+        "import dclib.scrape.__main__, dclib.drawn.__main__"
     )
+    assert not {"imgaug", "ipywidgets", "matplotlib", "pandas", "sklearn"} & loaded_after(
+        "import dclib.train, dclib.photo"
+    )
+
+
+def test_the_network_is_there_once_it_is_asked_for():
+    assert set(dclib.__all__) < set(dir(dclib))
+    from dclib import DeepConnection, model, pmt, spp
+
+    assert pickle.loads(pickle.dumps(DeepConnection)) is model.DeepConnection
+    assert dclib.power_mean_transform is pmt.power_mean_transform
+    assert dclib.spatial_pyramid_pool is spp.spatial_pyramid_pool
+    with pytest.raises(AttributeError, match="module 'dclib' has no attribute 'resnet'"):
+        dclib.resnet  # noqa: B018
 
 
 def test_version_is_stated_once_more_correctly():

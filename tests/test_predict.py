@@ -1,32 +1,45 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
+from conftest import lively_network
 
-from dclib.evaluate.intervals import accuracy, proportion, wilson_interval
+from dclib.predict import extract_features, head_logits, how_sure, pick_device, predict_logits
 
 
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_equals_scipy(counts):
-    expected = binomtest(*counts).proportion_ci(method="wilson")
-    assert wilson_interval(*counts) == pytest.approx((expected.low, expected.high), abs=1e-9)
+@pytest.fixture(scope="module")
+def network():
+    return lively_network(levels=(2, 1))
 
 
-def test_wilson_between_whole_counts():
-    (low, high), (below, _), (_, above) = (wilson_interval(c, 100) for c in (50.5, 50, 51))
-    assert below < low < high < above
+def test_logits_come_in_the_order_of_the_loader_and_in_eval_mode(network):
+    images, labels = torch.randn(5, 3, 40, 40), torch.tensor([0, 1, 1, 0, 1])
+    loader = list(zip(images.split(2), labels.split(2), strict=True))
+    network.train()
+    logits, same = predict_logits(network, loader)
+    assert network.training
+    with torch.inference_mode():
+        expected = network.eval()(images)
+    assert torch.allclose(logits, expected, atol=1e-5) and torch.equal(same, labels)
 
 
-def test_accuracy_counts():
-    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 5.0]])
-    result = accuracy(logits, torch.tensor([0, 1, 1, 1]))
-    assert (result.accuracy, result.n) == (0.75, 4)
-    assert str(result) == "0.750 (95 % interval 0.301 to 0.954, n = 4)"
+def test_features_and_head_are_the_network_in_any_type_and_mode(network):
+    images = torch.randn(2, 3, 40, 40, dtype=torch.float64)
+    features = extract_features(network.train(), images).requires_grad_()
+    logits = head_logits(network, features)
+    assert features.dtype == torch.float32 and network.training
+    with torch.inference_mode():
+        assert torch.allclose(logits, network.eval()(images.float()), atol=1e-5)
+    logits.sum().backward()
+    assert features.grad.any()
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
-def test_impossible_counts(correct, n):
-    for function in (wilson_interval, proportion):
-        with pytest.raises(ValueError, match="no share"):
-            function(correct, n)
+def test_the_device_is_a_gpu_if_there_is_one(monkeypatch):
+    for there, kind in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert pick_device().type == kind
+    assert pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(("confidence", "words"), [(0.95, "sure"), (0.65, "leaning this way")])
+def test_words_begin_at_their_least_confidence(confidence, words):
+    assert how_sure(confidence) == words != how_sure(confidence - 1e-6)

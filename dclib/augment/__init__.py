@@ -1,8 +1,7 @@
-"""From a picture to the network's input: one transform for training, one for everything else.
+"""The authors' augmentation with imgaug, and the transform that trains with it.
 
-Both squash the picture to size x size pixels and normalise it, as the authors do. The training
-one varies it with imgaug in between. What it draws depends only on (seed, epoch, index), so that a
-run is the same with any number of loader workers, and no worker or epoch repeats another.
+What it draws depends only on (seed, epoch, index), so that a run is the same with any number of
+loader workers, and no worker or epoch repeats another.
 """
 
 from collections.abc import Sequence
@@ -32,14 +31,13 @@ class TrainTransform(EvalTransform):
         std: Sequence[float] = IMAGENET_STD,
         strength: float = 1.0,
         seed: int = 0,
-        sizes: Sequence[int] = (),
     ) -> None:
-        super().__init__(size, mean, std, sizes)
+        super().__init__(size, mean, std)
         self.strength, self.seed = strength, seed
         self.pipeline = authors_policy(strength)
 
     def __call__(self, image: Image.Image, epoch: int = 0, index: int = 0) -> Tensor:
-        pixels = np.asarray(self.resize(image, epoch))
+        pixels = np.asarray(self.resize(image))
         self.pipeline.seed_(draw_seed(self.seed, epoch, index))
         return self.to_tensor(self.pipeline(image=pixels))
 
@@ -55,8 +53,7 @@ class TrainTransform(EvalTransform):
 def authors_policy(strength: float = 1.0) -> "iaa.Sequential":
     """The augmentation of the 2019 notebook, in random order for every picture (imgaug).
 
-    `strength` scales every range: 1 as published, 0 leaves only the mirror image. Raises ValueError
-    outside [0, 1], and ModuleNotFoundError, saying what to install, where imgaug is missing.
+    `strength` scales every range: 1 as published, 0 leaves only the mirror image.
     """
     ranges = policy_ranges(strength)
     from dclib.augment.imgaug_numpy2 import iaa
@@ -83,8 +80,6 @@ def authors_policy(strength: float = 1.0) -> "iaa.Sequential":
 
 def policy_ranges(strength: float) -> dict[str, tuple[float, float]]:
     """(low, high) of every parameter of the authors' policy, scaled about what changes nothing.
-
-    Raises ValueError for a strength outside [0, 1].
 
     >>> policy_ranges(0.5)["multiply"]
     (0.9, 1.1)

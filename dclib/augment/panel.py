@@ -12,8 +12,7 @@ from dclib.web.html import ipywidgets, to_image
 def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidgets.VBox:
     """A slider for the strength of augmentation above `n` draws of an RGB image, side by side.
 
-    Each is `size` pixels a side. The draws keep their seeds, so that each is seen growing from the
-    picture itself.
+    Each is `size` pixels a side and keeps its seed, so that it is seen growing from the picture.
     """
     slider = ipywidgets.FloatSlider(
         value=1, min=0, max=1, step=0.1, description="strength", continuous_update=False
@@ -23,14 +22,10 @@ def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidget
     def show(_: object) -> None:
         transform = TrainTransform(size, strength=slider.value)
         draws = [transform.undo(transform(image, index=index)).numpy() for index in range(n)]
-        picture.value = _png(to_image(np.concatenate(draws, 1)))  # (size, n * size, 3)
+        file = io.BytesIO()
+        to_image(np.concatenate(draws, 1)).save(file, "PNG")  # (size, n * size, 3)
+        picture.value = file.getvalue()
 
     slider.observe(show, names="value")
     show(None)
     return ipywidgets.VBox([slider, picture])
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

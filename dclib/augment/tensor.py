@@ -30,32 +30,32 @@ Draw = dict[str, Any]  # parameters by operation, and their "order"; see `Tensor
 
 
 class TensorPolicy:
-    """`authors_policy(strength)` for batches; call it with images and their (epoch, index).
-
-    `strength` as in `authors_policy`. Raises ValueError for one outside [0, 1].
-    """
+    """`authors_policy(strength)` for batches; call it with images and their (epoch, index)."""
 
     def __init__(self, strength: float = 1.0, seed: int = 0) -> None:
         self.ranges, self.seed = policy_ranges(strength), seed
 
     def __call__(self, images: Tensor, keys: Sequence[tuple[int, int]] | Tensor) -> Tensor:
-        """Vary `images` (B, 3, H, W), uint8 or float in [0, 1]; the same shape and type come back.
+        """Vary `images`: (B, 3, H, W) uint8 -> the same.
 
-        `keys`: B pairs (epoch, index), as a list or a (B, 2) tensor. Raises ValueError for anything
-        else. A GPU takes the batch at once; on a CPU one picture after the other is faster, because
-        it stays in the cache.
+        `keys`: B pairs (epoch, index), as a list or a (B, 2) tensor. A GPU takes the batch at once;
+        on a CPU one picture after the other is faster, because it stays in the cache.
         """
         pairs = torch.as_tensor(keys).tolist()
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}.")
         if len(pairs) != len(images):
             raise ValueError(f"{len(images)} images need as many (epoch, index), not {len(pairs)}.")
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(f"images must be uint8 or float in [0, 1], not {images.dtype}.")
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8, not {images.dtype}.")
         draws = [self.draw(epoch, index) for epoch, index in pairs]
         if images.device.type != "cpu":
-            return _vary(images, draws)
-        return torch.cat([_vary(images[[i]], [draw]) for i, draw in enumerate(draws)])
+            return apply_draws(images.float(), draws).to(torch.uint8)
+        varied = [
+            apply_draws(image.float(), [draw]).to(torch.uint8)
+            for image, draw in zip(images.split(1), draws, strict=True)
+        ]
+        return torch.cat(varied)
 
     def draw(self, epoch: int, index: int) -> Draw:
         """What one picture gets: a tuple of parameters by operation, and "order", a list of names.
@@ -91,8 +91,7 @@ class TensorTransform(EvalTransform):
     """Training with `TensorPolicy`: the loader only resizes, `finish` does the rest on the device.
 
     Called as transform(image, epoch, index): (3, size, size) uint8 and the (2,) key that `finish`
-    needs, which a loader makes into batches as they are. So its items are pairs where those of
-    `EvalTransform` are tensors, and three methods differ from theirs in type.
+    needs. So its items are pairs where those of `EvalTransform` are tensors.
     """
 
     def __init__(
@@ -102,15 +101,14 @@ class TensorTransform(EvalTransform):
         std: Sequence[float] = IMAGENET_STD,
         strength: float = 1.0,
         seed: int = 0,
-        sizes: Sequence[int] = (),
     ) -> None:
-        super().__init__(size, mean, std, sizes)
+        super().__init__(size, mean, std)
         self.policy = TensorPolicy(strength, seed)
 
     def __call__(  # type: ignore[override]  # pairs
         self, image: Image.Image, epoch: int = 0, index: int = 0
     ) -> tuple[Tensor, Tensor]:
-        return pil_to_tensor(self.resize(image, epoch)), torch.tensor([epoch, index])
+        return pil_to_tensor(self.resize(image)), torch.tensor([epoch, index])
 
     def finish(  # type: ignore[override]  # pairs
         self, batch: tuple[Tensor, Tensor], device: str | torch.device
@@ -125,12 +123,6 @@ class TensorTransform(EvalTransform):
         """Colours of one item of the data set: (H, W, 3) float in [0, 1]."""
         pixels, key = batch
         return super().undo(self.finish((pixels[None], key[None]), "cpu")[0])
-
-
-def _vary(images: Tensor, draws: Sequence[Draw]) -> Tensor:
-    if images.dtype == torch.uint8:
-        return apply_draws(images.float(), draws).to(torch.uint8)
-    return (apply_draws(images.float() * 255, draws) / 255).to(images.dtype)
 
 
 def apply_draws(images: Tensor, draws: Sequence[Draw]) -> Tensor:

@@ -24,7 +24,7 @@ def augmentation_grid(image: Source, n: int = 48, seed: int = 0) -> dict[str, np
     """The first `n` named variants of a picture: {name: (H, W, 3) uint8}, the longer side 256 px.
 
     `image`: whatever `dclib.pictures.read_picture` takes. `seed` decides where rain falls and
-    patches lie. Raises ValueError for `n` outside 1 to 48, and as `read_picture` does.
+    patches lie.
     """
     variants = _variants()
     if not 1 <= n <= len(variants):

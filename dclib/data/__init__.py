@@ -1,4 +1,4 @@
-"""The folder of couples that everything trains on, and loaders over it.
+"""The folder of couples on disk: classes, splits, metadata, groups (its loaders are in `loading`).
 
     root/{train,val[,test]}/{happy,unhappy}/*.jpg   and, if you have them, root/<split>/metadata.csv
     with file_name, label, group, source, ... (a Hugging Face imagefolder; torchvision reads it too)
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from dclib.files import file_hash
-from dclib.pictures import PictureError, read_picture
 
 CLASSES = ("happy", "unhappy")
 NOT_ASSESSABLE = "not assessable"  # the label of what gets neither
@@ -47,8 +46,7 @@ def check_groups(root: str | Path) -> None:
 def fingerprint(root: str | Path) -> dict[str, Any]:
     """What a checkpoint remembers of its training data: kind, counts and a hash of all files.
 
-    `learned_from` is the kind of train and val alone (of test where there is nothing else). Raises
-    as `list_pictures` and `read_metadata` do.
+    `learned_from` is the kind of train and val alone (of test where there is nothing else).
     """
     root, digest = Path(root), hashlib.sha256()
     n: Counter[str] = Counter()
@@ -61,11 +59,15 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
             row = rows.get(path.relative_to(root / split).as_posix(), {})
             n[split] += 1
             drawn[split] += row.get("source", "").startswith(DRAWN)
-    name = Path(os.path.abspath(root)).name  # "." has none
-    found = {"kind": _kind(n.total(), drawn.total()), "name": name, "n": dict(n)}
-    from_these = {"train", "val"} & set(n) or set(n)
-    learned = [sum(counts[split] for split in from_these) for counts in (n, drawn)]
-    return found | {"learned_from": _kind(*learned), "sha256": digest.hexdigest()}
+    training = {"train", "val"} & set(n) or set(n)
+    learned = [sum(counts[split] for split in training) for counts in (n, drawn)]
+    return {
+        "kind": _kind(n.total(), drawn.total()),
+        "name": Path(os.path.abspath(root)).name,  # "." has none
+        "n": dict(n),
+        "learned_from": _kind(*learned),
+        "sha256": digest.hexdigest(),
+    }
 
 
 def _kind(n: int, drawn: int) -> str:
@@ -82,16 +84,18 @@ def list_pictures(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]
             f"There is no folder {folder}; a data set is root/train/ and root/val/, each with "
             f"{' and '.join(classes)}."
         )
-    found = []
+    pictures = []
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
-            there = sorted(path.name for path in folder.iterdir() if path.is_dir())
-            raise FileNotFoundError(f"{folder} has no folder {name!r} (it has {there or 'none'}).")
+            present = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            raise FileNotFoundError(
+                f"{folder} has no folder {name!r} (it has {present or 'none'})."
+            )
         paths = [p for p in sorted((folder / name).rglob("*")) if _is_picture(p, folder)]
         if not paths:
             raise ValueError(f"{folder / name} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
-        found += [(path, label) for path in paths]
-    return found
+        pictures += [(path, label) for path in paths]
+    return pictures
 
 
 def _is_picture(path: Path, folder: Path) -> bool:
@@ -116,14 +120,6 @@ def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
     if rows and "file_name" not in rows[0]:
         raise ValueError(f"{path} has no column file_name; is it a CSV with commas?")
     return {row["file_name"]: row for row in rows}
-
-
-def _why_unreadable(path: Path) -> str | None:
-    try:
-        read_picture(path)
-    except (PictureError, OSError) as error:
-        return str(error)
-    return None
 
 
 def draw_seed(*numbers: int) -> int:

@@ -1,10 +1,4 @@
-"""XX
-
-    root/{train,val[,test]}/{happy,unhappy}/*.jpg   and, if you have them, root/<split>/metadata.csv
-    with file_name, label, group, source, ... (a Hugging Face imagefolder; torchvision reads it too)
-
-A `group` (one couple, one photo series, one photographer) must not be in two splits.
-"""
+"""The folder of couples as PyTorch takes it: a data set, its loaders, and the plain transform."""
 
 import json
 from collections import Counter
@@ -12,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,15 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import functional
 
-from dclib.data import CLASSES, _why_unreadable, check_groups, list_pictures, read_metadata, strata
-from dclib.files import extra
-from dclib.pictures import read_picture
-
-if TYPE_CHECKING:
-    pass
-
-with extra("evaluate"):
-    pass
+from dclib.data import CLASSES, check_groups, list_pictures, read_metadata, strata
+from dclib.pictures import PictureError, read_picture
 
 Key = tuple[int, int]  # (epoch, index)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -46,9 +33,8 @@ class CoupleFolder(Dataset):
         classes: folder names in the order of the labels (the checkpoint's, never the alphabet's).
 
     Every picture is decoded once; those that cannot be read are listed in `unreadable` (path,
-    reason), printed and left out. Raises FileNotFoundError for a missing folder and ValueError for
-    one without readable pictures, a metadata.csv without file names, a label in it that contradicts
-    its folder, or a group in two splits.
+    reason), printed and left out. Raises FileNotFoundError for a missing folder, ValueError for one
+    without readable pictures and for a metadata.csv that contradicts the folders.
     """
 
     def __init__(
@@ -60,25 +46,25 @@ class CoupleFolder(Dataset):
     ) -> None:
         self.root, self.split, self.transform = Path(root), split, transform
         self.classes = tuple(classes)
-        self.caches: dict[int, Any] = {}  # by size; see dclib.train.cache
+        self.caches: dict[Path, Any] = {}  # by picture; see dclib.train.cache
         folder = self.root / split
-        found = list_pictures(folder, self.classes)
+        pictures = list_pictures(folder, self.classes)
         self.rows = read_metadata(folder)
         check_groups(self.root)
         with ThreadPoolExecutor() as pool:
-            reasons = list(pool.map(_why_unreadable, (path for path, _ in found)))
-        self.samples = [s for s, reason in zip(found, reasons, strict=True) if not reason]
-        self.unreadable = [(p, r) for (p, _), r in zip(found, reasons, strict=True) if r]
+            reasons = list(pool.map(_why_unreadable, (path for path, _ in pictures)))
+        self.samples = [p for p, reason in zip(pictures, reasons, strict=True) if not reason]
+        self.unreadable = [(p, r) for (p, _), r in zip(pictures, reasons, strict=True) if r]
         for _, reason in self.unreadable:
             print(f"Left out of {split}: {reason}")
         for index, name in enumerate(self.classes):
             if not any(label == index for _, label in self.samples):
                 raise ValueError(f"No picture in {folder / name} can be read; training needs some.")
         for path, label in self.samples:
-            told = self._row(path).get("label")
-            if told and told != self.classes[label]:
+            stated = self._row(path).get("label")
+            if stated and stated != self.classes[label]:
                 raise ValueError(
-                    f"{path} lies under {self.classes[label]}, metadata.csv says {told}."
+                    f"{path} lies under {self.classes[label]}, metadata.csv says {stated}."
                 )
 
     def __len__(self) -> int:
@@ -90,25 +76,25 @@ class CoupleFolder(Dataset):
         _, label = self.samples[index]
         if not self.transform:
             return self.picture(index), label
-        return self.transform(self._cached(index, epoch), epoch, index), label
+        return self.transform(self._cached(index), epoch, index), label
 
-    def _cached(self, index: int, epoch: int) -> Image.Image:
+    def _cached(self, index: int) -> Image.Image:
         """The picture as the transform takes it: from a cache, where one has its size."""
-        size = self.transform.size_at(epoch) if self.caches else None
         path, _ = self.samples[index]
+        cache = self.caches.get(path)
         try:
-            if size in self.caches and path in self.caches[size].rows:
-                return self.caches[size][path]
+            if cache and cache.size == self.transform.size:
+                return cache[path]
         except OSError as error:
             print(f"From now on pictures are decoded every time: {error}.")
             self.caches = {}
         return self.picture(index)
 
     def picture(self, index: int) -> Image.Image:
-        """The picture itself, an RGB Pillow image. Raises IndexError if there is none."""
+        """The picture itself, an RGB Pillow image."""
         if not -len(self) <= index < len(self):
-            there = self.root / self.split
-            raise IndexError(f"There is no picture {index}: {there} has {len(self)}, from 0 on.")
+            folder = self.root / self.split
+            raise IndexError(f"There is no picture {index}: {folder} has {len(self)}, from 0 on.")
         return read_picture(self.samples[index][0]).image
 
     @property
@@ -141,35 +127,72 @@ class CoupleFolder(Dataset):
         return f"{self.split}: {len(self)} pictures ({parts}){left_out}"
 
 
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        read_picture(path)
+    except (PictureError, OSError) as error:
+        return str(error)
+    return None
+
+
 def read_boxes(dataset: CoupleFolder, column: str = "boxes") -> list[np.ndarray]:
     """Boxes of each picture from a column of metadata.csv: (K, 4), x0, y0, x1, y1 in pixels.
 
     The columns are boxes (of faces), body_boxes and bystander_boxes, JSON lists; a picture of which
-    they say nothing has (0, 4). Raises ValueError for anything else.
+    they say nothing has (0, 4).
     """
-    found = []
-    for name, told in zip(dataset.ids, dataset.column(column), strict=True):
+    all_boxes = []
+    for name, text in zip(dataset.ids, dataset.column(column), strict=True):
         try:
-            boxes = np.array(json.loads(told or "[]"), float)
+            boxes = np.array(json.loads(text or "[]"), float)
         except (TypeError, ValueError):
             boxes = np.array(np.nan)
         if (boxes.size and boxes.shape[1:] != (4,)) or not np.isfinite(boxes).all():
             raise ValueError(
                 f"The {column} of {name} in metadata.csv must be a JSON list of [x0, y0, x1, y1], "
-                f"not {told!r}."
+                f"not {text!r}."
             )
-        found.append(boxes.reshape(-1, 4))
-    return found
+        all_boxes.append(boxes.reshape(-1, 4))
+    return all_boxes
+
+
+Folder = TypeVar("Folder", bound=CoupleFolder)
+
+
+def keep(dataset: Folder, indices: Iterable[int]) -> Folder:
+    """Another `CoupleFolder` with the pictures of some indices (M,), in their order."""
+    part = copy(dataset)
+    part.samples = [dataset.samples[index] for index in indices]
+    return part
+
+
+def choose_pictures(dataset: CoupleFolder, n: int | None, seed: int = 0) -> list[int]:
+    """Indices of about n pictures of a `CoupleFolder`: whole groups, by lot, each class its share.
+
+    All if n is None.
+    """
+    if n is not None and n < 2:
+        raise ValueError(f"n must be at least 2 pictures, or None for all, not {n}.")
+    if n is None or n >= len(dataset):
+        return list(range(len(dataset)))
+    groups = np.unique(dataset.groups, return_inverse=True)[1]
+    kinds = strata(groups, dataset.labels.numpy() == 1)
+    rng, places = np.random.default_rng(seed), np.empty(len(kinds))
+    for kind in np.unique(kinds):
+        members = rng.permutation(np.flatnonzero(kinds == kind))
+        places[members] = (np.arange(len(members)) + 0.5) / len(members)
+    order = np.argsort(places, kind="stable")
+    sizes = np.bincount(groups)[order]
+    kept = order[np.cumsum(sizes) - sizes < n]
+    return np.flatnonzero(np.isin(groups, kept)).tolist()
 
 
 class EpochBatches(Sampler[list[Key]]):
     """Batches of keys (epoch, index): a new order every epoch, the same for the same seed.
 
-    Call `set_epoch(epoch, start)` before each pass; it begins with batch `start`. Process `rank` of
-    `world` takes the rows rank, rank + world, ... of every batch. A last batch with fewer pictures
-    than processes is left out, and one of a single picture: batch norm cannot train on it.
-
-    Raises ValueError for a batch_size that does not reach all processes.
+    Call `set_epoch(epoch)` before each pass. Process `rank` of `world` takes the rows rank,
+    rank + world, ... of every batch. A last batch with fewer than two pictures for each process is
+    left out: batch norm cannot train on one.
 
     >>> [len(batch) for batch in EpochBatches(n=7, batch_size=3)]
     [3, 3]
@@ -178,23 +201,24 @@ class EpochBatches(Sampler[list[Key]]):
     def __init__(
         self, n: int, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        if batch_size < max(world, 1):
-            raise ValueError(f"batch_size must be at least {max(world, 1)}, not {batch_size}.")
+        least = 2 * world if world > 1 else 1
+        if batch_size < least:
+            raise ValueError(f"batch_size must be at least {least}, not {batch_size}.")
         self.n, self.batch_size, self.seed = n, batch_size, seed
-        self.rank, self.world, self.epoch, self.start = rank, world, 0, 0
+        self.rank, self.world, self.epoch = rank, world, 0
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """The next pass is one of this epoch, from batch `start` on."""
-        self.epoch, self.start = epoch, start
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is one of this epoch."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         full, rest = divmod(self.n, self.batch_size)
-        return full + (rest >= max(2, self.world) or full == 0)
+        return full + (rest >= 2 * self.world or full == 0)
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n).tolist()
-        for batch in range(self.start, len(self)):
+        for batch in range(len(self)):
             rows = order[batch * self.batch_size :][: self.size(batch)][self.rank :: self.world]
             yield [(self.epoch, index) for index in rows]
 
@@ -232,35 +256,25 @@ def make_loader(
 
 
 class EvalTransform:
-    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values.
-
-    `sizes`: pixels that alternate by epoch instead, as spatial pyramid pooling allows (He et al.,
-    arXiv 1406.4729, section 3.3). Raises ValueError for a size below 1.
-    """
+    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values."""
 
     def __init__(
         self,
         size: int = 512,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        sizes: Sequence[int] = (),
     ) -> None:
-        self.sizes = tuple(sizes) or (size,)
-        if min(*self.sizes, size) < 1:
-            raise ValueError(f"size must be at least 1 pixel, not {min(*self.sizes, size)}.")
+        if size < 1:
+            raise ValueError(f"size must be at least 1 pixel, not {size}.")
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
 
     def __call__(self, image: Image.Image, epoch: int = 0, index: int = 0) -> Tensor:
-        return self.to_tensor(self.resize(image, epoch))
+        return self.to_tensor(self.resize(image))
 
-    def size_at(self, epoch: int) -> int:
-        """Pixels a side in this epoch."""
-        return self.sizes[epoch % len(self.sizes)]
-
-    def resize(self, image: Image.Image, epoch: int = 0) -> Image.Image:
-        """The picture squashed to the size of this epoch."""
-        size = self.size_at(epoch)
-        return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    def resize(self, image: Image.Image) -> Image.Image:
+        """The picture squashed to size x size."""
+        side = (self.size, self.size)
+        return image.resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
     def to_tensor(self, pixels: Image.Image | np.ndarray) -> Tensor:
         """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
@@ -274,34 +288,3 @@ class EvalTransform:
         """Back to colours: (..., 3, H, W) normalised -> (..., H, W, 3) float in [0, 1]."""
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
         return (images.cpu() * std + mean).clamp(0, 1).movedim(-3, -1)
-
-
-Folder = TypeVar("Folder", bound=CoupleFolder)
-
-
-def keep(dataset: Folder, indices: Iterable[int]) -> Folder:
-    """Another `CoupleFolder` with the pictures of some indices (M,), in their order."""
-    part = copy(dataset)
-    part.samples = [dataset.samples[index] for index in indices]
-    return part
-
-
-def choose_pictures(dataset: CoupleFolder, n: int | None, seed: int = 0) -> list[int]:
-    """Indices of about n pictures of a `CoupleFolder`: whole groups, by lot, each class its share.
-
-    All if n is None. Raises ValueError for fewer than two.
-    """
-    if n is not None and n < 2:
-        raise ValueError(f"n must be at least 2 pictures, or None for all, not {n}.")
-    if n is None or n >= len(dataset):
-        return list(range(len(dataset)))
-    groups = np.unique(dataset.groups, return_inverse=True)[1]
-    kinds = strata(groups, dataset.labels.numpy() == 1)
-    rng, places = np.random.default_rng(seed), np.empty(len(kinds))
-    for kind in np.unique(kinds):
-        members = rng.permutation(np.flatnonzero(kinds == kind))
-        places[members] = (np.arange(len(members)) + 0.5) / len(members)
-    order = np.argsort(places, kind="stable")
-    sizes = np.bincount(groups)[order]
-    kept = order[np.cumsum(sizes) - sizes < n]
-    return np.flatnonzero(np.isin(groups, kept)).tolist()

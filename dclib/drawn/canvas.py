@@ -38,7 +38,7 @@ class Canvas:
         self.draw.polygon(self._pixels(points), fill)
 
     def line(self, points: ArrayLike, fill: Colour, width: float) -> None:
-        """A line through points (n, 2), with round joints and ends; `width` in frame units."""
+        """A line through points (n, 2), with round joints and ends."""
         pixels, thick = self._pixels(points), max(1, round(width * self.side))
         self.draw.line(pixels, fill, thick, joint="curve")
         for x, y in (pixels[:2], pixels[-2:]):
@@ -60,16 +60,12 @@ def shade(colour: Colour, factor: float) -> Colour:
     >>> shade((100, 200, 0), 0.5)
     (50, 100, 0)
     """
-    towards = 0 if factor < 1 else 255
-    weight = abs(1 - factor)
-    return tuple(round(c + (towards - c) * min(weight, 1)) for c in colour)
+    towards, weight = 0 if factor < 1 else 255, min(abs(1 - factor), 1)
+    return tuple(round(c + (towards - c) * weight) for c in colour)
 
 
 def draw_backdrop(setting: str, seed: int, size: int) -> Image.Image:
-    """Sky or wall as a gradient, with furniture drawn from `seed` on it, slightly out of focus.
-
-    `setting`: one of `SETTINGS`. RGB, size x size pixels.
-    """
+    """One of `SETTINGS`, furnished from `seed`, slightly out of focus: RGB, size x size pixels."""
     top, bottom = GRADIENTS[setting]
     gradient = Image.new("RGB", (1, 2))
     gradient.putdata([top, bottom])

@@ -1,9 +1,7 @@
-"""Drawn couples: a small, free, reproducible data set that looks like the task.
+"""Drawn couples, whose weak cues (mouths, brows, gazes, closeness, lean, embrace) together decide.
 
-No photograph of anybody, no network. The label is carried by several weak cues (mouths, brows,
-gazes, closeness, lean, embrace): none of them alone decides, all of them together do. What must not
-matter (light, place, skin, presentation, bystanders, covered faces, scale) is drawn independently
-of the label. Every couple is drawn twice, once happy and once unhappy, and is one `group`.
+What must not matter (light, place, skin, presentation, bystanders, covered faces, scale) is drawn
+independently of the label. Every couple, a `group`, is drawn twice: once happy and once unhappy.
 """
 
 import csv
@@ -30,7 +28,6 @@ def our_couple(label: str = "happy", size: int = 256) -> Image.Image:
     """The couple that all notebooks follow, drawn happy or unhappy: RGB, size x size pixels.
 
     It is in the test split of `render_couples(root)`, so that no demo network was trained on it.
-    Raises ValueError for another label.
     """
     if label not in CLASSES:
         raise ValueError(f"The couple is happy or unhappy, not {label!r}.")
@@ -47,15 +44,13 @@ def render_couples(
 ) -> Path:
     """Draw a data set of `n` pictures, size x size pixels, into the folder `root`; return its path.
 
-    Layout: root/{train,val,test}/{happy,unhappy}/*.jpg and a metadata.csv per split with label,
-    group, tags, cues and boxes (x0, y0, x1, y1 in pixels). Half the pictures are happy; no couple
-    is in two splits. The same arguments give the same bytes. `splits` maps names to shares
-    (default `SHARES`); `shortcut` plants a fault, see `sample_scene`.
+    The folder is as `dclib.data` says, with tags, cues and boxes (x0, y0, x1, y1 in pixels) in
+    metadata.csv. Half the pictures are happy; no couple is in two splits. The same arguments give
+    the same bytes. `splits` maps names to shares (default `SHARES`); `shortcut` plants a fault, see
+    `sample_scene`.
 
     A folder that already holds this very set is kept; any other that is not empty raises
-    FileExistsError, also one with the same arguments from before the drawings changed (`DRAWINGS`).
-    The folder appears when the last picture is drawn, never half full. Raises ValueError for fewer
-    than two pictures a split, and as `sample_scene` does.
+    FileExistsError. It appears when the last picture is drawn, never half full.
     """
     root, splits = Path(root), splits or SHARES
     recipe = {"n": n, "seed": seed, "size": size, "splits": splits, "shortcut": shortcut}
@@ -63,10 +58,10 @@ def render_couples(
     if n < 2 * len(splits):
         raise ValueError(f"n is {n}, but {len(splits)} splits need at least {2 * len(splits)}.")
     if root.exists() and any(root.iterdir()):
-        there = _read_recipe(root)
-        if there == recipe:
+        present = _read_recipe(root)
+        if present == recipe:
             return root
-        older = there is not None and there | {"drawings": DRAWINGS} == recipe
+        older = present is not None and present | {"drawings": DRAWINGS} == recipe
         what = "older drawings" if older else "something else"
         raise FileExistsError(f"{root} holds {what}; delete it or choose another folder.")
     unfinished = root.with_name(root.name + ".unfinished")
@@ -77,7 +72,10 @@ def render_couples(
             for index in indices:
                 rows.append(_render_one(unfinished / split, index, seed, size, shortcut))
                 progress.update()
-            _write_rows(unfinished / split / "metadata.csv", rows)
+            with (unfinished / split / "metadata.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
     (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
     if root.exists():
         root.rmdir()
@@ -102,9 +100,7 @@ def _render_one(
     }
     row = {
         "file_name": file_name,
-        "label": attributes.pop("label"),
-        "group": attributes.pop("group"),
-        "source": attributes.pop("source"),
+        **{name: attributes.pop(name) for name in ("label", "group", "source")},
         "licence": "MIT",
         "author": "dclib.drawn",
         "url": "",
@@ -122,22 +118,14 @@ def _to_pixels(boxes: Sequence[Box], size: int) -> list[list[float]]:
 def _split_indices(n: int, splits: Mapping[str, float]) -> dict[str, range]:
     """Which pictures go where: whole couples, in order, at least one couple a split."""
     groups = math.ceil(n / 2)
-    total = sum(splits.values())
     indices: dict[str, range] = {}
     start, share = 0, 0.0
     for done, (name, part) in enumerate(splits.items(), 1):
-        share += part / total
+        share += part / sum(splits.values())
         stop = min(max(round(groups * share), start + 1), groups - (len(splits) - done))
         indices[name] = range(2 * start, min(2 * stop, n))
         start = stop
     return indices
-
-
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _read_recipe(root: Path) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Draw a couple: from a `Scene` (what is in the picture) to a Pillow image with exact face boxes.
 
-Everything is given in frame units, see dclib.drawn.canvas. Shapes are painted twice too large and
-averaged down, which is what smooths their edges.
+Units are those of the frame (`dclib.drawn.canvas`). Shapes are painted twice too large and averaged
+down, for smooth edges.
 """
 
 from dataclasses import dataclass
@@ -55,10 +55,7 @@ class Person:
         return self.place(width, HEAD_HEIGHT * np.sin(t))
 
     def place(self, u: ArrayLike, v: ArrayLike) -> np.ndarray:
-        """From head units (u to the right, v down, 1 = half the head's width) to the frame.
-
-        Shape: (...), (...) -> (..., 2).
-        """
+        """Head units (u right, v down, 1 is half its width) to the frame: (...) -> (..., 2)."""
         angle = np.deg2rad(self.tilt)
         cos, sin = np.cos(angle), np.sin(angle)
         u, v = np.asarray(u, float), np.asarray(v, float)
@@ -183,10 +180,9 @@ def _draw_eye(canvas: Canvas, person: Person, side: int) -> None:
     white = person.place(side * 0.43 + 0.25 * np.cos(t), -0.08 + 0.18 * np.sin(t))
     canvas.polygon(white, (252, 250, 246))
     canvas.disc(person.place(side * 0.43 + 0.13 * person.gaze, -0.07), 0.13 * r, INK)
-    lid = np.linspace(np.pi, 2 * np.pi, 8)
-    canvas.line(
-        person.place(side * 0.43 + 0.26 * np.cos(lid), -0.08 + 0.18 * np.sin(lid)), INK, 0.05 * r
-    )
+    t = np.linspace(np.pi, 2 * np.pi, 8)
+    lid = person.place(side * 0.43 + 0.26 * np.cos(t), -0.08 + 0.18 * np.sin(t))
+    canvas.line(lid, INK, 0.05 * r)
     # A relaxed brow is an arch; a frowning one slants down towards the nose.
     inner, outer = -0.42 - 0.16 * person.brows, -0.46 + 0.12 * person.brows
     arch = [outer, min(inner, outer) - 0.06 - 0.03 * person.brows, inner]
@@ -213,12 +209,10 @@ def _draw_mouth(canvas: Canvas, person: Person) -> None:
 def _draw_hair_behind(canvas: Canvas, person: Person) -> None:
     t = np.linspace(0, 2 * np.pi, 32)
     colour = shade(person.hair, 0.88)
-    if person.hair_style == "long":
-        drop = np.where(np.sin(t) > 0, 1.95, 1.36)
-        canvas.polygon(person.place(1.26 * np.cos(t), -0.05 + drop * np.sin(t)), colour)
-    elif person.hair_style == "bob":
-        drop = np.where(np.sin(t) > 0, 1.08, 1.36)
-        canvas.polygon(person.place(1.3 * np.cos(t), -0.05 + drop * np.sin(t)), colour)
+    if person.hair_style in ("long", "bob"):
+        width, length = (1.26, 1.95) if person.hair_style == "long" else (1.3, 1.08)
+        drop = np.where(np.sin(t) > 0, length, 1.36)
+        canvas.polygon(person.place(width * np.cos(t), -0.05 + drop * np.sin(t)), colour)
     elif person.hair_style == "bun":
         canvas.disc(person.place(0.1, -1.42), 0.42 * person.radius, colour)
     elif person.hair_style == "curly":
@@ -235,9 +229,8 @@ def _draw_hair(canvas: Canvas, person: Person) -> None:
     outer = np.stack([1.06 * np.cos(t), 0.02 + 1.32 * np.sin(t)], -1)
     depth = {"short": 0.62, "curly": 0.6, "bun": 0.66}.get(person.hair_style, 0.55)
     part = 0.25 * np.cos(t[::-1]) if person.hair_style in ("short", "bob") else 0
-    inner = np.stack(
-        [0.98 * np.cos(t[::-1]), -0.05 + part * 0.4 + depth * np.sin(t[::-1]) * 1.15], -1
-    )
+    line = -0.05 + part * 0.4 + depth * np.sin(t[::-1]) * 1.15
+    inner = np.stack([0.98 * np.cos(t[::-1]), line], -1)
     canvas.polygon(person.place(*np.concatenate([outer, inner]).T), person.hair)
 
 
@@ -253,15 +246,14 @@ def _draw_cover(canvas: Canvas, person: Person) -> None:
         u = np.linspace(-1.06, 1.06, 12)
         top = np.stack([u, 0.42 - 0.1 * u**2], -1)
         low = np.stack([0.95 * np.cos(t[:11]), 0.9 + 0.75 * np.sin(t[:11])], -1)
-        edge = np.concatenate([top, low])
-        canvas.polygon(person.place(*edge.T), shade(person.clothes, 0.75))
+        edge = person.place(*np.concatenate([top, low]).T)
+        canvas.polygon(edge, shade(person.clothes, 0.75))
     elif person.cover == "cap":
         half = np.linspace(np.pi, 2 * np.pi, 20)
         crown = person.place(1.12 * np.cos(half), -0.2 + 1.3 * np.sin(half))
         canvas.polygon(crown, shade(person.clothes, 0.8))
-        canvas.line(
-            person.place([-1.15, 1.15], [-0.26, -0.26]), shade(person.clothes, 0.6), 0.2 * r
-        )
+        peak = person.place([-1.15, 1.15], [-0.26, -0.26])
+        canvas.line(peak, shade(person.clothes, 0.6), 0.2 * r)
 
 
 def _draw_hand(canvas: Canvas, left: Person, right: Person) -> None:
@@ -271,10 +263,8 @@ def _draw_hand(canvas: Canvas, left: Person, right: Person) -> None:
     broad = _torso(right)[:, 0].max() - right.x
     x, y = right.x + 0.72 * broad, right.y + 1.72 * right.radius
     for k in range(4):  # fingers come over the shoulder from behind
-        finger = [
-            (x + (0.2 * k - 0.3) * r, y),
-            (x + (0.24 * k - 0.42) * r, y + (0.5 - 0.04 * k) * r),
-        ]
+        tip = x + (0.24 * k - 0.42) * r, y + (0.5 - 0.04 * k) * r
+        finger = [(x + (0.2 * k - 0.3) * r, y), tip]
         canvas.line(finger, shade(skin, 0.8), 0.21 * r)
         canvas.line(finger, skin, 0.17 * r)
     canvas.line([(x - 0.28 * r, y), (x + 0.3 * r, y + 0.1 * r)], skin, 0.3 * r)

@@ -35,12 +35,10 @@ def render_film(
 ) -> dict[str, Any]:
     """Draw a film of couples into an MP4, size x size pixels; returns the truth about it, a dict.
 
-    The couples are those of `sample_scene`, their cues pass from one mood to the other within half
-    a second; bystanders keep moods of their own. `plan` is a sequence of shots ("couple", "empty"
-    or "dark", ((mood or None, seconds), ...)). The truth holds shots, moods (each a list of
-    start, end and what), cuts and changes in seconds, and is also saved beside the film as JSON.
-    The same arguments give the same pictures. Needs the extra "video". Raises ValueError for other
-    kinds of shots, and other moods.
+    `plan` is a sequence of shots ("couple", "empty" or "dark", ((mood or None, seconds), ...)). The
+    couples are those of `sample_scene`; their cues pass from mood to mood within half a second. The
+    truth holds shots, moods (each a list of start, end and what), cuts and changes in seconds, and
+    is also saved beside the film as JSON. The same arguments give the same pictures.
     """
     from dclib.frames import write_mp4
 
@@ -90,11 +88,7 @@ def _draw(plan: Plan, seed: int, size: int, rate: float) -> Iterator[Image.Image
 
 
 def _sample_pair(seed: int, number: int) -> list[Scene]:
-    """The two scenes of a couple whose faces are all uncovered, with cues to exchange.
-
-    The search begins at `OURS`: at seed 0 that couple is in the first shot, and nobody is in a film
-    that the demo networks, trained on the first 1,200 couples of that seed, have seen.
-    """
+    """The two scenes of a couple with uncovered faces, from `OURS` on: no demo network saw them."""
     for group in range(OURS + number * 1000, OURS + (number + 1) * 1000):
         scenes = [sample_scene(seed, 2 * group + label)[0] for label in (0, 1)]
         if all(person.cover == "none" for scene in scenes for person in scene.couple):

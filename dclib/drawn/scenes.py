@@ -1,7 +1,4 @@
-"""What is in a drawn couple's picture: looks, cues, light and bystanders, drawn at random.
-
-Everything follows from (seed, index); the label only decides where the cues point.
-"""
+"""What is in a drawn couple's picture: all follows from (seed, index), the cues from the label."""
 
 import math
 from collections.abc import Sequence
@@ -55,9 +52,8 @@ def sample_scene(
 
     Even pictures are happy, odd ones unhappy; pictures 2k and 2k + 1 show the same couple.
     `shortcut` plants a fault that audits should find: "mark" puts a disc into the corner of every
-    unhappy picture, "brightness" darkens the unhappy pictures, "source" takes 85 % of the unhappy
-    pictures and 15 % of the happy ones from a second source, `WARM_PRINTS`, whose pictures have a
-    warm tone. Raises ValueError for other names.
+    unhappy picture, "brightness" darkens them, "source" takes 85 % of them and 15 % of the happy
+    ones from a second source, `WARM_PRINTS`, whose pictures have a warm tone.
     """
     if shortcut is not None and shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut must be one of {SHORTCUTS} or None, not {shortcut!r}.")
@@ -144,10 +140,7 @@ def _sample_cues(rng: np.random.Generator, mood: int, covers: Sequence[str]) -> 
 
 
 def _place_couple(
-    rng: np.random.Generator,
-    looks: Sequence[Look],
-    cues: dict[str, float],
-    covers: Sequence[str],
+    rng: np.random.Generator, looks: Sequence[Look], cues: dict[str, float], covers: Sequence[str]
 ) -> tuple[Person, Person]:
     """The two with their looks, cues and covers, as close to each other as the cues say."""
     close = rng.random() < 0.85  # busts, as couple photos mostly are
