@@ -22,8 +22,7 @@ CONNECTIONS = 16
 SELF, CHILDREN = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 RESULTS = Path(__file__).parent / "results" / "scrape.json"
 WHAT = {
-    "dclib": "robots.txt, opt-outs, decode, fingerprints, re-encode, a manifest row a picture "
-    "(nine tenths of its memory is PyTorch, which the package imports)",
+    "dclib": "robots.txt, opt-outs, decode, fingerprints, re-encode, a manifest row a picture",
     "img2dataset": "opt-out headers, decode, re-encode, a JSON file a picture",
     "icrawler": "writes the bytes as they come, checks nothing",
 }
@@ -44,7 +43,7 @@ def run_dclib(urls, folder):
             return Listing([Candidate(url, licence="by") for url in urls], None)
 
     address, port = host(urls[0]).split(":")
-    hosts = Hosts(rate=1e6, burst=10**6, connections=CONNECTIONS)
+    hosts = Hosts(rate=1e6, connections=CONNECTIONS)
     fetcher = Fetcher("nobody@gallery.invalid", opening=(address, int(port)), hosts=hosts)
     plan = [(Everything(), "happy", "all")]
     start = time.perf_counter()
@@ -180,8 +179,8 @@ def write(runs, n, peers):
 def peer_versions(python):
     code = "from importlib.metadata import version as v; "
     code += "print(*(f'{n}={v(n)}' for n in ('img2dataset', 'icrawler')))"
-    told = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    return dict(pair.split("=") for pair in told.stdout.split())
+    done = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return dict(pair.split("=") for pair in done.stdout.split())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import nbformat
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # in Colab, in JupyterLab
 START, END = "<!-- notebooks: written by make fix -->", "<!-- /notebooks -->"
 COLAB = "https://colab.research.google.com"
 Index = dict[str, Any]  # of index.toml, or of one of its notebooks
@@ -95,6 +96,8 @@ def updated_files(index: Index) -> Iterator[tuple[Path, str]]:
         shared = shared_cells(index, entry)
         for cell in notebook.cells:
             cell.source = shared.get(cell.id, cell.source)
+            if cell.id == "setup":
+                cell.metadata.update(FOLDED)
         yield path, nbformat.writes(notebook, indent=1) + "\n"
 
 
