@@ -3,12 +3,13 @@ SHELL := /bin/bash
 UV := .uv/bin/uv
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+FIRST := notebooks/07_your_couple_photo.ipynb
 BIG := {"websocket_max_message_size": 104857600}
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
 .DEFAULT_GOAL := help
-.PHONY: help setup notebooks figures test coverage check fix lab app wheel colab lowest upgrade badges clean
+.PHONY: help setup notebooks figures test torture coverage check fix lab app wheel colab lowest upgrade badges clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -16,15 +17,19 @@ help: ## list the targets
 setup: .venv/ready ## install everything into .venv (done by the other targets too)
 
 notebooks: setup ## run the series; results and HTML in build/notebooks, pictures in figures
-	rm -rf build/runs
+	rm -rf build/series
 	$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/notebooks $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to html --output-dir build/notebooks build/notebooks/*.ipynb
+	$(if $(filter $(FIRST),$(NOTEBOOKS)),cp build/figures/07_prediction.png figures)
 
 figures: notebooks ## the figures are written by the notebooks
 
 test: setup ## unit tests, browser test, and every notebook on small settings
 	rm -rf build/test
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) --nbmake --nbmake-timeout=600 tests dclib $(NOTEBOOKS)
+
+torture: setup ## commands that meet, are killed, run out of disk or get odd input; about ten minutes
+	OMP_NUM_THREADS=1 TORTURE=2 $(BIN)/pytest $(PARALLEL) tests/torture
 
 coverage: setup ## which lines of dclib the unit tests run, by module
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) --cov=dclib --cov-report=term tests dclib
@@ -44,11 +49,11 @@ fix: setup ## put right what can be put right by itself
 	$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
 	$(BIN)/python notebooks/index.py
 
-lab: setup ## open the notebooks in JupyterLab, with uploads up to 100 MB
-	$(BIN)/jupyter lab --ServerApp.tornado_settings='$(BIG)' notebooks
+lab: setup ## open the clone in JupyterLab, notebook 07 in front, with uploads up to 100 MB
+	$(BIN)/jupyter lab --ServerApp.tornado_settings='$(BIG)' --LabApp.default_url=/lab/tree/$(FIRST)
 
 app: setup ## show it your photos without code: notebook 07 as an app; what it knew goes with its page
-	$(BIN)/voila --Voila.tornado_settings='$(BIG)' $(FORGET) notebooks/07_your_couple_photo.ipynb
+	$(BIN)/voila --Voila.tornado_settings='$(BIG)' $(FORGET) $(FIRST)
 
 wheel: $(UV) ## dclib as one file in build, to upload beside a notebook in Colab
 	$(UV) build --quiet --wheel --out-dir build .
@@ -70,7 +75,9 @@ badges: setup ## point all Colab links at your copy: make badges REPO=owner/name
 	@[ "$(REPO)$(TAG)" ] || { echo "Say where they lead: make badges REPO=owner/name TAG=v0.1.0"; exit 1; }
 	$(BIN)/python notebooks/index.py --repo "$(REPO)" --tag "$(TAG)"
 
-clean: ## remove what can be made again (not data or checkpoints)
+clean: ## remove what can be made again (not data, checkpoints or the state of a training)
+	@! find build \( -path build/series -o -path build/test \) -prune -o -name 'state*.pt' -print 2>/dev/null \
+		| grep . || { echo "That is the state of a training: move it out of build first."; exit 1; }
 	rm -rf build .venv .uv .pytest_cache .ruff_cache .hypothesis
 
 $(UV):

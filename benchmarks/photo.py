@@ -22,7 +22,9 @@ from skimage import data
 from video import make_checkpoint
 
 from dclib.checkpoint import load_checkpoint
-from dclib.photo import faces, look, predict_photo
+from dclib.faces import find_faces
+from dclib.framing import frame_picture
+from dclib.photo import look, predict_photo
 from dclib.photo.page import photo_page
 from dclib.pictures import read_picture
 
@@ -50,7 +52,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = load_checkpoint(make_checkpoint(Path(folder) / "c", args.size))
     image = read_picture(photo).image
-    images = checkpoint.transform(image)[None]
+    frame = frame_picture(image, (), "whole")
+    images = checkpoint.transform.to_tensor(frame.fit(args.size))[None]
     prediction = predict_photo(photo, checkpoint)
 
     def forward():
@@ -60,8 +63,8 @@ def main():
     steps = {
         "forward": forward,
         "read": lambda: read_picture(photo),
-        "find faces": lambda: faces.find_faces(image),
-        "network and maps": lambda: look(checkpoint, image),
+        "find faces": lambda: find_faces(image),
+        "network and maps": lambda: look(checkpoint, frame),
         "page": lambda: photo_page("us.jpg", prediction),
         "all": lambda: photo_page("us.jpg", predict_photo(photo, checkpoint)),
     }
@@ -75,7 +78,7 @@ def main():
     passes = {name: value / seconds["forward"] for name, value in seconds.items()}
     result = {"machine": machine(), "versions": versions(["torch", "opencv-python"])}
     result |= {"size": args.size, "photo": list(image.size), "threads": torch.get_num_threads()}
-    result |= {"detector": faces.detector(), "seconds": seconds, "forward passes": passes}
+    result |= {"seconds": seconds, "forward passes": passes}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

@@ -43,8 +43,8 @@ def run_dclib(urls, folder):
             return Listing([Candidate(url, licence="by") for url in urls], None)
 
     address, port = host(urls[0]).split(":")
-    hosts = Hosts(rate=1e6, connections=CONNECTIONS)
-    fetcher = Fetcher("nobody@gallery.invalid", opening=(address, int(port)), hosts=hosts)
+    fetcher = Fetcher("nobody@gallery.invalid", opening=(address, int(port)))
+    fetcher.hosts = Hosts(rate=1e6, connections=CONNECTIONS)
     plan = [(Everything(), "happy", "all")]
     start = time.perf_counter()
     collect(folder, plan, fetcher, workers=CONNECTIONS, progress=False)

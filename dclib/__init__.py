@@ -2,10 +2,11 @@
 
 Where things are, in the order of imports: a room uses those above it, never those below it.
 
-    files colab                    small things that many need
-    pictures frames                pictures and films, in and out
+    files rules mark cli colab     small things that many need
+    colour heif pictures frames    pictures and films, in and out, as screens show them
+    cells faces framing            where cells look, where faces are, what a network looks at
     data drawn                     the folder of couples and its loaders; drawn couples and films
-    cells plots web                where cells look; what all figures, and all panels, share
+    plots web                      what all figures, and all panels, share
     spp pmt model checkpoint       the network, and the folder that keeps it
     predict                        ask a network: logits, feature map, log-odds in words
     augment                        notebook 02: from a picture to 48 and more

@@ -7,7 +7,7 @@ here unpickles code.
 
 import json
 import platform
-import shutil
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,20 +16,46 @@ from typing import Any
 import torch
 import torchvision
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dclib import __version__
-from dclib.data import DRAWN
+from dclib.data import CLASSES, DRAWN
 from dclib.data.loading import EvalTransform
-from dclib.files import file_hash
+from dclib.files import Proof, check_folder, file_hash, put_back, write_folder
 from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
+from dclib.rules import TEXT, Rule, check, number, one_of, or_none, row_of
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
-REQUIRED = (
-    *("stage", "backbone", "levels", "classes", "dropout_samples", "image_size", "mean", "std"),
-    *("threshold", "temperature", "training_data", "versions", "metrics", "weights_sha256"),
-)
+CARD, CARD_TAG = "README.md", "- deepconnection\n"  # see dclib.evaluate.card
+NETWORK = {  # settings of a training too
+    "stage": one_of(*STAGES),
+    "backbone": TEXT,
+    "levels": row_of(number(1, 32, whole=True), 1, 8),
+    "dropout_samples": number(1, 1000, whole=True),
+    "image_size": number(1, 4096, whole=True),
+    "mean": row_of(number(0, 1), 3, 3),
+    "std": row_of(number(1e-3, 10), 3, 3),
+}
+SHARE, COUNT = number(0, 1), number(0, 1e9, whole=True)
+HASH = Rule("64 hexadecimal digits", lambda v: bool(re.fullmatch("[0-9a-f]{64}", str(v))))
+ENTRIES: dict[str, Any] = NETWORK | {  # all that config.json may hold
+    "classes": one_of(list(CLASSES), list(CLASSES[::-1])),
+    "threshold": SHARE,
+    "temperature": number(1e-3, 1e3),
+    "abstain?": or_none(SHARE),
+    "start_weights?": or_none(TEXT),
+    "training_data": {
+        "kind": TEXT,
+        "learned_from?": TEXT,
+        "name": TEXT,
+        "n": {"*": COUNT},
+        "sha256": HASH,
+    },
+    "metrics": {"*": {"accuracy": SHARE, "low": SHARE, "high": SHARE, "n": COUNT}},
+    "versions": {"*": TEXT},
+    "weights_sha256": HASH,
+}
 ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
 DRAWINGS_ONLY = (
     "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
@@ -57,8 +83,7 @@ class Checkpoint:
     @property
     def knows_only_drawings(self) -> bool:
         """Whether all its training pictures were drawn, so that photographs mean nothing to it."""
-        data = self.config["training_data"]
-        return data.get("learned_from", data["kind"]) == DRAWN
+        return _is_drawn(self.config["training_data"])
 
     @property
     def abstain(self) -> float | None:
@@ -105,16 +130,9 @@ def save_checkpoint(
         temperature: divides the logits before the softmax; fitted on val, or 1.
         abstain: confidence below which no answer is given, from `dclib.evaluate.calibration`.
 
-    Raises ValueError for a number that is none; an older checkpoint is then still there.
+    Raises ValueError for what config.json may not hold, and what `dclib.files.write_folder` does;
+    an older checkpoint is then still there. What else lies in its folder stays.
     """
-    folder = Path(folder)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    old = folder.with_name(folder.name + ".old")
-    if old.exists() and not folder.exists():  # killed between the two renames below
-        old.rename(folder)
-    for leftover in (unfinished, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     config = _config_of(model, transform, start_weights) | {
         "training_data": training_data,
         "metrics": {split: asdict(result) for split, result in metrics.items()},
@@ -123,14 +141,65 @@ def save_checkpoint(
         "abstain": abstain,
     }
     state = {key: _portable(value) for key, value in model.state_dict().items()}
-    save_file(state, unfinished / WEIGHTS, metadata={"format": "pt"})
-    config["weights_sha256"] = file_hash(unfinished / WEIGHTS)
-    (unfinished / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
-    if folder.exists():
-        folder.rename(old)
-    unfinished.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
+    # a card tells of the weights beside it
+    parts = [WEIGHTS, CONFIG] + [CARD] * is_card(Path(folder) / CARD)
+    with write_folder(folder, _replaces(training_data), parts) as unfinished:
+        (unfinished / WEIGHTS).write_bytes(save(state, {"format": "pt"}))
+        config["weights_sha256"] = file_hash(unfinished / WEIGHTS)
+        check(config, ENTRIES)
+        (unfinished / CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
+    return Path(folder)
+
+
+def check_target(folder: str | Path, training_data: dict[str, Any]) -> None:
+    """Raise OSError, one sentence, if `save_checkpoint` could not write there; before training.
+
+    `training_data` as there. A network of drawings never takes the place of one of photographs.
+    """
+    if is_checkpoint(Path(folder)) and not _replaces(training_data)(Path(folder)):
+        raise FileExistsError(
+            f"{folder} is a network of photographs, which one of drawings would replace: choose "
+            "another folder."
+        )
+    check_folder(folder, _replaces(training_data))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, whole or damaged, that another may replace."""
+    return {"stage", "backbone", "weights_sha256", "training_data"} <= _peek(folder).keys()
+
+
+def _replaces(training_data: dict[str, Any]) -> Proof:
+    """Which checkpoints another one, trained on these data, may replace."""
+
+    def replaces(folder: Path) -> bool:
+        before = _peek(folder).get("training_data")
+        photographs = not isinstance(before, dict) or not _is_drawn(before)
+        return is_checkpoint(folder) and not (photographs and _is_drawn(training_data))
+
+    return replaces
+
+
+def _peek(folder: Path) -> dict[str, Any]:
+    """config.json, unchecked; empty if there is none."""
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _is_drawn(data: dict[str, Any]) -> bool:
+    """Whether all pictures of a fingerprint that were learned from were drawn."""
+    return data.get("learned_from", data.get("kind")) == DRAWN
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file is a model card that `dclib.evaluate.card` wrote."""
+    try:
+        return CARD_TAG in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def load_checkpoint(
@@ -143,6 +212,7 @@ def load_checkpoint(
     if isinstance(folder, Checkpoint):
         return folder
     folder = Path(folder)
+    put_back(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder.")
     for name in (CONFIG, WEIGHTS):
@@ -217,18 +287,22 @@ def _config_of(
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """config.json, with every entry that is needed."""
+    """config.json, with what is needed and nothing that it may not hold."""
     try:
         config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / CONFIG} is not readable JSON: {ADVICE}") from error
     entries = config if isinstance(config, dict) else {}
     if entries.get("format", FORMAT) != FORMAT:
-        raise CheckpointError(f"{folder} has format {config['format']}; this dclib reads {FORMAT}.")
-    if missing := [key for key in REQUIRED if key not in entries]:
-        raise CheckpointError(f"{folder / CONFIG} lacks {', '.join(missing)}: {ADVICE}")
-    if entries["stage"] == "resnet34":  # what "plain" was called at first
+        raise CheckpointError(
+            f"{folder} has format {entries['format']!r:.60}; this dclib reads {FORMAT}."
+        )
+    if entries.get("stage") == "resnet34":  # what "plain" was called at first
         entries["stage"] = "plain"
+    try:
+        check(entries, ENTRIES)
+    except ValueError as error:
+        raise CheckpointError(f"{error} So says {folder / CONFIG}: {ADVICE}") from error
     return entries
 
 

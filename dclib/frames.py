@@ -4,15 +4,18 @@ Times are the file's own time stamps, never a count of frames: phones film at a 
 """
 
 import io
+import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from dclib.colour import by_coding
 from dclib.files import extra, write_whole
-from dclib.pictures import MAX_PIXELS
+from dclib.pictures import MAX_PIXELS, TURNS, find_file
 
 with extra("video"):
     import av
@@ -21,10 +24,20 @@ with extra("video"):
 
 VideoSource = str | Path | bytes | bytearray | memoryview
 LONGEST_HOLD = 60.0  # seconds that one frame may stay; a longer gap is a fault of the time stamps
+# Containers only: no playlist, list or address that leads to other files. The last three for sound.
+KINDS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,h264,hevc,ivf,gif,apng,wav,mp3,flac"
 LENIENT: dict[str, Any] = {}
 if int(av.__version__.split(".")[0]) < 19:  # later ones read titles in any encoding, unasked
     LENIENT["metadata_errors"] = "replace"
-TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+# What a film's matrix asks for, as EXIF counts, by (a, b, c, d): x' = ax + cy, y' = bx + dy.
+WAYS = {
+    (-1, 0, 0, 1): 2,
+    (-1, 0, 0, -1): 3,
+    (1, 0, 0, -1): 4,
+    (0, 1, 1, 0): 5,
+}
+WAYS |= {(0, 1, -1, 0): 6, (0, -1, -1, 0): 7, (0, -1, 1, 0): 8}
+ASKED = {3: "turned by 180 degrees", 6: "turned by 90 degrees", 8: "turned by 270 degrees"}
 
 
 class VideoError(ValueError):
@@ -51,16 +64,19 @@ class Clip:
             raise ValueError(f"rate must be above 0 and at most 60 frames a second, not {rate}.")
         self.name = Path(source).name if isinstance(source, (str, Path)) else "the video"
         self.rate = rate
-        self.container, self.stream = _open(source, self.name)
+        self.files = ExitStack()
+        self.container, self.stream = _open(source, self.name, self.files)
         self.duration = (self.container.duration or 0) / av.time_base
-        self.damaged, self.turned, self.gaps = 0, 0, 0
+        self.damaged, self.way, self.gaps, self.wide = 0, 0, 0, False
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what had to be done to read it; often none."""
         notes = []
-        if self.turned:
-            notes.append(f"The film was turned by {self.turned} degrees, as it asks for.")
+        if self.way:
+            notes.append(f"The film was {ASKED.get(self.way, 'mirrored')}, as it asks for.")
+        if self.wide:
+            notes.append("Its colours (HDR or wide) were brought into those of ordinary screens.")
         if self.damaged:
             parts = "1 damaged part" if self.damaged == 1 else f"{self.damaged} damaged parts"
             notes.append(f"{parts} of the film could not be read.")
@@ -70,7 +86,7 @@ class Clip:
 
     def __iter__(self) -> Iterator[Frame]:
         tick = 0
-        with self.container:
+        with self.files:
             frames = self.timed()
             _, end, shown = next(frames)
             for time, span, frame in frames:
@@ -115,19 +131,24 @@ class Clip:
                 yield from packet.decode()
             except (StopIteration, av.error.EOFError):
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, ValueError, OSError):
                 self.damaged += 1
                 if self.damaged > 10_000:
                     return
 
     def to_image(self, frame: av.VideoFrame) -> Image.Image:
-        """RGB, upright: a file may ask to be turned when shown (phones held upright do)."""
+        """RGB as a screen shows it: upright, pixels as high as wide, ordinary colours."""
         image = frame.to_image()
-        turn = round(frame.rotation / 90) * 90 % 360
-        if turn:
-            self.turned = turn
-            image = image.transpose(TURNS[turn // 90 - 1])
-        return image
+        if table := by_coding(frame.color_primaries, frame.color_trc):
+            self.wide, image = True, image.filter(table)
+        shape = self.stream.sample_aspect_ratio or 1
+        if shape != 1 and 0.2 < shape < 5:
+            image = image.resize((round(image.width * shape), image.height))
+        if matrix := frame.side_data.get("DISPLAYMATRIX"):
+            a, b, _, c, d, *_ = struct.unpack("9i", matrix)  # type: ignore[arg-type]
+            largest = max(map(abs, (a, b, c, d))) or 1
+            self.way = WAYS.get(tuple(round(v / largest) for v in (a, b, c, d)), 0)
+        return image.transpose(TURNS[self.way]) if self.way else image
 
 
 def frames_at(source: VideoSource, times: Sequence[float]) -> list[Image.Image]:
@@ -137,7 +158,7 @@ def frames_at(source: VideoSource, times: Sequence[float]) -> list[Image.Image]:
     """
     wanted, images = sorted(set(times)), {}
     clip = Clip(source)
-    with clip.container:
+    with clip.files:
         frames = clip.timed()
         _, _, shown = next(frames)
         for time, _, frame in frames:
@@ -150,17 +171,18 @@ def frames_at(source: VideoSource, times: Sequence[float]) -> list[Image.Image]:
     return [images[time] for time in times]
 
 
-def _open(source: VideoSource, name: str) -> tuple[InputContainer, VideoStream]:
-    """The open file and its first video track, or one sentence why not."""
-    if isinstance(source, (str, Path)):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"There is no video at {source}.")
-        file: str | io.BytesIO = str(source)
+def _open(source: VideoSource, name: str, files: ExitStack) -> tuple[InputContainer, VideoStream]:
+    """The open file and its first video track, which `files` closes, or one sentence why not."""
+    if isinstance(source, (str, Path)):  # opened here: FFmpeg would take a name for an address
+        file: Any = files.enter_context(find_file(source, "video").open("rb"))
     else:
         file = io.BytesIO(source)
     try:
-        container = av.open(file, "r", **LENIENT)
-    except (av.FFmpegError, ValueError) as error:
+        options = {"format_whitelist": KINDS}
+        container = av.open(file, "r", container_options=options, buffer_size=2**18, **LENIENT)
+        files.enter_context(container)
+    except (av.FFmpegError, ValueError, OSError) as error:  # of Python's: a seek before the start
+        files.close()
         sentence = f"{name} is not a video that can be read; MP4 with H.264 works."
         raise VideoError(sentence) from error
     streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition)]
@@ -172,7 +194,7 @@ def _open(source: VideoSource, name: str) -> tuple[InputContainer, VideoStream]:
     elif streams[0].width * streams[0].height > MAX_PIXELS:
         problem = f"frames of more than {MAX_PIXELS // 10**6} million pixels"
     if problem:
-        container.close()
+        files.close()
         raise VideoError(f"{name} has {problem}.")
     streams[0].thread_type = "AUTO"
     return container, streams[0]

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from dclib.cells import spread
-from dclib.files import extra
+from dclib.files import extra, write_whole
+from dclib.framing import Frame
 
 with extra("plots"):
     import matplotlib.pyplot as plt
@@ -18,6 +19,7 @@ with extra("plots"):
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 if TYPE_CHECKING:  # who gathers pictures needs no torch
     from torch import Tensor
@@ -51,6 +53,7 @@ def show_pictures(
         axis.imshow(picture)
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set_title(title, fontsize=9, color=COLOURS.get(title.split(" ")[0], "black"))
+    write_literally(fig)
     fig.tight_layout(pad=0.4, h_pad=1.0)
     return fig
 
@@ -84,8 +87,16 @@ def finish(fig: Figure, title: str | None = None) -> Figure:
     if title:
         fig.suptitle(title, fontsize=9)
     sns.despine(fig)
+    write_literally(fig)
     fig.tight_layout()
     return fig
+
+
+def write_literally(fig: Figure) -> None:
+    """Take no name for a formula: folders, tables and metadata may hold dollar signs."""
+    for text in fig.findobj(Text):
+        if "$" in text.get_text() and "mathdefault" not in text.get_text():  # a tick of matplotlib
+            text.set_parse_math(False)
 
 
 def save_figure(fig: Figure, path: str | Path, colours: int | None = None) -> Path:
@@ -93,22 +104,22 @@ def save_figure(fig: Figure, path: str | Path, colours: int | None = None) -> Pa
 
     `colours`: at most so many (up to 256), which makes a figure of many photographs a third as big.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=85, bbox_inches="tight", metadata={"Software": None})
-    if colours:
-        image = Image.open(path).convert("RGB")
-        palette = image.quantize(colours, kmeans=1)
-        image.quantize(palette=palette).save(path, optimize=True)  # dithered
-    return path
+    with write_whole(path) as unfinished:
+        fig.savefig(unfinished, dpi=85, bbox_inches="tight", metadata={"Software": None})
+        if colours:
+            image = Image.open(unfinished).convert("RGB")
+            palette = image.quantize(colours, kmeans=1)
+            image.quantize(palette=palette).save(unfinished, optimize=True)  # dithered
+    return Path(path)
 
 
 def overlay(
     image: Image.Image | np.ndarray,
     values: "np.ndarray | Tensor",
     scale: float,
-    size: int,
+    size: int | tuple[int, int],
     smooth: bool = False,
+    frame: Frame | None = None,
 ) -> np.ndarray:
     """A map over its picture: an array (H, W, 3), 0 to 1.
 
@@ -116,8 +127,9 @@ def overlay(
         image: Pillow image, or array (H, W, 3) of uint8, or of floats from 0 to 1.
         values: (h, w), one a cell; `dclib.cells` says where cells are.
         scale: value of full colour, for all maps that are compared; larger ones look the same.
-        size: pixels a side of the network's input.
+        size: pixels of the network's input, a side or (height, width).
         smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
+        frame: the part of the picture that the network looked at, if that was not all of it.
     """
     pixels = np.asarray(image)
     picture = pixels / 255 if pixels.dtype == np.uint8 else pixels  # (H, W, 3), greyed below
@@ -126,7 +138,8 @@ def overlay(
     grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
     cells = np.asarray(values.cpu() if hasattr(values, "cpu") else values, np.float64)
     height, width = picture.shape[:2]
-    strength = spread(cells / scale, (height, width), size, smooth)
+    place = frame.spread if frame else spread
+    strength = place(cells / scale, (height, width), size, smooth)
     strength = strength.clip(-1, 1)[..., None]  # (H, W) -> (H, W, 1)
     colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
     share = OPACITY * np.abs(strength)

@@ -48,9 +48,17 @@ def predict_logits(
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of this name; "auto" is the GPU if there is one."""
+    """The device of this name, ValueError if there is none; "auto" is the GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    elif str(name) != "cpu":
+        try:
+            torch.zeros(1, device=name).cpu()
+        except (
+            RuntimeError,
+            AssertionError,
+        ) as error:  # each build of torch says it in its own way
+            raise ValueError(f"There is no device {str(name)!r} here: take auto or cpu.") from error
     return torch.device(name)
 
 

@@ -37,7 +37,7 @@ clone = next((place for place in places if (place / "dclib/spp.py").exists()), N
 if clone:
     os.chdir(clone)
     sys.path.insert(0, str(clone))
-needed = ("dclib", "av", "imgaug", "protego")
+needed = ("dclib", "av", "imgaug", "pillow_heif", "protego")
 if missing := [name for name in needed if not importlib.util.find_spec(name)]:
     wheel = max(Path().glob("deepconnection-*.whl"), key=os.path.getmtime, default=None)
     release = f"deepconnection[notebooks] @ https://github.com/{{REPO}}/archive/{{TAG}}.tar.gz"

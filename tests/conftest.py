@@ -1,6 +1,7 @@
 """Small things that many tests need: a folder of drawn couples, a checkpoint, pictures."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ settings.load_profile("series")
 
 
 # One process forks the children of all tests. It imports once what they need, and has no threads.
+MAINS = [f"dclib.{room}.__main__" for room in ("drawn", "evaluate", "scrape", "train")]
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["pytest", "dclib.train.studies", "dclib.scrape.__main__"])
+FORKSERVER.set_forkserver_preload(["pytest", "dclib.train.studies", *MAINS])
 
 SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 
@@ -30,6 +32,16 @@ SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 def couples(tmp_path_factory):
     """36 drawn couples at 64 px: 24 train, 6 val, 6 test."""
     return render_couples(tmp_path_factory.mktemp("couples") / "drawn", **SMALL)
+
+
+@pytest.fixture(scope="session")
+def folders(couples, drawn_checkpoint, tmp_path_factory):
+    """{name: folder}: a data set, its pictures undivided, and a checkpoint."""
+    photos = tmp_path_factory.mktemp("photos")
+    for path in sorted(couples.glob("*/*happy/*.jpg")):
+        (photos / path.parent.name).mkdir(exist_ok=True)
+        shutil.copy(path, photos / path.parent.name)
+    return {"couples": couples, "photos": photos, "checkpoint": drawn_checkpoint}
 
 
 @pytest.fixture

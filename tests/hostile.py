@@ -119,7 +119,16 @@ def turned():
     return encode(image, "JPEG", exif=exif.tobytes())
 
 
+def marked(value):
+    """Whose own metadata says whether one may train with it."""
+    uri = f"http://ns.useplus.org/ldf/vocab/DMI-{value}"
+    return jpeg(xmp=f'<rdf:Description plus:DataMining="{uri}"/>'.encode())
+
+
+GONE = jpeg()
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
+CHECK = b"<!DOCTYPE html><title>Just a moment...</title><meta name=robots content=noindex>"
+NOINDEX = {"X-Robots-Tag": "noindex, nofollow"}
 HTML = b"<html><body>Please log in.</body></html>"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 GZIP = {"Content-Encoding": "gzip"}
@@ -149,9 +158,12 @@ ANSWERS = {
     "otherbot: noai": (send(headers={"X-Robots-Tag": "otherbot: noai, noindex"}), ""),
     "tag that allows": (send(headers={"X-Robots-Tag": "all, max-image-preview: large"}), ""),
     "Content-Usage: train-ai=y": (send(headers={"Content-Usage": "train-ai=y"}), ""),
+    "training allowed by XMP": (send(marked("ALLOWED")), ""),
     "404": (send(b"no", "text/plain", 404), "http 404"),
     "403": (send(b"no", "text/plain", 403), "http 403"),
     "410": (send(b"no", "text/plain", 410), "http 410"),
+    "202, a challenge": (send(CHECK, "text/html", 202), "http 202"),
+    "405, a challenge": (send(CHECK, "text/html", 405), "http 405"),
     "204": (raw(b"HTTP/1.1 204 No Content\r\n\r\n"), "http 204"),
     "206": (send(status=206), "http 206"),
     "302 to nowhere": (send(b"", "text/plain", 302), "http 302"),
@@ -179,6 +191,8 @@ ANSWERS = {
     "brotli": (send(headers={"Content-Encoding": "br"}), "encoding"),
     "gzip that is none": (send(b"abc", headers=GZIP), "cut off"),
     "gzip cut off": (send(BOMB[:999], headers=GZIP), "cut off"),
+    "bot check": (send(CHECK, "text/html"), "not a picture"),
+    "bot check, not to be indexed": (send(CHECK, "text/html", 200, NOINDEX), "not a picture"),
     "login page": (send(HTML, "text/html"), "not a picture"),
     "login page called jpeg": (send(HTML), "not a picture"),
     "json": (send(json.dumps({"error": 1}).encode()), "not a picture"),
@@ -200,6 +214,8 @@ ANSWERS = {
     "thumbnail": (send(encode(picture(5016, 150))), "too small"),
     "banner": (send(encode(picture(5018).resize((900, 210)))), "too long"),
     "one colour": (send(encode(Image.new("RGB", (300, 300), "navy"))), "nothing in it"),
+    "no longer available": (send(GONE), "one file, several pages"),
+    "no longer available either": (redirect("/hostile/gone.jpg"), "one file, several pages"),
     "redirect loop": (redirect("?"), "redirects"),
     "to the metadata service": (redirect("http://169.254.169.254/latest"), "address not allowed"),
     "to a file": (redirect("file:///etc/passwd"), "address not allowed"),
@@ -216,19 +232,41 @@ ANSWERS = {
         send(headers={"X-Robots-Tag": "noai, unavailable_after: 25 Jun 2010 15:00:00 PST"}),
         "opt-out",
     ),
+    "noai;noimageai": (send(headers={"X-Robots-Tag": "noai;noimageai"}), "opt-out"),
+    "no-ai": (send(headers={"X-Robots-Tag": "index, no-ai"}), "opt-out"),
     "second line refuses": (
         raw(OK + b"X-Robots-Tag: otherbot: all\r\nX-Robots-Tag: noai\r\n\r\n" + jpeg()),
         "opt-out",
     ),
     "TDM reserved": (send(headers={"TDM-Reservation": "1"}), "opt-out"),
+    "TDM reserved, in words": (send(headers={"TDM-Reservation": "true"}), "opt-out"),
+    "TDM policy": (send(headers={"TDM-Policy": "https://h.org/policy.json"}), "opt-out"),
     "TDM by file": (send(), "opt-out"),
     "Content-Usage: train-ai=n": (
         send(headers={"Content-Usage": "search=y, train-ai=n"}),
         "opt-out",
     ),
     "Content-Usage by file": (send(), "opt-out"),
+    "Content-Signal: ai-train=no": (
+        send(headers={"Content-Signal": "search=yes,ai-train=no"}),
+        "opt-out",
+    ),
+    "Content-Signal by file": (send(), "opt-out"),
+    "training prohibited by XMP": (send(marked("PROHIBITED-AIMLTRAINING")), "opt-out"),
+    "closed, its path escaped": (send(), "robots.txt"),
+    "closed, behind two slashes": (send(), "robots.txt"),
+    "closed, behind dots": (send(), "robots.txt"),
+    "closed, with backslashes": (send(), "robots.txt"),
+    "closed to us beside others": (send(), "robots.txt"),
 }
 PATHS = {"TDM by file": "/reserved/a.jpg", "Content-Usage by file": "/untrained/a.jpg"}
+PATHS |= {"Content-Signal by file": "/signal/a.jpg"}
+PATHS |= {"closed, its path escaped": "/%70riv%61te/b.jpg"}
+PATHS |= {"closed, behind two slashes": "//private/c.jpg"}
+PATHS |= {"closed, behind dots": "/hostile/%2e%2E/private/d.jpg"}
+PATHS |= {"closed, with backslashes": "/hostile\\..\\private\\e.jpg"}
+PATHS |= {"closed to us beside others": "/closed/f.jpg"}
+PATHS |= {"no longer available": "/hostile/gone.jpg"}
 PATHS |= {"fine": "/hostile/..%2F..%2Fetc%2F" + "x" * 4000 + ".jpg"}
 PATHS |= {"grey": "/hostile/%F0%9F%92%94"}
 # URLs that must not be asked at all; {trap} is a second local server, {port} the allowed port.
@@ -247,8 +285,10 @@ ADDRESSES = {
     "user name": "http://me@127.0.0.1:{port}/media/1.jpg",
     "no host": "http:///a.jpg",
 }
-ROBOTS = b"""\xef\xbb\xbfUser-agent: *\r\nDisallow: /private/\r\nCrawl-delay: abc\r\n
-Content-Usage: /untrained/ train-ai=n\r\nSitemap: nonsense\r\n\xff\xfe\r\n"""
+ROBOTS = b"""\xef\xbb\xbfUser-agent: dclib/0.1\r\nCrawl-delay: abc\r\nUser-agent: otherbot\r\n
+Disallow: /private/\r\nContent-Usage: /untrained/ train-ai=n\r\nSitemap: nonsense\r\n\xff\xfe\r\n
+Content-Signal: /signal/ search=yes,ai-train=no\r\nUser-agent: *\r\nAllow: /\r\n
+User-agent: dclib bot\r\nNoindex: /x\r\nUser-agent: another\r\nDisallow: /closed/\r\n"""
 TDMREP = b'[{"location": "/reserved/*", "tdm-reservation": 1}, 7, {"location": 3}]'
 
 
@@ -288,7 +328,9 @@ class Catalogue:
         return f"{self.site.url}/search?q={text}"
 
     def parse(self, page):
-        found = [Candidate(url, title=name, licence="by") for name, url in self.urls.items()]
+        pages = f"{self.site.url}/photo/{{}}".format
+        urls = enumerate(self.urls.items())
+        found = [Candidate(url, pages(i), title=name, licence="by") for i, (name, url) in urls]
         return Listing(found, None)
 
 

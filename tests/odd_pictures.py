@@ -8,8 +8,12 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
+import profiles
+import torch
 from PIL import ExifTags, Image
 
+from dclib.colour import ADOBE, P3, PRIMARIES
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.pictures import TURNS
@@ -73,12 +77,43 @@ def noisy(data, start, stop):
     return data[:start] + noise + data[stop:]
 
 
+def pages(*marks):
+    """A TIFF with these marks on each page: all but the last are small and upside down."""
+    images = [TURNED.resize((60, 40)) for _ in marks[1:]] + [SCENE.copy()]
+    for image, own in zip(images, marks, strict=True):
+        image.encoderinfo = {"tiffinfo": own}  # of the pages after the first
+    return encode("TIFF", images[0], save_all=True, append_images=images[1:], tiffinfo=marks[0])
+
+
+def heic(*images, exif=None, **options):
+    """A HEIC file of these pictures, in which the first has an EXIF mark."""
+    file = pillow_heif.from_pillow(images[0])
+    for other in images[1:]:
+        file.add_from_pillow(other)
+    buffer = io.BytesIO()
+    file.save(buffer, quality=80, **options | ({"exif": exif} if exif else {}))
+    return buffer.getvalue()
+
+
+def turned_heic(mark):
+    """As a telephone held differently writes it: turned in the container, and marked in EXIF."""
+    marks = Image.Exif()
+    marks[ExifTags.Base.Orientation] = mark
+    return heic(SCENE.transpose(UNDO.get(mark, TURNS[mark])), exif=marks.tobytes())
+
+
 def closed():
     image = Image.open(io.BytesIO(encode()))
     image.close()
     return image
 
 
+TURNED = SCENE.transpose(Image.Transpose.ROTATE_180)
+HEIC, AVIF = heic(SCENE), encode("AVIF")
+RAWS = {"ORF": b"IIRO", "RW2": b"IIU\0", "RAF": b"FUJIFILMCCD-RAW", "CR3": b"\0\0\0\x18ftypcrx "}
+PROFILES = {"Adobe RGB": profiles.rgb(PRIMARIES[ADOBE], 563 / 256)}
+PROFILES["P3"] = profiles.rgb(PRIMARIES[P3], 2.2)
+PROGRESSIVE = encode("JPEG", Image.new("L", (12_000, 8_000)), progressive=True)
 JPEG, PNG, GIF, WEBP = encode(), encode("PNG"), encode("GIF"), encode("WEBP")
 TIFF = encode("TIFF")
 HALVED = {"GIF": GIF, "WebP": WEBP, "TIFF": TIFF}
@@ -116,9 +151,29 @@ CASES = {
     "TIFF, floating point": (mode("F", "TIFF"), False),
     "TIFF, 32 bit": (mode("I", "TIFF"), False),
     "TIFF, three pages": (several("TIFF"), True),
-    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), False),
-    "AVIF": (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(400), False),
+    "TIFF, first a small copy": (pages({254: 1}, {254: 0}), True),
+    "TIFF, first a mask": (pages({254: 4}, {254: 0}), True),
+    "TIFF, a small copy only": (pages({254: 1}), False),
+    "DNG, seen as its small copy": (pages({254: 1, 50706: b"\1\4\0\0"}), False),
+    "CR2": (b"II*\0\x10\0\0\0CR\2\0" + bytes(400), False),
+    **{kind: (start + bytes(400), False) for kind, start in RAWS.items()},
+    "HEIC": (HEIC, True),
+    "HEIC, grey": (heic(SCENE.convert("L")), True),
+    "HEIC, alpha": (heic(SCENE.convert("RGBA")), True),
+    "HEIC, tiles": (heic(SCENE.resize((640, 420)), tile_size=256), True),
+    "HEIC, a burst, the second is its main picture": (heic(TURNED, SCENE, primary_index=1), True),
+    "HEIC, its first half": (HEIC[: len(HEIC) // 2], False),
+    "HEIC, its head only": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), False),
+    "AVIF": (AVIF, True),
+    "AVIF, alpha": (mode("RGBA", "AVIF"), True),
+    "AVIF, its first half": (AVIF[: len(AVIF) // 2], False),
+    "AVIF, its head only": (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(400), False),
+    **{f"{name} as a profile": (encode(icc_profile=icc), True) for name, icc in PROFILES.items()},
+    "JPEG, a print's profile": (mode("CMYK", "JPEG", icc_profile=profiles.cmyk()), True),
+    "JPEG, grey with a screen's profile": (mode("L", "JPEG", icc_profile=PROFILES["P3"]), True),
     "JPEG 2000": (encode("JPEG2000"), False),
+    "JPEG XL": (b"\xff\x0a" + bytes(400), False),
+    "JPEG XL in boxes": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(400), False),
     **{kind: (encode(kind), False) for kind in ("PPM", "TGA", "ICO", "PDF", "EPS")},
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9"/></svg>', False),
     "HTML": (b"<!doctype html><title>Not found</title>", False),
@@ -143,14 +198,18 @@ CASES = {
     "1 x 1": (encode("PNG", Image.new("RGB", (1, 1))), False),
     "4,000 x 2": (encode("PNG", SCENE.resize((4000, 2))), False),
     "63 x 64": (encode("PNG", SCENE.resize((63, 64))), True),
+    "12,000 x 8,000 JPEG": (encode("JPEG", SCENE.resize((12_000, 8_000))), True),
+    "12,000 x 8,000 JPEG, progressive": (PROGRESSIVE, False),
     "6,000 x 4,000": (encode("JPEG", SCENE.resize((6000, 4000))), True),
     "one colour": (encode("PNG", Image.new("RGB", (200, 200), "teal")), False),
     **{f"EXIF orientation {mark}": (exif(mark), True) for mark in (*range(1, 9), 0, 9)},
     "EXIF orientation 6 in a PNG": (exif(6, "PNG"), True),
     "EXIF orientation 6 in a WebP": (exif(6, "WEBP"), True),
+    **{f"AVIF, orientation {mark}": (exif(mark, "AVIF"), True) for mark in range(2, 9)},
+    **{f"HEIC, orientation {mark}": (turned_heic(mark), True) for mark in range(2, 9)},
     "EXIF cut off": (exif(1, broken=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"), True),
     "EXIF of nonsense": (exif(1, broken=b"Exif\0\0" + b"\xee" * 50), True),
-    **{f"animated {kind}": (several(kind.upper()), True) for kind in ("GIF", "WebP", "PNG")},
+    **{f"animated {k}": (several(k.upper()), True) for k in ("GIF", "WebP", "PNG", "AVIF")},
     "an array (H, W, 3)": (np.asarray(SCENE), True),
     "an array (H, W) of floats": (GREY / 255, True),
     "an array with strides turned round": (turned_channel_order(), True),
@@ -159,6 +218,9 @@ CASES = {
     "an array of nothing": (np.zeros((0, 5, 3), np.uint8), False),
     "a Pillow image that was closed": (closed(), False),
     "a memoryview": (memoryview(JPEG), True),
+    "a tensor (3, H, W)": (torch.from_numpy(np.array(SCENE)).movedim(-1, 0), True),
+    "a tensor (H, W)": (torch.from_numpy(GREY.copy()), False),
+    "a list of rows": (GREY.tolist(), False),
     "a number": (7, False),
 }
 

@@ -4,6 +4,7 @@ import base64
 import shutil
 from pathlib import Path
 
+import pillow_heif
 import pytest
 from browser import (
     kernels,
@@ -73,8 +74,9 @@ def choose(page, button, path):
 
 
 def make_files(folder):
-    """A drawn couple, a text that is called a picture, and more than 10 MiB of noise."""
+    """A drawn couple, the same as HEIC, a text called a picture, and over 10 MiB of noise."""
     draw_scene(sample_scene(1, 0)[0], 1024).save(folder / "us.jpg")
+    pillow_heif.from_pillow(draw_scene(sample_scene(1, 0)[0], 1024)).save(folder / "us.heic")
     (folder / "list.jpg").write_text("milk, bread")
     Image.effect_noise((2600, 2600), 90).convert("RGB").save(folder / "holiday photo.png")
     assert (folder / "holiday photo.png").stat().st_size > 10 * 2**20
@@ -87,16 +89,17 @@ def use_panel(page, expect, folder):
     button = panel.locator(".widget-upload")
     button.wait_for()
     wait_until_it_listens(panel.page, 1)
-    for file in ("us.jpg", "list.jpg", "holiday photo.png"):
+    for file in ("us.jpg", "list.jpg", "holiday photo.png", "us.heic"):
         choose(page, button, folder / file)
         shown = panel.locator(".dc-error" if file == "list.jpg" else ".dc-verdict")
         expect(shown.filter(has_text=file)).to_be_visible()
         if file == "list.jpg":
             expect(shown).to_contain_text("not a picture that can be read")
-        else:
+            continue
+        expect(shown).to_contain_text("only ever seen drawn couples")
+        assert panel.locator("figure img").count() == (4 if file == "us.jpg" else 1)
+        if file == "us.jpg":  # whose file says that it is drawn
             expect(shown).to_contain_text("The network gives")
-            expect(shown).to_contain_text("only ever seen drawn couples")
-            assert panel.locator("figure img").count() == 4
             expect(panel.locator(".dc-waterfall")).to_contain_text("margin")
     expect(panel.locator(".dc-status")).to_contain_text("Done: 1 picture")
     panel.get_by_role("button", name="A drawn couple").click()

@@ -1,15 +1,26 @@
 import json
 import pickle
 import shutil
+from math import inf, nan
 
 import pytest
 import torch
 from conftest import make_checkpoint
 from safetensors.torch import load, save_file
 
-from dclib.checkpoint import CheckpointError, load_2019, load_checkpoint, save_checkpoint
+from dclib.checkpoint import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    CheckpointError,
+    check_target,
+    load_2019,
+    load_checkpoint,
+    save_checkpoint,
+)
+from dclib.data import DRAWN
 from dclib.data.loading import EvalTransform
-from dclib.files import file_hash
+from dclib.files import _hidden, file_hash
 from dclib.model import BACKBONE_PARTS, DeepConnection
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10, "val": 4}, "sha256": "0" * 64}
@@ -124,10 +135,10 @@ def edit(folder, **changes):
         (mix_checkpoints, "parts of two checkpoints were mixed"),
         (lambda folder: edit(folder, levels=[1]), "tells of another network than its weights"),
         (cut_config, "not readable JSON"),
-        (forget_threshold, "lacks threshold"),
+        (forget_threshold, "threshold is missing. So says .*config.json: it is damaged"),
         (lambda folder: edit(folder, format=99), "has format 99"),
         (next_format, "has format 2"),
-        (lambda folder: (folder / "config.json").write_text("[1]"), "lacks stage, .*metrics"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "stage is missing"),
     ],
 )
 def test_a_tampered_checkpoint_is_refused(saved, tamper, message):
@@ -231,11 +242,82 @@ def test_an_interrupted_save_leaves_the_old_one(saved, monkeypatch):
     assert load_checkpoint(saved).config["training_data"]["name"] == "mine"
 
 
-def test_killed_between_the_two_renames(saved, monkeypatch):
-    """The old one waits under another name; the next save, even a failing one, brings it back."""
-    saved.rename(saved.with_name(saved.name + ".old"))
-    monkeypatch.setattr("dclib.checkpoint.file_hash", lambda path: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        make_small(saved, "newer")
-    monkeypatch.undo()
+def test_killed_between_the_two_renames(saved):
+    """The old one waits under another name, and whoever wants it next brings it back."""
+    saved.rename(_hidden(saved, "old"))
     assert load_checkpoint(saved).config["training_data"]["name"] == "mine"
+
+
+# ------------------------------------------------------------------ what else lies there
+
+
+def test_what_lies_beside_a_checkpoint_and_in_it_stays(saved):
+    beside = [saved.with_name(saved.name + end) for end in (".old", ".unfinished")]
+    for folder in (*beside, saved):
+        folder.mkdir(exist_ok=True)
+        (folder / "notes.txt").write_text("mine")
+    (saved / CARD).write_text("tags:\n- deepconnection\n")  # of the older network
+    make_small(saved, "newer")
+    assert load_checkpoint(saved).config["training_data"]["name"] == "newer"
+    assert all((folder / "notes.txt").read_text() == "mine" for folder in (*beside, saved))
+    assert {path.name for path in saved.iterdir()} == {WEIGHTS, CONFIG, "notes.txt"}
+    (saved / CARD).write_text("My own notes.")
+    make_small(saved, "newest")
+    assert (saved / CARD).read_text() == "My own notes."
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train/happy/1.jpg", "other/config.json", CONFIG])
+def test_a_folder_of_something_else_is_refused_untouched(name, tmp_path):
+    folder = tmp_path / "theirs"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text('{"model_type": "mine"}')
+    for write in (make_small, lambda folder: check_target(folder, PHOTOS)):
+        with pytest.raises(FileExistsError, match="theirs holds something else: choose another"):
+            write(folder)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [folder / name]
+
+
+def test_drawings_do_not_replace_photographs(saved):
+    drawn = PHOTOS | {"kind": DRAWN, "name": "drawn"}
+    with pytest.raises(FileExistsError, match="is a network of photographs, which one of drawings"):
+        check_target(saved, drawn)
+    with pytest.raises(FileExistsError, match="holds something else"):
+        make_checkpoint(saved, drawn)
+    assert load_checkpoint(saved).config["training_data"]["name"] == "mine"
+    make_checkpoint(saved.with_name("drawn"), drawn)
+    check_target(saved.with_name("drawn"), PHOTOS)
+
+
+# ------------------------------------------------------------------ odd values with right hashes
+
+NUMBERS = (nan, inf, -inf, -1, 10**30, "1", True, None, [], {})
+ODD = {
+    "stage": ("", "resnet18", None, [], 1),
+    "backbone": ("", "nothing", None, 1),
+    "classes": (["happy"], ["a", "b"], ["happy", "happy"], "happy", None, [1, 2]),
+    "levels": ([], [0], [-1], [1.5], [10**9], [[1]], 4, "8421", None, [1] * 99),
+    "mean": ([], [0, 0], [nan] * 3, ["0"] * 3, 0.5, None, [2, 0, 0]),
+    "std": ([0, 0, 0], [-1, 1, 1], [inf] * 3, [1], None),
+    "threshold": [value for value in NUMBERS],
+    "temperature": (0, *NUMBERS),
+    "abstain": [value for value in NUMBERS if value is not None],
+    "dropout_samples": (0, 1.5, *NUMBERS),
+    "image_size": (0, 64.5, *NUMBERS),
+    "start_weights": (1, [], {}),
+    "weights_sha256": ("", "0" * 63, 1, None),
+    "training_data": ({}, [], None, *(PHOTOS | {"n": n} for n in ([1], {"train": "x"}, None))),
+    "metrics": ([], None, {"val": 0.5}, {"val": {"accuracy": nan, "low": 0, "high": 1, "n": 1}}),
+    "versions": ([], None, {"torch": 2}),
+}
+ODD["training_data"] += tuple(PHOTOS | {"kind": kind} for kind in (None, 1, []))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_value_is_refused_in_a_sentence(saved, name):
+    before = json.loads((saved / "config.json").read_text())
+    assert before.keys() - ODD.keys() == {"format"}
+    for value in ODD[name]:
+        (saved / "config.json").write_text(json.dumps(before | {name: value}))
+        with pytest.raises(ValueError) as caught:
+            load_checkpoint(saved)
+        assert name in str(caught.value) and "\n" not in str(caught.value), value

@@ -64,7 +64,7 @@ def test_without_metadata(folder):
 def test_unreadable_files_are_listed_and_left_out(folder, capsys):
     good = folder / "train" / "happy" / "00000.jpg"
     (good.parent / "text.jpg").write_text("not a picture")
-    (good.parent / "half.jpg").write_bytes(good.read_bytes()[:700])
+    (good.parent / "half.jpg").write_bytes(good.read_bytes()[:-200])
     train = CoupleFolder(folder)
     assert len(train) == 24
     assert [path.name for path, _ in train.unreadable] == ["half.jpg", "text.jpg"]
@@ -123,20 +123,6 @@ def test_a_group_in_two_splits(folder):
 def test_label_against_folder(folder):
     rewrite(folder / "train" / "metadata.csv", lambda rows: rows[0].update(label="unhappy"))
     with pytest.raises(ValueError, match=r"lies under happy, metadata\.csv says unhappy"):
-        CoupleFolder(folder)
-
-
-def test_what_metadata_leaves_out_contradicts_nothing(folder):
-    (folder / "train" / "metadata.csv").write_text("file_name,label,group\nhappy/00000.jpg\n")
-    assert CoupleFolder(folder).column("group") == [""] * 24
-
-
-def test_metadata_of_something_else(folder):
-    (folder / "train" / "metadata.csv").write_text("name,age\nA,3\n")
-    with pytest.raises(ValueError, match="no column file_name"):
-        CoupleFolder(folder)
-    (folder / "train" / "metadata.csv").write_bytes("file_name,author\na,Müller\n".encode("cp1252"))
-    with pytest.raises(ValueError, match=r"metadata\.csv cannot be read; save it as CSV in UTF-8"):
         CoupleFolder(folder)
 
 

@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -89,7 +90,7 @@ def test_variety(attributes):
 
 
 # Bytes of pictures as drawn with the locked versions, by `DRAWINGS`: a change must be meant.
-KNOWN = {"drawings": 1, 0: "024d355d", 1: "31277216", 2: "8170e323"}
+KNOWN = {"drawings": 2, 0: "024d355d", 1: "31277216", 2: "8170e323"}
 
 
 @pytest.mark.exact
@@ -263,11 +264,26 @@ def test_killed_while_drawing_leaves_no_half_set(tmp_path):
     root = tmp_path / "out"
     command = [sys.executable, "-m", "dclib.drawn", root, "--n", "3000"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    unfinished = tmp_path / "out.unfinished"
-    while not list(unfinished.rglob("*.jpg")):
+    while not list(tmp_path.glob(".dclib-*/**/*.jpg")):
         assert process.poll() is None
     process.kill()
     process.wait()
     assert not root.exists()
     assert len(list(render_couples(root, n=12, size=16).rglob("*.jpg"))) == 12
-    assert not unfinished.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_processes_that_draw_one_set(tmp_path, start_child):
+    children = [start_child(render_couples, tmp_path / "set", 60, 0, 32) for _ in range(3)]
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert len(list(tmp_path.rglob("*.jpg"))) == 60
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_set_that_lost_drawings_is_not_taken_for_whole(couples, tmp_path):
+    root = shutil.copytree(couples, tmp_path / "set")
+    next(root.rglob("*.jpg")).unlink()
+    with pytest.raises(FileExistsError, match="set holds only some of its drawings; delete it"):
+        render_couples(root, **SMALL)

@@ -179,16 +179,16 @@ def test_slices_name_who_falls_behind_and_what_stays_open(checkpoint):
     text = text_of(write_card(checkpoint, make_predictions(), slices=SLICES, data=PHOTOS))
     behind = "0.700 (0.600 to 0.800) | 60 | -0.200 (-0.300 to -0.100) | 0.004 |"
     ahead = "0.950 (0.900 to 0.980) | 90 | +0.100 (+0.050 to +0.150) | 0.01 |"
-    assert f"| cover/left = sun glasses | {behind} | scale = close | {ahead} No gap" in text
+    assert f"| `cover/left` = `sun glasses` | {behind} | `scale` = `close` | {ahead} No gap" in text
     assert (
-        "No gap seen in 2 slices by light; their intervals still allow one of -0.130 (light = dim, "
-        "n = 60). Slices with too few pictures to tell: 1."
+        "No gap seen in 2 slices by `light`; their intervals still allow one of -0.130 (`light` = "
+        "`dim`, n = 60). Slices with too few pictures to tell: 1."
     ) in text
 
 
 def test_slices_without_a_difference(checkpoint):
     text = text_of(write_card(checkpoint, make_predictions(), slices=SLICES[:2]))
-    assert "No slice differs clearly from all others. No gap seen in 2 slices by light;" in text
+    assert "No slice differs clearly from all others. No gap seen in 2 slices by `light`;" in text
     assert "too few" not in text
 
 
@@ -198,7 +198,7 @@ def test_others_stand_beside_with_a_paired_difference(checkpoint):
     wrong["logit_unhappy"] *= -1
     others = {"spp": other, "a|b": wrong}
     lines = write_card(checkpoint, table, others=others).read_text().splitlines()
-    noise, clear = (line for line in lines if line.startswith(("| spp |", "| a/b |")))
+    noise, clear = (line for line in lines if line.startswith(("| `spp` |", "| `a/b` |")))
     found, row = measure(other).loc["AUROC"], compare(table, other).loc["accuracy"]
     assert f"| {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) |" in noise
     assert f"| {row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f}): within noise |" in noise
@@ -326,7 +326,29 @@ def test_any_name_of_a_data_set_survives(tmp_path_factory, name):
 def test_a_name_cannot_write_headings(tmp_path):
     name = "a\n\n# all {title} | `b`"
     path = write_card(make_told(tmp_path, PHOTOS | {"name": name}), make_predictions(4))
-    assert "`a # all {title} | 'b'`, photographs" in text_of(path)
+    assert "`a # all {title} / 'b'`, `photographs`" in text_of(path)
+
+
+EVIL = "<img src=x onerror=alert(1)> [a](javascript:b) | `c` **d**\n\n# e"
+
+
+def test_no_text_of_strangers_is_markdown(tmp_path):
+    training = PHOTOS | {"kind": EVIL, "n": {EVIL: 9}}
+    versions = {"deepconnection": EVIL, "torch": EVIL}
+    checkpoint = make_told(tmp_path, training, versions=versions, start_weights=EVIL)
+    table, slices = make_predictions(), SLICES.assign(tag=EVIL, value=EVIL)
+    path = write_card(checkpoint, table, slices, {EVIL: table}, OTHER | {"kind": EVIL})
+    text = ModelCard.load(path).text
+    assert text.count("onerror") >= 8
+    outside = "".join(text.split("`")[::2])  # what is not shown as code
+    assert "onerror" not in outside and "javascript" not in outside
+
+
+def test_a_readme_that_is_no_card_stays(checkpoint):
+    (checkpoint.folder / "README.md").write_text("My notes.")
+    with pytest.raises(FileExistsError, match="was not written by dclib: move it"):
+        write_card(checkpoint, make_predictions())
+    assert (checkpoint.folder / "README.md").read_text() == "My notes."
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch):

@@ -9,21 +9,21 @@ import torch
 from huggingface_hub import ModelCard
 
 from dclib.checkpoint import load_checkpoint, save_checkpoint
-from dclib.data import CLASSES, fingerprint
+from dclib.data import fingerprint
 from dclib.data.loading import EvalTransform
 from dclib.evaluate.__main__ import main
 from dclib.evaluate.metrics import compare, conclude, format_differences, measure
-from dclib.evaluate.predictions import predict_folder, probabilities, read_predictions
+from dclib.evaluate.predictions import predict_folder, probabilities
 from dclib.model import DeepConnection
 from dclib.train import TrainConfig
 
 CONFIG = TrainConfig.demo(image_size=64)
 
 
-def save_random(folder, training, seed=0, spoil=None, classes=CLASSES, temperature=1.0, data=None):
+def save_random(folder, training, seed=0, spoil=None, temperature=1.0, data=None):
     """A checkpoint of random weights; with `data`, one that answers both ways to its pictures."""
     torch.manual_seed(seed)
-    model = DeepConnection(CONFIG.stage, CONFIG.backbone, weights=None, classes=classes)
+    model = DeepConnection(CONFIG.stage, CONFIG.backbone, weights=None)
     if spoil is not None:
         torch.nn.init.constant_(model.head.lin2.weight, spoil)
     picks = {"temperature": temperature}
@@ -41,7 +41,9 @@ def workplace(couples, tmp_path_factory):
     save_random(here / "good", training, data=couples)
     save_random(here / "second", training, seed=1, temperature=2.0, data=couples)
     save_random(here / "diverged", training, spoil=float("nan"))
-    save_random(here / "moods", training, classes=("glad", "sad"))
+    shutil.copytree(here / "good", here / "moods")
+    config = json.loads((here / "moods" / "config.json").read_text())
+    (here / "moods" / "config.json").write_text(json.dumps(config | {"classes": ["glad", "sad"]}))
     shutil.copytree(here / "second", here / "damaged")
     with (here / "damaged" / "model.safetensors").open("ab") as file:
         file.write(b"0")
@@ -55,6 +57,8 @@ def workplace(couples, tmp_path_factory):
     for path in (here / "broken" / "test" / "unhappy").iterdir():
         path.write_bytes(b"no picture")
     (here / "file").touch()
+    (here / "study").mkdir()
+    (here / "study" / "predictions.csv").write_text("mine")
     return here
 
 
@@ -69,7 +73,7 @@ def there(workplace, tmp_path, monkeypatch):
 
 def test_what_it_writes_is_what_is_measured(there, capsys):
     main(["good", "data", "--out", str(there / "out")])
-    table = read_predictions(there / "out" / "predictions.csv")
+    table = pd.read_csv(there / "out" / "predictions.csv", keep_default_na=False)
     measured, checkpoint = measure(table), load_checkpoint("good")
     pd.testing.assert_frame_equal(table, predict_folder(checkpoint, "data"))
     told = json.loads((there / "out" / "metrics.json").read_text())
@@ -138,7 +142,7 @@ def test_against_another_checkpoint(there, capsys):
     assert told["differences"]["log-loss"]["value"] == pytest.approx(
         paired.loc["log-loss", "value"]
     )
-    assert "| second |" in Path("good/README.md").read_text()
+    assert "| `second` |" in Path("good/README.md").read_text()
     assert not Path("second/README.md").exists()
 
 
@@ -149,11 +153,33 @@ def test_against_one_that_was_trained_on_these_pictures(there, capsys):
     arguments = ["good", "other", "--split", "train", "--against", "seen"]
     main([*arguments, "--out", str(there / "out")])
     assert "WARNING: Too good to rely on" in capsys.readouterr().out
-    assert "| seen |" not in Path("good/README.md").read_text()
+    assert "| `seen` |" not in Path("good/README.md").read_text()
+
+
+def test_a_readme_of_ones_own_stays(there):
+    Path("good/README.md").write_text("My notes.")
+    with pytest.raises(SystemExit, match=r"README.md was not written by dclib: move it, to make"):
+        main(["good", "data", "--out", str(there / "out")])
+    assert Path("good/README.md").read_text() == "My notes."
+    assert (there / "out" / "predictions.csv").exists()
+    Path("good/README.md").unlink()
+    for _ in range(2):  # an earlier report, and an earlier card, are replaced
+        main(["good", "data", "--out", str(there / "out")])
+
+
+def test_a_network_of_photographs_on_drawings_is_said(there, capsys, photo_checkpoint):
+    main([str(photo_checkpoint), "data", "--out", str(there / "out")])
+    said = "WARNING: this network knows photographs, and is measured on drawn couples."
+    assert said in capsys.readouterr().out
+    (photo_checkpoint / "README.md").unlink()
 
 
 NOWHERE = "nowhere is no checkpoint: there is no such folder."
-MOODS = "The checkpoint moods sorts into glad and sad; numbers are made for happy and unhappy only."
+MOODS = (
+    "classes must be one of ['happy', 'unhappy'], ['unhappy', 'happy'], not ['glad', 'sad']. So "
+    "says moods/config.json: it is damaged, or parts of two checkpoints were mixed. Copy the whole "
+    "folder again."
+)
 BAD = {
     "no checkpoint": (["nowhere", "data"], NOWHERE),
     "hollow checkpoint": (["hollow", "data"], "hollow is no checkpoint: it has no config.json."),
@@ -189,7 +215,12 @@ BAD = {
     ),
     "no folder to write": (
         ["good", "mine", "--out", "file"],
-        "file is a file; --out must be a folder.",
+        "{here}/file/predictions.csv cannot be written (Not a directory): make room, or choose "
+        "another place.",
+    ),
+    "a folder of other results": (
+        ["good", "mine", "--out", "study"],
+        "study holds a predictions.csv of something else: choose another --out.",
     ),
     "no checkpoint to compare with": (["good", "mine", "--against", "nowhere"], NOWHERE),
     "other classes to compare with": (["good", "mine", "--against", "moods"], MOODS),
@@ -203,6 +234,6 @@ def test_bad_input_gets_one_sentence_and_writes_nothing(there, case):
     out = [] if "--out" in arguments else ["--out", str(there / "out")]
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, *out])
-    assert stopped.value.code == sentence.format(first=first)
+    assert stopped.value.code == sentence.format(first=first, here=Path.cwd())
     assert not list(there.iterdir())
     assert not Path("good/README.md").exists()

@@ -35,7 +35,7 @@ from dclib.evaluate.plots import (
     plot_sweeps,
 )
 from dclib.evaluate.predictions import LOGITS, answers, probabilities
-from dclib.plots import HAPPY, LINES, UNHAPPY, save_figure
+from dclib.plots import HAPPY, LINES, UNHAPPY, finish, save_figure, show_pictures
 
 matplotlib.use("Agg")
 DRAWS = 100
@@ -362,6 +362,15 @@ def test_a_long_list_of_slices_has_no_texts_over_each_other(tmp_path):
     assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
     path = save_figure(fig, tmp_path / "slices.png")
     assert path.stat().st_size < 400_000 and plt.imread(path).shape[1] <= 680
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path):
+    odd = r"$\frac$ 5$ and $x_"
+    fig = plot_slices(SLICES.assign(tag=odd, value=odd))
+    assert odd in texts(fig.axes[0])
+    save_figure(fig, tmp_path / "slices.png")
+    save_figure(show_pictures([np.zeros((9, 9, 3))], [odd]), tmp_path / "pictures.png")
+    save_figure(finish(plt.figure(), odd), tmp_path / "title.png")
 
 
 def test_each_sweep_has_a_panel_and_each_model_a_curve_of_its_own_line():

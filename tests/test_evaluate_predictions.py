@@ -16,6 +16,7 @@ from dclib.data import fingerprint
 from dclib.data.loading import CoupleFolder
 from dclib.evaluate.predictions import (
     COLUMNS,
+    TEXT,
     answers,
     by_seed,
     check_predictions,
@@ -23,9 +24,9 @@ from dclib.evaluate.predictions import (
     make_table,
     predict_folder,
     probabilities,
-    read_predictions,
     save_predictions,
 )
+from dclib.files import harmless
 
 
 def make_predictions(n=4, seeds=(0,), **columns):
@@ -40,7 +41,8 @@ def make_predictions(n=4, seeds=(0,), **columns):
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1)
-ODD = ["007", "nan", "NA", "None", "1e5", " ", "-0", "a,b", 'the "b"', "two\nlines", "é 💔", "True"]
+ODD = ["007", "nan", "NA", "None", "1e5", " ", "-0", "a,b", 'the "b"', "two\nlines", "é 💔"]
+ODD += ["True", "=1+1", "@SUM(A1)", "+1", "'=1"]
 
 
 @given(
@@ -52,7 +54,10 @@ def test_a_csv_brings_back_every_text_and_number(tmp_path_factory, texts, logits
     columns = {"id": texts, "group": texts[::-1], "logit_happy": logits[:n]}
     table = make_predictions(n, source=["", *texts][:n], **columns)
     path = save_predictions(table, tmp_path_factory.mktemp("csv") / "deeper" / "predictions.csv")
-    pd.testing.assert_frame_equal(read_predictions(path), table, rtol=1e-14, atol=0)
+    found = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
+    safe = table.assign(**table[TEXT].map(harmless))
+    pd.testing.assert_frame_equal(found, safe, rtol=1e-14, atol=0)
+    assert not found[TEXT].map(lambda text: text[:1] in tuple("=+-@")).any(axis=None)
     assert [p.name for p in path.parent.iterdir()] == ["predictions.csv"]
 
 
@@ -95,32 +100,6 @@ def test_seeds_must_agree_on_pictures_labels_and_groups(column):
     table.loc[3, column] = "happy"
     with pytest.raises(ValueError, match="seeds that differ in pictures, or in their labels"):
         check_predictions(table)
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"", "is no table of predictions"),
-        (b"\xff\xfe\x00picture", "is no table of predictions"),
-        (b'a,b\n"1', "is no table of predictions|lacks the column"),
-        (b"a,b\n1,2\n", "lacks the column id"),
-    ],
-)
-def test_a_file_of_something_else_is_named(tmp_path, content, sentence):
-    path = tmp_path / "p.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=sentence) as caught:
-        read_predictions(path)
-    assert str(path) in str(caught.value)
-    with pytest.raises(FileNotFoundError):
-        read_predictions(tmp_path / "nothing.csv")
-
-
-def test_logits_of_nan_do_not_come_through_a_csv(tmp_path):
-    for value in (np.nan, "nan", "much"):
-        path = save_predictions(make_predictions(logit_happy=value), tmp_path / "p.csv")
-        with pytest.raises(ValueError, match="did the training diverge"):
-            read_predictions(path)
 
 
 @given(st.lists(st.floats(-700, 700), min_size=4, max_size=4), st.floats(0.05, 20))
@@ -166,7 +145,7 @@ def checkpoint(couples, tmp_path_factory):
 
 
 def test_a_folder_is_answered_as_the_model_answers(checkpoint, couples):
-    table = predict_folder(checkpoint, couples, "test", batch_size=4)
+    table = predict_folder(checkpoint, couples, "test")
     dataset = CoupleFolder(couples, "test", checkpoint.transform)
     images = torch.stack([image for image, _ in dataset])
     with torch.inference_mode():
@@ -185,12 +164,6 @@ def test_classes_in_another_order_keep_their_logits(checkpoint, couples, monkeyp
     swapped = predict_folder(checkpoint, couples, "val").set_index("id").loc[usual.index]
     assert (swapped["label"] == usual["label"]).all()
     assert swapped["logit_happy"].to_numpy() == pytest.approx(usual["logit_unhappy"], abs=1e-5)
-
-
-def test_a_checkpoint_with_other_classes_is_refused(checkpoint, couples, monkeypatch):
-    monkeypatch.setattr(checkpoint.model, "classes", ("calm", "angry"))
-    with pytest.raises(ValueError, match=r"sorts into calm and angry; numbers are made for"):
-        predict_folder(checkpoint, couples)
 
 
 def test_a_diverged_model_gets_no_table(couples):

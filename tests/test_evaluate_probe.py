@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tables import write_metadata
 
-from dclib.data import CLASSES, read_metadata
+from dclib.data import CLASSES, read_split
 from dclib.drawn import render_couples
 from dclib.evaluate.probe import grouped_folds, measure_pictures, probe
 
@@ -203,17 +203,11 @@ def test_a_number_that_is_none_is_refused_by_file_and_column(folder, column, val
     rewrite(path, **{column: value})
     with pytest.raises(ValueError) as error:
         measure_pictures(folder)
-    first = min(read_metadata(folder / "val"))
+    first = min(read_split(folder / "val").rows)
     assert str(error.value) == (
         f"{path} has {column} {value!r} for {first}; write a number that is {wanted}, or leave the "
         "cell empty."
     )
-
-
-def test_the_label_is_that_of_the_folder(folder):
-    rewrite(folder / "train" / "metadata.csv", label="happy")
-    labels = [row["label"] for row in measure_pictures(folder)]
-    assert labels[:24] == ["happy"] * 12 + ["unhappy"] * 12
 
 
 def test_a_folder_without_metadata_can_be_probed(folder):

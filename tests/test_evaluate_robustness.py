@@ -175,13 +175,6 @@ def test_faces_of_photographs_are_hidden(real_couples):
     assert set(frame["n"]) == {8} and len(frame) == 5
 
 
-def test_other_classes_are_refused(lights):
-    models = {"odd": make_checkpoint()}
-    models["odd"].model.classes = ("cat", "dog")
-    with pytest.raises(ValueError, match="light sorts into cat and dog; numbers are made for"):
-        predict_sweeps(models, lights, progress=False)
-
-
 def test_what_means_nothing_is_refused(lights):
     for options in ({"kinds": ["fog"]}, {"levels": {"fog": (1,)}}):
         with pytest.raises(ValueError, match="no sweep 'fog'; there are brightness, blur"):

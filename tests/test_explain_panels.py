@@ -205,7 +205,7 @@ def test_one_cell_is_chosen_and_lists_the_neurons_that_it_switches_on(checkpoint
 
 def test_a_checkpoint_of_drawings_says_so(couple, panel, neurons, tmp_path):
     assert DRAWINGS_ONLY in panel.answer.value and DRAWINGS_ONLY in neurons.answer.value
-    photos = {"name": "photos", "kind": "photographs", "n": {}, "sha256": "0"}
+    photos = {"name": "photos", "kind": "photographs", "n": {}, "sha256": "0" * 64}
     other = make_checkpoint(tmp_path / "photos", photos)
     assert DRAWINGS_ONLY not in neuron_panel(other, couple).answer.value
 

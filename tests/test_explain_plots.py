@@ -68,8 +68,6 @@ def test_a_scale_of_nothing_is_refused():
     for scale in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="scale must be above 0"):
             overlay(PICTURE, np.zeros((2, 2)), scale, SIZE)
-    with pytest.raises(ValueError, match="scale must be above 0"):
-        show_maps([PICTURE], {"margin": np.ones((1, 2, 2))}, SIZE, scale=-1)
 
 
 def test_every_picture_has_its_maps():

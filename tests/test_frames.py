@@ -2,14 +2,17 @@
 
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dclib import frames
 from dclib.frames import Clip, VideoError, frames_at, write_mp4
+
+COLOURS = "Its colours (HDR or wide) were brought into those of ordinary screens."
 
 
 def shade(level, size=(64, 48)):
@@ -20,14 +23,19 @@ def level(image):
     return round(float(np.asarray(image).mean()) / 10) * 10
 
 
-def write(path, times, codec="libx264", pixels="yuv420p", **options):
-    """Grey frames of 10, 20, 30, ... shown from these times (milliseconds)."""
+def write(path, times, codec="libx264", pixels="yuv420p", images=(), context=None, **options):
+    """`images`, or grey ones of 10, 20, 30, ..., shown from these times (milliseconds)."""
+    images = images or [shade(10 * (k + 1)) for k in range(len(times))]
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
         stream.codec_context.time_base = Fraction(1, 1000)
-        for k, time in enumerate(times):
-            frame = av.VideoFrame.from_image(shade(10 * (k + 1)))
+        for name, value in (context or {}).items():
+            setattr(stream.codec_context, name, value)
+        for time, image in zip(times, images, strict=True):
+            frame = av.VideoFrame.from_image(image)
+            if (context or {}).get("colorspace", 2) != 2:  # else FFmpeg chooses
+                frame = frame.reformat(format=pixels, dst_colorspace=context["colorspace"])
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -53,24 +61,72 @@ def test_a_rate_above_that_of_the_film_repeats_its_frames(tmp_path):
     assert [level(f.image) for f in Clip(path, rate=6)] == [50] * 3 + [150] * 3
 
 
-@pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_turned_as_it_asks_for(tmp_path, turn):
-    """The matrix in an MP4 that phones write: a picture that is white on its left half."""
-    upright = Image.new("RGB", (64, 48))
-    upright.paste("white", (0, 0, 32, 48))
-    write_mp4(tmp_path / "a.mp4", [upright] * 3, 3)
+@pytest.mark.parametrize(
+    "matrix, mark",
+    [
+        ((1, 0, 0, 1), 1),
+        ((-1, 0, 0, 1), 2),
+        ((-1, 0, 0, -1), 3),
+        ((1, 0, 0, -1), 4),
+        ((0, 1, 1, 0), 5),
+        ((0, 1, -1, 0), 6),
+        ((0, -1, -1, 0), 7),
+        ((0, -1, 1, 0), 8),
+        ((0.001, 2, -2, 0.001), 6),
+        ((0, 0, 0, 0), 1),
+    ],
+)
+def test_turned_and_mirrored_as_it_asks_for(tmp_path, matrix, mark):
+    """The matrix in an MP4 that phones write, as Pillow sees EXIF's mark of the same meaning."""
+    stored = Image.new("L", (64, 48))
+    stored.paste(255, (0, 0, 32, 24))
+    stored.paste(120, (32, 0, 64, 24))
+    write_mp4(tmp_path / "a.mp4", [stored.convert("RGB")] * 3, 3)
     data = bytearray((tmp_path / "a.mp4").read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # of its version 0
-    cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]  # clockwise
-    one = 1 << 16
-    matrix = cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30
-    data[at : at + 36] = struct.pack(">9i", *matrix)
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     clip = Clip(bytes(data), rate=1)
     image = np.asarray(next(iter(clip)).image.convert("L"), float)
-    expected = np.asarray(upright.convert("L").rotate(-turn, expand=True), float)
+    stored.getexif()[0x0112] = mark
+    expected = np.asarray(ImageOps.exif_transpose(stored), float)
     assert image.shape == expected.shape
     assert np.abs(image - expected).mean() < 8
-    assert bool(clip.notes) == bool(turn)
+    words = {1: (), 3: "turned by 180", 6: "turned by 90", 8: "turned by 270"}.get(mark, "mirrored")
+    assert all(f"The film was {words}" in note for note in clip.notes)
+    assert bool(clip.notes) == (mark > 1)
+
+
+@pytest.mark.parametrize("shape, width", [((4, 3), 85), ((1, 2), 32), ((999, 1), 64)])
+def test_pixels_that_are_not_square(tmp_path, shape, width):
+    path = write(tmp_path / "a.mp4", [0, 250], context={"sample_aspect_ratio": Fraction(*shape)})
+    assert next(iter(Clip(path))).image.size == (width, 48)
+    assert frames_at(path, [0])[0].size == (width, 48)
+
+
+HLG_RED, P3_RED = (149, 56, 36), (200, 90, 60)
+
+
+@pytest.mark.parametrize(
+    "coding, stored, seen",
+    [
+        ((9, 18, 9), HLG_RED, (220, 30, 30)),
+        ((9, 18, 9), (180,) * 3, (231,) * 3),
+        ((9, 16, 9), (97,) * 3, (100,) * 3),
+        ((12, 1, 1), P3_RED, (217, 82, 49)),
+        ((1, 1, 1), (200, 90, 60), (200, 90, 60)),
+        ((6, 6, 5), (200, 90, 60), (200, 90, 60)),
+        ((2, 2, 2), (180,) * 3, (180,) * 3),
+    ],
+)
+def test_colours_of_hdr_and_of_ordinary_films(tmp_path, coding, stored, seen):
+    """By ITU-T H.273: BT.2020 with HLG or PQ, P3; BT.709 and BT.601 stay as they are."""
+    names = dict(zip(("color_primaries", "color_trc", "colorspace"), coding, strict=True))
+    image = Image.new("RGB", (64, 48), stored)
+    path = write(tmp_path / "a.mp4", [0, 250], images=[image] * 2, context=names)
+    clip = Clip(path)
+    assert next(iter(clip)).image.getpixel((30, 20)) == pytest.approx(seen, abs=14)
+    assert clip.notes == (() if stored == seen else (COLOURS,))
 
 
 def test_damaged_parts_are_skipped_and_counted(tmp_path):
@@ -120,6 +176,42 @@ def test_odd_sides_and_one_frame(tmp_path):
     path = write_mp4(tmp_path / "a.mp4", [shade(80, (65, 49))], 4)
     (frame,) = Clip(path, rate=4)
     assert (frame.image.size, level(frame.image)) == ((64, 48), 80)
+
+
+@pytest.mark.parametrize(
+    "name", ["pipe:0", "concat:a|b", "file:a/b.mp4", "12:30 party.mp4", "%d.mp4", "-i.mp4"]
+)
+def test_names_are_no_addresses(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert write_mp4(name, [shade(80)], 4) == Path(name)
+    assert (tmp_path / name).is_file()
+    assert level(next(iter(Clip(name))).image) == 80
+    with pytest.raises(FileNotFoundError, match="There is no video at"):
+        Clip(f"file:{name}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile {}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n",
+        '<?xml version="1.0"?><MPD><Period><BaseURL>{}</BaseURL></Period></MPD>',
+        "[playlist]\nFile1={}\n",
+        "v=0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 {}\n",
+    ],
+)
+def test_a_list_of_films_is_none(tmp_path, text):
+    film = write_mp4(tmp_path / "a.mp4", [shade(80)], 4)
+    (tmp_path / "list.mp4").write_text(text.format(film))
+    for source in (tmp_path / "list.mp4", text.format(film).encode()):
+        with pytest.raises(VideoError, match="not a video that can be read"):
+            Clip(source)
+
+
+def test_a_film_as_text_gets_one_short_sentence():
+    with pytest.raises(FileNotFoundError, match="is the video itself as text, decode it") as caught:
+        Clip("data:video/mp4;base64," + "AAAA" * 999)
+    assert len(str(caught.value)) < 150
 
 
 def audio(path):

@@ -10,7 +10,9 @@ from dclib.data import NOT_ASSESSABLE
 from dclib.data.loading import CoupleFolder
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.explain.gradcam import grad_cam
-from dclib.photo import faces, predict_photo
+from dclib.faces import Face
+from dclib.framing import frame_picture
+from dclib.photo import IN_PROFILE, predict_photo
 from dclib.pictures import PictureError, read_picture
 from dclib.predict import extract_features, percent
 
@@ -63,18 +65,27 @@ def test_temperature_softens(trained, photo):
     assert soft.margin_sd == pytest.approx(sharp.margin_sd / 4, rel=1e-4)
 
 
-def test_warns_when_it_only_knows_drawings(checkpoint, trained, photo):
+def test_a_network_of_drawings_answers_drawings_with_a_warning(checkpoint, trained, photo):
     prediction = predict_photo(photo, checkpoint)
     assert DRAWINGS_ONLY in prediction.warnings and DRAWINGS_ONLY in str(prediction)
-    assert prediction.faces is None  # nobody looked: cascades know photographs only
-    assert DRAWINGS_ONLY not in predict_photo(photo, trained, FACES).warnings
+    assert prediction.label in ("happy", "unhappy")
+    assert len(prediction.faces) == 2  # where they were drawn: nobody had to look
+    assert DRAWINGS_ONLY not in predict_photo(photo, trained).warnings
+
+
+@pytest.mark.parametrize("faces", [None, FACES])
+def test_a_network_of_drawings_gives_no_verdict_on_a_photograph(checkpoint, pair, faces):
+    prediction = predict_photo(pair, checkpoint, faces)
+    assert (prediction.label, prediction.reasons) == (NOT_ASSESSABLE, (DRAWINGS_ONLY,))
+    assert str(prediction) == f"{NOT_ASSESSABLE}\n{DRAWINGS_ONLY}"
 
 
 def test_warns_about_small_and_several_pictures(trained, tmp_path):
-    small = np.zeros((20, 300, 3), np.uint8)
-    enlarged = "The picture (300 x 20) was enlarged to 64 pixels."
-    assert enlarged in predict_photo(small, trained, FACES).warnings
-    frames = [Image.new("RGB", (64, 64), c) for c in ("red", "blue")]
+    trained.config["image_size"] = 256
+    noise = Image.effect_noise((300, 70), 60)
+    enlarged = "The picture (300 x 70) was enlarged to 256 pixels."
+    assert enlarged in predict_photo(noise, trained, FACES).warnings
+    frames = [noise, Image.new("L", noise.size)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert "several pictures" in predict_photo(tmp_path / "a.gif", trained, FACES).warnings[-1]
 
@@ -109,12 +120,19 @@ def test_a_photograph_of_two_is_assessable(trained, pair):
         (lambda pair: Image.new("RGB", pair.size, "teal"), "one colour"),
     ],
 )
-def test_what_cannot_be_judged_gets_a_reason_and_keeps_its_numbers(trained, pair, change, reason):
+def test_what_cannot_be_judged_gets_a_reason_and_no_number(trained, pair, change, reason):
     prediction = predict_photo(change(pair), trained)
-    assert prediction.label == NOT_ASSESSABLE
     assert any(reason in text for text in prediction.reasons)
-    assert sum(prediction.probs.values()) == pytest.approx(1)
     assert all(text in str(prediction) for text in prediction.reasons)
+    assert_no_verdict(prediction)
+
+
+def assert_no_verdict(prediction):
+    """Nothing of it says what the network would have said."""
+    assert (prediction.label, prediction.probs, prediction.words) == (NOT_ASSESSABLE, {}, "")
+    numbers = ("margin", "margin_sd", "band", "evidence", "grad_cam", "frame", "size")
+    assert [getattr(prediction, name) for name in numbers] == [None] * len(numbers)
+    assert "happy" not in str(prediction)
 
 
 def test_abstains_below_the_confidence_of_the_checkpoint(trained, pair):
@@ -123,21 +141,74 @@ def test_abstains_below_the_confidence_of_the_checkpoint(trained, pair):
         trained.config["abstain"] = abstain
         prediction = predict_photo(pair, trained)
         assert len(prediction.reasons) == reasons
-        assert (prediction.label == NOT_ASSESSABLE) == bool(reasons)
         assert not any("however unsure" in text for text in prediction.warnings)
+    assert "not sure enough" in str(prediction)
+    assert_no_verdict(prediction)
     trained.config["abstain"] = None
     assert any("however unsure" in text for text in predict_photo(pair, trained).warnings)
 
 
-def test_a_crowd_and_the_weaker_detector_are_said(trained, pair, monkeypatch):
-    crowd = Image.new("RGB", (800, 1024))
+@pytest.fixture
+def crowd(pair):
+    image = Image.new("RGB", (800, 1024))
     for top in (0, 512):
-        crowd.paste(pair, (0, top))
-    assert any("4 faces were found" in text for text in predict_photo(crowd, trained).warnings)
-    if faces.detector() == faces.HAAR:
-        assert not any("faces" in text.lower() for text in predict_photo(pair, trained).warnings)
-    monkeypatch.setattr(faces, "_haar", lambda: None)  # as with OpenCV 5
-    assert any("scikit-image" in text for text in predict_photo(pair, trained).warnings)
+        image.paste(pair, (0, top))
+    return image
+
+
+def test_of_a_crowd_two_are_taken_or_chosen(trained, crowd):
+    assert any("There are 4 faces, and" in t for t in predict_photo(crowd, trained).warnings)
+    trained.config.update(frame="couple", frame_margin=0.4)
+    first = predict_photo(crowd, trained)
+    assert any("4 faces; the largest and" in text for text in first.warnings)
+    two = tuple({0, 1, 2, 3} - set(first.two))
+    other = predict_photo(crowd, trained, first.faces, two)
+    assert (other.two, other.faces) == (two, first.faces)
+    assert not any("4 faces" in text for text in other.warnings)
+    assert other.frame.pieces != first.frame.pieces
+
+
+def test_faces_by_hand_get_an_answer_where_none_was_found(trained, pair):
+    landscape = pair.crop((0, 200, 100, 512))
+    assert_no_verdict(predict_photo(landscape, trained))
+    by_hand = predict_photo(landscape, trained, [[10, 10, 40, 40], [60, 20, 95, 55]])
+    assert by_hand.label in ("happy", "unhappy") and by_hand.two == (0, 1)
+
+
+@pytest.mark.parametrize("faces", [[(1, 2, 3)], [(9, 0, 5, 5)], [(0, 0, float("nan"), 5)]])
+def test_impossible_boxes_are_refused(trained, pair, faces):
+    with pytest.raises(ValueError, match="A face is a box"):
+        predict_photo(pair, trained, faces)
+
+
+@pytest.mark.parametrize("two", [(0, 0), (0, 2), (1,), (-1, 0)])
+def test_two_are_two_of_the_faces(trained, pair, two):
+    with pytest.raises(ValueError, match="two different numbers of the 2 faces"):
+        predict_photo(pair, trained, FACES, two)
+
+
+def test_a_face_from_the_side_is_said_if_it_is_of_the_couple(trained, pair, monkeypatch):
+    front, side = (
+        ((0, 0), (9, 0), (5, 5), (1, 9), (8, 9)),
+        ((0, 0), (9, 0), (-5, 5), (1, 9), (8, 9)),
+    )
+    boxes = ((50, 50, 250, 250), (450, 50, 650, 250), (0, 0, 20, 20))
+    for looks, said in (((front, side, front), True), ((front, front, side), False)):
+        found = tuple(Face(box, 0.9, points) for box, points in zip(boxes, looks))
+        monkeypatch.setattr("dclib.faces.find_faces", lambda image, found=found: found)
+        assert (IN_PROFILE in predict_photo(pair, trained).warnings) == said
+
+
+@pytest.mark.parametrize(
+    "frame, size", [("whole", (64, 100)), ("couple", (64, 64)), ("faces", (64, 128))]
+)
+def test_nothing_is_squashed_and_maps_have_the_shape_of_the_frame(trained, pair, frame, size):
+    trained.config["frame"] = frame
+    prediction = predict_photo(pair, trained)
+    assert prediction.size == size
+    assert prediction.evidence.margin_map.shape[1:] == (2, -(-size[1] // 32))
+    frame = frame_picture(pair, prediction.faces, frame)
+    assert frame.pieces == prediction.frame.pieces
 
 
 def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
@@ -150,7 +221,7 @@ def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
     torch.testing.assert_close(prediction.grad_cam.maps, cams.maps)
     assert prediction.margin_sd == pytest.approx(evidence.margin_sd.item())
     assert prediction.grad_cam.targets[:2] == trained.model.classes
-    assert (prediction.size, prediction.image.size) == (64, image.size)
+    assert (prediction.size, prediction.image.size) == ((64, 64), image.size)
 
 
 def test_the_band_lies_around_the_probability_it_speaks_of(checkpoint, photo):

@@ -28,11 +28,13 @@ def test_the_page_has_answer_maps_and_their_texts(prediction):
     assert len(pictures) == 4 and pictures[1].startswith("exact evidence; strongest in row")
 
 
-def test_what_is_not_assessable_shows_the_reason_first(checkpoint, prediction):
+def test_what_is_not_assessable_shows_reason_and_photo_and_no_number(checkpoint, prediction):
     dark = predict_photo(prediction.image.point(lambda v: v * 0.1), checkpoint)
     page = photo_page("us.jpg", dark)
-    assert page.index("not assessable") < page.index("too dark") < page.index("<details>")
-    assert "the network says" not in page
+    assert page.index("not assessable") < page.index("too dark") < page.index("<img")
+    assert not re.search("the network says|happy|%|margin", page.split("</style>")[1])
+    report = json.loads(report_json("us.jpg", dark, checkpoint))
+    assert report["probs"] == {} and report["margin"] is None and "grad_cam" not in report
 
 
 def test_the_waterfall_adds_up_to_the_margin(prediction):
@@ -44,7 +46,7 @@ def test_the_waterfall_adds_up_to_the_margin(prediction):
 
 
 def test_faces_are_framed_where_they_are(prediction):
-    plain = framed(prediction)
+    plain = framed(replace(prediction, faces=()))
     boxed = framed(replace(prediction, faces=((32, 32, 64, 64),)))
     changed = np.argwhere(np.abs(boxed - plain).max(2) > 0)
     assert changed.min(0).tolist() == pytest.approx([84, 84], abs=3)  # 32 of 128 is 84 of 336

@@ -5,6 +5,7 @@ import datetime
 import io
 import re
 import types
+import weakref
 from unittest.mock import Mock
 
 import numpy as np
@@ -16,9 +17,10 @@ from dclib.checkpoint import DRAWINGS_ONLY
 from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
-from dclib.explain.panels import HidePanel
+from dclib.explain.panels import HidePanel, hide_panel, neuron_panel
 from dclib.photo import panel as photo_widget
 from dclib.photo.panel import WELCOME, photo_panel
+from dclib.video.live import live_panel
 from dclib.web.html import clear_uploads, ipywidgets, uploaded_files
 
 
@@ -51,6 +53,11 @@ def buttons(panel):
         found |= {child.description: child} if isinstance(child, ipywidgets.Button) else {}
         found |= buttons(child)
     return found
+
+
+def test_without_a_verdict_there_is_nothing_to_hide(panel, pair):
+    panel.show([("a photograph", pair)])
+    assert "Hide a region" not in buttons(panel) and "Make a report" in buttons(panel)
 
 
 def test_verdict_appears_and_the_upload_is_forgotten(panel, photo):
@@ -108,6 +115,46 @@ def test_examples_reports_and_clearing(panel):
 def test_begins_with_the_photos_of_colabs_dialog(drawn_checkpoint, photo):
     panel = photo_panel(drawn_checkpoint, {"us.jpg": photo, "list.jpg": b"milk"})
     assert len(panel.answers.children) == 2
+
+
+@pytest.fixture
+def widgets():
+    """All widgets that are kept somewhere, as ipywidgets 8 or 7 lists them."""
+    listed = getattr(ipywidgets.widgets.widget, "_instances", None)
+    return ipywidgets.Widget.widgets if listed is None else listed
+
+
+def leave_pictures_behind(panel, photo):
+    """Look at one twice, open everything there is, and return the picture that was judged."""
+    upload(panel, ("us.jpg", photo), ("again.jpg", photo))
+    buttons(panel)["Make a report"].click()
+    buttons(panel)["Hide a region"].click()
+    buttons(panel)["Hide a region"].click()
+    return weakref.ref(panel.answers.children[1].children[2].children[0].look)
+
+
+def test_what_leaves_the_page_leaves_the_memory(checkpoint, photo, widgets):
+    others, panel = set(widgets), photo_panel(checkpoint)
+    before = set(widgets)
+    looks = [leave_pictures_behind(panel, photo)]
+    upload(panel, ("list.jpg", b"milk"))  # in place of what was there
+    assert looks[0]() is None and len(set(widgets) - before) <= 3
+    looks.append(leave_pictures_behind(panel, photo))
+    panel.clear.click()
+    assert looks[1]() is None and set(widgets) == before
+    panel.close()
+    assert set(widgets) == others
+
+
+@pytest.mark.parametrize("make", [hide_panel, neuron_panel, live_panel, strength_panel])
+def test_a_panel_that_is_closed_is_gone(make, checkpoint, widgets):
+    before = set(widgets)
+    image = draw_scene(sample_scene(0, 0)[0], 64)
+    arguments = {live_panel: (checkpoint,), strength_panel: (image, 2, 32)}
+    panel = make(*arguments.get(make, (checkpoint, image)))
+    assert len(set(widgets) - before) > 5
+    panel.close()
+    assert set(widgets) == before
 
 
 def test_every_status_is_new_to_the_browser(panel):

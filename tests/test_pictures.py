@@ -5,9 +5,11 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from dclib.pictures import PictureError, read_picture
 
@@ -114,6 +116,9 @@ def test_arrays():
     for array in same:
         assert np.abs(np.asarray(read_picture(array).image).astype(int) - pixels).max() <= 1
     assert read_picture(pixels[:, :, 0]).image.mode == "RGB"
+    tensor = torch.from_numpy(pixels.copy()).movedim(-1, 0)  # (3, H, W)
+    for source in (tensor, (tensor / 255).requires_grad_(), (tensor / 255).double()):
+        assert np.array_equal(read_picture(source).image, pixels)
 
 
 @pytest.mark.parametrize(
@@ -121,21 +126,103 @@ def test_arrays():
     [
         (b"", "not a picture that can be read"),
         (b"just text", "not a picture that can be read"),
-        (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC photo; export it as JPEG"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "a damaged HEIF"),
+        (b"\xff\x0a" + bytes(50), "JPEG XL picture, which is not read here; export it as JPEG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "JPEG XL picture"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(50), "a camera's raw file, which is not read here"),
+        (b"FUJIFILMCCD-RAW" + bytes(50), "a camera's raw file"),
+        (b"IIU\0" + bytes(50), "a camera's raw file"),
+        (b"IIRO" + bytes(50), "a camera's raw file"),
+        (b"\0\0\0\x18ftypcrx " + bytes(50), "a camera's raw file"),
+        (b"II*\0" + bytes(50), "if it is a camera's raw file, export it as JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture that can be read"),
         (np.zeros((4, 4, 2), np.uint8), r"must be \(H, W\)"),
         (np.zeros((0, 4), np.uint8), "cannot be used"),
         (np.full((4, 4), 7.5), "values from 0 to 1"),
         (np.full((4, 4), np.nan), "values from 0 to 1"),
         (np.zeros((4, 4), np.int64), "uint8, uint16 or floating"),
-        (None, "is a path, bytes"),
+        (None, "is a path, bytes.* not a NoneType"),
+        ([[0] * 999] * 999, "not a list"),
+        (torch.zeros(3, 4), "not a Tensor of shape .3, 4."),
+        (torch.full((3, 4, 4), 1.5, dtype=torch.bfloat16), "values from 0 to 1"),
+        (torch.full((3, 4, 4), 1.5, requires_grad=True), "values from 0 to 1"),
+        (torch.zeros(2, 3, 4, 4), "not a Tensor"),
         (Image.new("F", (4, 4)), "floating-point pixels"),
     ],
 )
 def test_what_cannot_be_read_gets_one_sentence(source, message):
     with pytest.raises(PictureError, match=message) as caught:
         read_picture(source)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def tiff(*pages, **marks):
+    """A TIFF of (picture, marks by number) of each page."""
+    for image, own in pages:
+        image.encoderinfo = {"tiffinfo": own}
+    (first, own), *others = pages
+    images = [image for image, _ in others]
+    return encode(first, "TIFF", save_all=True, append_images=images, tiffinfo=own | marks)
+
+
+SMALL, FULL = half_red_half_blue(30, 20), half_red_half_blue()
+
+
+@pytest.mark.parametrize("small", [{254: 1}, {255: 2}, {254: 4}])
+def test_a_small_copy_is_not_taken_for_the_picture(tmp_path, small):
+    """As cameras' raw files, pyramids and masks begin: the mark says what a page is."""
+    image, notes = read_picture(tiff((SMALL.copy(), small), (FULL.copy(), {254: 0})))
+    assert image.size == FULL.size and "the first of full size was used" in notes[0]
+    with pytest.raises(PictureError, match="a camera's raw file or a small copy only"):
+        read_picture(tiff((SMALL.copy(), small)))
+
+
+def test_raw_files_are_known_by_version_or_name(tmp_path):
+    with pytest.raises(PictureError, match="a camera's raw file"):
+        read_picture(tiff((SMALL.copy(), {50706: b"\1\4\0\0"})))
+    path = tmp_path / "photo.NEF"
+    path.write_bytes(encode(SMALL, "TIFF"))
+    for source in (path, str(path)):
+        with pytest.raises(PictureError, match=r"photo\.NEF is a camera's raw file"):
+            read_picture(source)
+
+
+def test_a_very_large_jpeg_is_read_at_half_its_size():
+    data = encode(half_red_half_blue(12_000, 8_000), "JPEG")
+    assert len(data) < 2_000_000
+    image, notes = read_picture(data)
+    assert image.size == (6000, 4000) and notes == ("This file was read at half its size.",)
+    assert colours(image)[0] == pytest.approx(RED, abs=12)
+    at = data.index(b"\xff\xc0") + 5
+    larger = data[:at] + (20_000).to_bytes(2, "big") * 2 + data[at + 4 :]
+    for refused in (larger, encode(half_red_half_blue(9_000, 9_000), "JPEG", progressive=True)):
+        with pytest.raises(PictureError, match="more than 80 million pixels"):
+            read_picture(refused)
+
+
+def test_two_hundred_million_pixels_are_let_in(monkeypatch):
+    """A telephone's largest pictures; decoding one would take this test half a minute."""
+    data = encode(half_red_half_blue(), "JPEG")
+    at = data.index(b"\xff\xc0") + 5
+    large = data[:at] + (12_240).to_bytes(2, "big") + (16_320).to_bytes(2, "big") + data[at + 4 :]
+    monkeypatch.setattr(JpegImageFile, "load", lambda self: 1 / 0)
+    with pytest.raises(PictureError, match="division by zero"):
+        read_picture(large)
+
+
+def test_of_a_gain_map_jpeg_the_base_picture():
+    gains = half_red_half_blue().convert("L").resize((30, 20))
+    data = encode(half_red_half_blue(), "MPO", save_all=True, append_images=[gains])
+    image, notes = read_picture(data)
+    assert image.size == (60, 40) and not notes
+    assert colours(image)[0] == pytest.approx(RED, abs=12)
+
+
+@pytest.mark.parametrize("text", ["data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo=" * 400])
+def test_a_picture_as_text_gets_one_short_sentence(text):
+    with pytest.raises(FileNotFoundError, match="is the picture itself as text, decode") as caught:
+        read_picture(text)
+    assert len(str(caught.value)) < 150
 
 
 def test_the_file_is_named(tmp_path):

@@ -1,22 +1,32 @@
 import csv
+import errno
 import itertools
+import json
 import os
 import random
 import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
 
-from dclib.data import CLASSES, SPLITS, check_groups, read_metadata
+from dclib.data import CLASSES, SPLITS, check_groups, read_split
 from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.scrape import dataset
 from dclib.scrape.__main__ import main
-from dclib.scrape.dataset import COLUMNS, MARK, read_folder, split_folder, write_dataset
+from dclib.scrape.dataset import (
+    COLUMNS,
+    MARK,
+    claim,
+    read_folder,
+    split_folder,
+    write_dataset,
+)
 
 N = 40
 
@@ -66,7 +76,7 @@ def inodes(root):
 
 def cells(root):
     """{sha256: row of metadata.csv, with its split}."""
-    rows = [(row, split) for split in SPLITS for row in read_metadata(root / split).values()]
+    rows = [(row, split) for split in SPLITS for row in read_split(root / split).rows.values()]
     return {row["sha256"]: row | {"split": split} for row, split in rows}
 
 
@@ -118,13 +128,12 @@ def test_a_set_grows_without_moving_a_file(source, tmp_path):
 
 def test_what_no_row_names_any_more_goes(pool, tmp_path):
     data = write_dataset(some(pool, 12), tmp_path / "data")
-    (data / "train" / "happy" / ".9.jpg.part").write_text("of a run that was killed")
     (data / "train" / "happy" / ".ipynb_checkpoints").mkdir()
     (data / "notes" / "of" / "mine").mkdir(parents=True)
     write_dataset(some(pool, 6), data)
     assert {p.name for p in data.glob("*/*/*") if p.is_file()} == {f"{i}.jpg" for i in range(6)}
     assert (data / "notes" / "of" / "mine").is_dir()
-    assert set(read_metadata(data / "train")) == {"happy/0.jpg", "unhappy/1.jpg"}
+    assert set(read_split(data / "train").rows) == {"happy/0.jpg", "unhappy/1.jpg"}
     assert all((pool / f"{i}.jpg").exists() for i in range(12))  # originals stay
 
 
@@ -168,6 +177,125 @@ def test_a_folder_of_somebody_else_is_refused_and_left_alone(name, source, tmp_p
     assert tree(data) == before
 
 
+OURS = {"version": "0" * 64, "n": 1}
+MARKS = [
+    *(
+        {"splits": {"a.jpg": place}}
+        for place in ("../victim", "/victim", "..", ".", "", "notes", 1)
+    ),
+    *({"splits": {name: "train"}} for name in ("../a.jpg", "b/../../a.jpg", "c\\a.jpg", ".a", "")),
+    *({"splits": splits} for splits in (["a.jpg"], "train", None)),
+    {"splits": {"a.jpg": "train"}, "version": 1},
+    {"splits": {"a.jpg": "train"}, "tables": 1},
+]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_mark_that_is_not_ours_removes_nothing(mark, pool, tmp_path):
+    """A folder that came with a dataset.json of somebody else."""
+    data = tmp_path / "data"
+    for path in (tmp_path / "victim" / "a.jpg", data / "notes" / "a.jpg", data / "train" / "a.jpg"):
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    (data / MARK).write_text(json.dumps(OURS | mark))
+    before = tree(tmp_path)
+    with pytest.raises(FileExistsError, match="holds something else; choose another folder"):
+        write_dataset(some(pool, 6), data)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("more", [{"file": "../../x.jpg"}, {"file": "/x.jpg"}, {"split": ".."}])
+def test_a_row_that_leads_elsewhere_is_refused(more, pool, tmp_path):
+    with pytest.raises(ValueError, match="must be a bare name"):
+        write_dataset([place(pool, 0, **more)], tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_is_not_ours_stays_where_all_of_ours_goes(pool, tmp_path):
+    data = write_dataset(some(pool, 6), tmp_path / "data")
+    for name in (
+        "test/notes.txt",
+        "test/happy/notes.txt",
+        "test/extra/4.jpg",
+        "train/happy/a.part",
+    ):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_text("mine")
+    write_dataset(some(pool, 2), data)
+    assert {key for key, content in tree(data).items() if content == b"mine"} == {
+        "test/notes.txt",
+        "test/happy/notes.txt",
+        "test/extra/4.jpg",
+        "train/happy/a.part",
+    }
+    assert not (data / "val").exists() and not (data / "test" / "metadata.csv").exists()
+
+
+def test_a_table_that_a_person_changed_is_not_written_over(pool, tmp_path):
+    data = write_dataset(some(pool, 6), tmp_path / "data")
+    table = data / "test" / "metadata.csv"
+    table.write_text(table.read_text().replace("title", "boxes"))
+    before = tree(data)
+    for rows in (some(pool, 8), some(pool, 4)):
+        with pytest.raises(FileExistsError, match=r"test/metadata\.csv was changed by hand"):
+            write_dataset(rows, data)
+        assert tree(data) == before
+    table.rename(tmp_path / "mine.csv")
+    write_dataset(some(pool, 8), data)
+
+
+def test_a_second_process_is_refused_in_a_sentence(source, tmp_path):
+    data = tmp_path / "data"
+    split_folder(source, data)
+    before = tree(data)
+
+    def second():
+        with pytest.raises(RuntimeError, match=r"Another process writes .*data: wait"):
+            split_folder(source, data, seed=1)
+
+    with claim(data):
+        assert in_child(second)
+    assert tree(data) == before
+
+
+def test_a_full_disk_ends_in_a_sentence_and_loses_nothing(pool, tmp_path, monkeypatch):
+    rows, data, real = some(pool, 12), tmp_path / "data", Path.write_bytes
+    monkeypatch.setattr(os, "link", no_links)
+    for n in range(12):
+        full = itertools.count()
+
+        def write_bytes(path, content, n=n, full=full):
+            if path.suffix == ".jpg" and next(full) == n:
+                real(path, content[:3])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+        with pytest.raises(OSError, match=r"\.jpg cannot be written \(No space left on device\)"):
+            write_dataset(rows, data / f"{n}")
+        assert not list((data / f"{n}").rglob(".*"))  # no half picture keeps the disk full
+    monkeypatch.setattr(Path, "write_bytes", real)
+    expected = tree(write_dataset(rows, tmp_path / "undisturbed"))
+    assert all(tree(write_dataset(rows, data / f"{n}")) == expected for n in range(12))
+
+
+def test_where_nothing_can_be_written_no_picture_is_read(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "read_folder", None)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "data", tmp_path / "file", Path("/proc/data")):
+        with pytest.raises(OSError, match=r"cannot be written|holds something else"):
+            split_folder(source, place)
+
+    def read_only(path, *args, **more):
+        if not path.exists():
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(OSError, match=r"data.* cannot be written \(Read-only file system\)"):
+        split_folder(source, tmp_path / "data")
+
+
 FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"]
 HARMLESS = ["", "Jane Doe", "a=b", 'quote " and , comma', "line\nbreak", "Zoë 💔", "'quoted'"]
 
@@ -176,7 +304,7 @@ def test_no_cell_is_a_formula_and_the_rest_comes_back_as_it_was(pool, tmp_path):
     texts = FORMULAS + HARMLESS
     rows = [place(pool, i, author=t, title=t, split="train") for i, t in enumerate(texts)]
     data = write_dataset(rows, tmp_path / "data")
-    found = read_metadata(data / "train")
+    found = read_split(data / "train").rows
     for i, text in enumerate(texts):
         row = found[f"{CLASSES[i % 2]}/{i}.jpg"]
         assert row["author"] == row["title"] == (f"'{text}" if text in FORMULAS else text)
@@ -275,7 +403,7 @@ def killed_before(name, n, work):
 def test_a_kill_before_the_first_file_leaves_a_folder_that_is_ours(pool, tmp_path):
     rows, data = some(pool, 6), tmp_path / "data"
     assert not in_child(killed_before("replace", 1, lambda: write_dataset(rows, data)))
-    assert [path.name for path in data.iterdir()] == [f"{MARK}.unfinished"]
+    assert [path.name[:7] for path in data.iterdir()] == [".dclib-"]
     write_dataset(rows, data)
     assert len(list(data.glob("*/*/*.jpg"))) == 6
 
@@ -327,13 +455,12 @@ def test_a_folder_of_ones_own(messy, tmp_path, capsys):
     report = split_folder(messy, data)
     out = capsys.readouterr().out
     assert "Left out: half.jpg is damaged or cut off" in out
-    assert "Left out: There is no picture at" in out
+    assert "1 files, folders or links that are no pictures, such as unhappy/gone.jpg" in out
     assert "Left out: white.png has nothing in it, one colour or close to it." in out
     both = f"Left out, in both classes: {messy / 'happy/4.jpg'}, {messy / 'unhappy/both.png'}"
     assert both in out
-    assert out.count("Left out") == 4
+    assert out.count("Left out") == 3
     rows = {row["path"].name: row for row in read_folder(messy)}
-    assert "again.jpg" not in rows  # the same bytes once
     found = cells(data)
     assert len(found) == N  # without 4.jpg, with mirrored.jpg
     assert sum(counts.total() for counts in report.counts.values()) == N
@@ -352,6 +479,55 @@ def test_a_folder_of_ones_own(messy, tmp_path, capsys):
     before, places = tree(data), inodes(data)
     split_folder(messy, data)
     assert (tree(data), inodes(data)) == (before, places)
+
+
+SPELLINGS = [lambda name: name.replace("/", "\\"), lambda name: f"./{name}", str.upper]
+SPELLINGS += [lambda name: name.rpartition("/")[2], lambda name: f"C:\\a\\source\\{name}"]
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
+@pytest.mark.parametrize("columns", [("author",), ("group",), ("series",), ("series", "group")])
+def test_no_group_is_in_two_splits_whatever_the_spelling(spell, columns, source, tmp_path):
+    """Twelve of each column; where there are two, they cross."""
+    names = [f"{CLASSES[i % 2]}/{i}.jpg" for i in range(N)]
+    rows = [
+        [spell(name), *(f"{k} {i // 3 % 12}" for k in columns[:1])] for i, name in enumerate(names)
+    ]
+    if len(columns) > 1:
+        rows = [[*row, f"{'Day' if i % 2 else 'DAY '} {i // 6}"] for i, row in enumerate(rows)]
+    with (source / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file_name", *columns), *rows])
+    split_folder(source, tmp_path / "data")
+    hashes = {row["sha256"]: int(row["path"].stem) for row in read_folder(source)}
+    where = {hashes[key]: split for key, split in splits_in(tmp_path / "data").items()}
+    for column in range(1, len(columns) + 1):
+        for value in {row[column].casefold() for row in rows}:
+            assert len({where[i] for i in range(N) if rows[i][column].casefold() == value}) == 1
+
+
+def test_copies_are_bound_by_what_each_is_told(source, tmp_path):
+    """The same bytes twice, by two authors: all pictures of both stay together."""
+    shutil.copy(source / "happy" / "0.jpg", source / "happy" / "again.jpg")
+    (source / "metadata.csv").write_text(
+        "file_name,author\nhappy/0.jpg,A\nhappy/again.jpg,B\nhappy/2.jpg,A\nhappy/4.jpg,B\n"
+    )
+    report = split_folder(source, tmp_path / "data")
+    assert (report.largest, report.groups, report.left_out) == (3, N - 2, 0)
+    assert len(cells(tmp_path / "data")) == N
+
+
+def test_pictures_of_any_name_and_links_to_pictures_are_taken(source, tmp_path, capsys):
+    happy = source / "happy"
+    (happy / "0.jpg").rename(happy / "no end")
+    (happy / "2.jpg").rename(happy / "2.jfif")
+    (happy / "4.jpg").rename(tmp_path / "4.jpg")
+    (happy / "4.jpg").symlink_to(Path("..", "..", "4.jpg"))  # a link to it would lead nowhere
+    split_folder(source, tmp_path / "data")
+    assert {path.suffix for path in (tmp_path / "data").glob("*/*/*")} == {".jpg"}
+    assert sum(len(CoupleFolder(tmp_path / "data", split)) for split in SPLITS) == N
+    (happy / "4.jpg").unlink()
+    split_folder(source, tmp_path / "data")
+    assert "1 pictures go from " in capsys.readouterr().out
 
 
 def test_a_picture_that_changes_its_class_stays_in_its_split(source, tmp_path):
@@ -380,6 +556,8 @@ def keep(n):
         (lambda source, _: (source / "metadata.csv").write_text("a\n1\n"), "no column file_name"),
         (lambda _, data: (data.mkdir(), (data / "x").touch()), "holds something else"),
         (lambda _, data: data.touch(), "data"),
+        (lambda source, data: data.symlink_to(source / "happy"), "holds something else"),
+        (lambda source, data: data.symlink_to(source / "new"), "lies in .*, which is divided"),
     ],
 )
 def test_the_command_ends_with_a_sentence(spoil, sentence, source, tmp_path, monkeypatch):

@@ -29,6 +29,8 @@ from dclib.scrape.fetch import (
     user_agent,
 )
 from dclib.scrape.gallery import Gallery
+from dclib.scrape.guard import guarded_session
+from dclib.scrape.sources import join
 
 
 class Recording(Gallery):
@@ -57,7 +59,7 @@ def make_fetcher(site, **options):
 
 
 @pytest.mark.parametrize(
-    "contact", ["", "me", "@", "ada@uni", "ada@example.org", "http://x", "a b@c.de"]
+    "contact", ["", "me", "@", "ada@uni", "ada@example.org", "http://x", "a b@c.de", "zoë@uni.test"]
 )
 def test_a_contact_is_required(contact):
     with pytest.raises(ValueError, match="give your own e-mail address or web page"):
@@ -76,6 +78,66 @@ def test_every_request_says_who_asks():
         assert headers["User-Agent"].startswith(f"dclib/{dclib.__version__} (ada@uni.test) ")
         assert "Referer" not in headers
     assert user_agent(" https://uni.test/ada ").split()[1] == "(https://uni.test/ada)"
+
+
+SPELLINGS = [
+    "/",
+    "//",
+    ".",
+    "..",
+    "%2e",
+    "%2E%2e",
+    "%61",
+    "%7e",
+    "%zz",
+    "\\",
+    "?",
+    "#",
+    ";",
+    " ",
+    "\t",
+]
+SPELLINGS += [
+    "é",
+    "%c3%a9",
+    "%2f",
+    "@",
+    ":",
+    "$",
+    "*",
+    "a",
+    "~",
+    "'",
+    '"',
+    "[",
+    "|",
+    "\0",
+    "&",
+    "=",
+]
+
+
+@given(st.lists(st.sampled_from(SPELLINGS), max_size=8).map("".join))
+def test_the_address_that_is_judged_is_the_one_that_is_sent(spelled_site, link):
+    site, session = spelled_site
+    url = join("", f"{site.url}/{link}")
+    if url.startswith(f"{site.url}/"):
+        session.get(url, timeout=5)
+        assert site.paths.pop() == url.removeprefix(site.url)
+
+
+@pytest.fixture(scope="module")
+def spelled_site():
+    """A gallery that keeps the lines of its requests, and a session for it."""
+
+    class Spelled(Gallery):
+        def answer(self, handler, path, query):
+            self.paths.append(handler.path)
+            handler.send(b"")
+
+    with Spelled(n=2) as site:
+        site.paths = []
+        yield site, guarded_session(site.opening)
 
 
 def test_a_documented_interface_is_not_asked_for_robots():

@@ -126,6 +126,15 @@ IMAGE = {
     "name": "At the lake",
     "dateCreated": "2020-05-01T10:00",
 }
+AROUND = [  # what JSON-LD of the web lies in
+    "<!--{}-->",
+    "//<![CDATA[\n{}\n//]]>",
+    "/*<![CDATA[*/{}/*]]>*/",
+    "<![CDATA[{}]]>",
+    "<!--//--><![CDATA[//><!--\n{}\n//--><!]]>",
+    "/* made by a plug-in */ {};",
+    "\ufeff{} // end",
+]
 OTHER = {"@type": "ImageObject", "contentUrl": "/full/2.jpg", "license": ZERO}
 
 
@@ -143,6 +152,13 @@ OTHER = {"@type": "ImageObject", "contentUrl": "/full/2.jpg", "license": ZERO}
         "<script type=application/ld+json>{broken</script>" + json_ld(IMAGE),
         json_ld({**IMAGE, "license": {"@id": BY}, "creator": [IMAGE["creator"]]}),
         json_ld({**IMAGE, "thumbnailUrl": ""}) + "<img src=/hero.jpg>",
+        *(
+            f"<script type=application/ld+json>{around.format(json.dumps(IMAGE))}</script>"
+            for around in AROUND
+        ),
+        json_ld({**IMAGE, "caption": "@"}).replace('"@"', '"a\tb\n\x01"'),
+        json_ld(IMAGE).replace("}</", ",}</"),
+        json_ld(IMAGE).replace("}</", ", // the end\n}</"),
     ],
 )
 def test_json_ld_of_the_page(html):
@@ -196,7 +212,24 @@ LINK = f'<a rel="license" href="{BY}">x</a>'
         (f'<link rel="license" href="{BY}">', "by", BY),
         (LINK + f'<link rel="license" href="{ZERO}">', "", ""),
         (f"<footer>{LINK}</footer>", "", ""),  # of the site's text
-        (json_ld({**IMAGE, "license": "https://gnu.org/fdl"}) + LINK, "", "https://gnu.org/fdl"),
+        (LINK.replace("x</a>", "CC BY 4.0</a>"), "by", BY),
+        # what contradicts, or is not known beside what is, is no licence
+        (LINK.replace("x</a>", "CC BY-NC 4.0</a>"), "", ""),
+        (LINK.replace("x</a>", "Non-commercial use</a>"), "", ""),
+        (LINK + '<a rel="license" href="javascript:terms()">', "", ""),
+        (
+            LINK + '<a rel="license" href="https://creativecommons.org/licenses/sampling/1.0/">',
+            "",
+            "",
+        ),
+        (json_ld({**IMAGE, "license": "https://gnu.org/fdl"}) + LINK, "", ""),
+        (json_ld({**IMAGE, "license": BY.replace("by", "by-nc")}) + LINK, "", ""),
+        (json_ld({**IMAGE, "license": {"name": "CC BY-NC 4.0", "url": BY}}), "", ""),
+        (json_ld({**IMAGE, "license": {"name": "Personal use", "url": BY}}), "", ""),
+        (json_ld({**IMAGE, "license": {"name": "CC BY 4.0", "url": BY}}), "by", BY),
+        (json_ld({**IMAGE, "license": [BY, ZERO]}), "", ""),
+        (json_ld(IMAGE, {**IMAGE, "license": ZERO}), "", ""),
+        (json_ld({**IMAGE, "license": "https://creativecommons.org/licenses/nc-sa/1.0/"}), "", ""),
     ],
 )
 def test_licence_of_the_page(detail, licence, address):
@@ -263,18 +296,30 @@ def test_next_page_on_another_host_is_not_followed():
 @pytest.mark.parametrize(
     ("html", "directive"),
     [
-        ('<meta name="robots" content="noimageai">', "meta robots: noimageai"),
-        ('<META NAME="Robots" CONTENT="index,NOAI , follow">', "meta robots: noai"),
-        ('<meta name="dclib" content="noindex">', "meta dclib: noindex"),
-        ('<p><meta name="robots" content="follow none">', "meta robots: none"),
+        ('<meta name="robots" content="noimageai">', "robots: noimageai"),
+        ('<META NAME="Robots" CONTENT="index,NOAI , follow">', "robots: noai"),
+        ('<meta name="dclib" content="noindex">', "dclib: noindex"),
+        ('<p><meta name="robots" content="follow none">', "robots: none"),
         ('<meta name="tdm-reservation" content="1">', "tdm-reservation: 1"),
         ('<meta name="tdm-reservation" content="0">', ""),
-        ('<meta name="robots" content="max-image-preview:large noai">', "meta robots: noai"),
-        ('<meta name="robots" content="foo:bar, noindex">', "meta robots: noindex"),
+        ('<meta name="robots" content="max-image-preview:large noai">', "robots: noai"),
+        ('<meta name="robots" content="foo:bar, noindex">', "robots: noindex"),
         ('<meta name="otherbot" content="noai">', ""),
         ('<meta name="robots" content="index, nofollow, noarchive, max-image-preview:none">', ""),
         ('<meta name="robots"><meta content="noai"><meta>', ""),
         ("noai", ""),
+        (
+            '<meta http-equiv="X-Robots-Tag" content="otherbot: all, dclib: noai">',
+            "x-robots-tag: noai",
+        ),
+        ('<meta property="robots" content="no-ai">', "robots: noai"),
+        ('<meta name="Content-Usage" content="train-ai=n">', "content-usage: train-ai=n"),
+        ('<meta name="TDM-Reservation" content="true">', "tdm-reservation: true"),
+        ('<meta name="tdm-policy" content="https://h.org/p.json">', "tdm-policy"),
+        (
+            '<meta name="tdm-reservation" content="0"><meta name="tdm-policy" content="/p.json">',
+            "",
+        ),
     ],
 )
 def test_opt_outs(html, directive):
@@ -310,8 +355,12 @@ def test_charset_of_the_header_and_of_the_page():
         "<img srcset='" + "a 0q," * 100_000 + "' src=a.jpg>",
         "<img srcset='" + "a,,,," * 100_000 + "' data-src=a.jpg>",
         "<!--" * 100_000 + "--><img src=a.jpg>",
+        *(
+            f"<script type=application/ld+json>{text * 300_000}</script><img src=a.jpg>"
+            for text in ("/*", '"', '"\\', ", ", "/ ")
+        ),
     ],
-    ids=["deep", "open-links", "commas", "brackets", "versions", "runs", "comments"],
+    ids=["deep", "open-links", "commas", "brackets", "versions", "runs", "comments", *'/"\\,:'],
 )
 def test_hostile_markup_takes_no_time(html):
     start = time.process_time()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dclib.scrape.licences import ALLOWED, NAMES, attribution, deed, licence_key
+from dclib.scrape.licences import ALLOWED, NAMES, agreed, attribution, deed, licence_key
 
 CC = "https://creativecommons.org/"
 
@@ -31,14 +31,45 @@ CC = "https://creativecommons.org/"
         ("Public domain", "pdm"),
         ("PD", "pdm"),
         ("by-nc-nd", "by-nc-nd"),
+        ("Creative Commons Attribution 4.0 International License", "by"),
+        ("Attribution-NonCommercial-NoDerivs 2.0 Generic", "by-nc-nd"),
+        ("CC BY-NC 2.0", "by-nc"),
+        ("CC-BY-NC-SA-4.0", "by-nc-sa"),  # as in SPDX
+        ("CC-BY-SA-2.1-JP", "by-sa"),
+        ("CC0-1.0", "cc0"),
+        ("CC\u2011BY\u2013SA 4.0", "by-sa"),  # odd dashes
+        ("CC_BY_4.0", "by"),
+        ("CC0 1.0 Universal", "cc0"),
+        ("Public Domain Mark 1.0", "pdm"),
+        ("cc-by-sa-3.0-migrated", "by-sa"),
+        (f"{CC}licenses/by/3.0/de/deed.de", "by"),
+        (f"{CC}licenses/by/2.5/scotland/legalcode", "by"),
+        (f"{CC}licenses/by/3.0/igo/legalcode.txt", "by"),
         # not sure, so not known
+        *(
+            (f"{CC}licenses/{code}/1.0/", "")
+            for code in ("nc", "nd", "sa", "nd-nc", "nc-sa", "sampling+", "devnations")
+        ),
+        (f"{CC}licenses/publicdomain/", ""),
+        (f"{CC}licenses/pd/1.0/", ""),
+        (f"{CC}licenses/by-nc-sampling/1.0/", ""),
+        (f"{CC}licenses/by/../by-nc/4.0/", ""),
+        (f"{CC}licenses/by/4.0/nc/", ""),
+        (f"{CC}licenses/by/9.9/", ""),
+        (f"{CC}licenses/by%2Dnc/4.0/", ""),
+        ("cc-by-2.0-nc", ""),
+        ("CC BY 2.0 nd", ""),
+        ("CC NC-SA 1.0", ""),
+        ("by-nc-nc", ""),
+        ("nc-sampling+", ""),
+        ("devnations", ""),
+        ("zero", ""),
         ("GFDL", ""),
         ("GFDL, CC BY-SA 3.0", ""),
         ("CC BY or CC BY-NC", ""),
         ("not CC BY 4.0", ""),
         ("CC BY-SA 4.0 for the text", ""),
         ("Attribution", ""),
-        ("Creative Commons Attribution 4.0 International License", ""),
         ("No restrictions", ""),
         ("PD-US", ""),
         ("copyrighted, not public domain", ""),
@@ -58,6 +89,38 @@ CC = "https://creativecommons.org/"
 )
 def test_licence_key(text, key):
     assert licence_key(text) == key
+
+
+BY = f"{CC}licenses/by/4.0/"
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ([BY], ("by", BY)),
+        ([BY, "CC BY 4.0", "", None], ("by", BY)),
+        (["cc-by-sa-3.0-de"], ("by-sa", f"{CC}licenses/by-sa/3.0/")),
+        (["//creativecommons.org/licenses/by/2.0/"], ("by", f"{CC}licenses/by/2.0/")),
+        (["pd"], ("pdm", "")),
+        ([BY, "CC BY-NC 4.0"], ("", "")),
+        ([BY, f"{CC}licenses/nc/1.0/"], ("", "")),
+        ([BY, "free for personal use"], ("", "")),
+        ([BY, 7], ("", "")),
+        ([], ("", "")),
+    ],
+)
+def test_one_contradiction_and_there_is_no_licence(stated, found):
+    assert agreed(*stated) == found
+
+
+@pytest.mark.parametrize("code", ["nc", "nd", "sa", "sampling", "devnations", "by-x", "+", "-", ""])
+@given(st.lists(st.sampled_from(["by", "nc", "nd", "sa", "sampling", "x", "+"]), max_size=4))
+def test_only_known_codes_are_read(code, more):
+    """A second implementation: the list of the deeds that there are."""
+    code = "-".join([code, *more])
+    known = {"by-nd-nc": "by-nc-nd"} | {name: name for name in NAMES if name.startswith("by")}
+    assert licence_key(f"{CC}licenses/{code}/1.0/") == known.get(code, "")
+    assert licence_key(f"CC {code} 1.0") == known.get(code, "")
 
 
 def test_only_what_may_be_adapted_is_allowed():

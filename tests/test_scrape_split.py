@@ -107,8 +107,12 @@ def test_authors_nobody_knows_do_not_join(nobody):
 
 
 def test_names_are_the_same_whatever_their_spaces_and_case():
-    names = ["Jane  Doe", "jane doe ", "JANE DOE", "Jane Do"]
-    assert group_rows([picture(i, author=n) for i, n in enumerate(names)]) == [[0, 1, 2], [3]]
+    names = ["Zoë  Doe", "zoe\u0308 doe ", "ZOË DOE", "Zoë Do"]
+    for column in ("author", "series", "group", "page"):
+        assert group_rows([picture(i, **{column: n}) for i, n in enumerate(names)]) == [
+            [0, 1, 2],
+            [3],
+        ]
 
 
 def test_an_author_who_has_the_name_of_a_series_is_not_in_it():
@@ -237,7 +241,8 @@ def mirrored_duplicate(left, right):
     right |= {"phash": copy["phash_mirrored"], "dhash": copy["dhash_mirrored"]}
 
 
-LEAKS = [leak(**{name: "x"}) for name in ("author", "series", "page", "sha256", "pixel_sha256")]
+JOINING = ("author", "series", "group", "page", "sha256", "pixel_sha256")
+LEAKS = [leak(**{name: "x"}) for name in JOINING]
 
 
 @pytest.mark.parametrize("spoil", [*LEAKS, near_duplicate, mirrored_duplicate])
@@ -300,6 +305,7 @@ def test_the_report_counts_authors_who_are_known():
     lines = str(report).splitlines()
     assert lines[0] == "train: 6 pictures (3 happy, 3 unhappy) by 2 known authors"
     assert lines[1] == "val: 2 pictures (1 happy, 1 unhappy)"
+    assert "Of 3 pictures the author, the series or the page is known." in lines
 
 
 @pytest.mark.parametrize("share", [0, -1])

@@ -1,14 +1,19 @@
+import errno
 import math
+import os
 import shutil
+from copy import copy
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import FORKSERVER
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data.loading import CoupleFolder, make_loader
 from dclib.evaluate.calibration import abstain_confidence, fit_temperature
+from dclib.files import hold
 from dclib.model import DeepConnection
 from dclib.predict import predict_logits, score
 from dclib.train import (
@@ -153,6 +158,12 @@ def test_the_cache_changes_nothing(couples, tmp_path):
     assert runs[0] == runs[1]
 
 
+def hold_it(folder, held, done):
+    with hold(folder):
+        held.set()
+        done.wait(60)
+
+
 def test_resuming_a_finished_run_returns_it(splits, finished, capsys):
     model, history, folder = finished
     again, told = trained(splits, TINY, folder=folder, resume=True)
@@ -169,15 +180,76 @@ def test_a_state_is_never_overwritten_by_another_run(splits, finished):
     with pytest.raises(ValueError, match="has epochs = 2, not 3"):
         trained(splits, replace(TINY, epochs=3), folder=folder, resume=True)
     other = {**splits, "train": splits["test"]}
-    with pytest.raises(ValueError, match="has data = "):
+    with pytest.raises(
+        ValueError, match="had other data: now there are 18 pictures fewer than the 30 then"
+    ):
         trained(other, TINY, folder=folder, resume=True)
 
 
-def test_a_full_disk_costs_the_state_not_the_run(splits, tmp_path, capsys):
-    (tmp_path / "file").write_text("where a folder should be")
-    _, history = trained(splits, TINY, folder=tmp_path / "file" / "run")
+def test_a_full_disk_costs_the_state_not_the_run(splits, tmp_path, capsys, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    _, history = trained(splits, TINY, folder=tmp_path / "run")
     assert len(history.epochs) == 2
-    assert "The state could not be saved in" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "The state could not be saved, and training goes on: " in said
+    assert "state.pt cannot be written (No space left on device)" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(couples, splits, tmp_path):
+    (tmp_path / "file").write_text("where a folder should be")
+    with pytest.raises(OSError, match=r"run cannot be written \(Not a directory\)"):
+        trained(splits, TINY, folder=tmp_path / "file" / "run")
+    with pytest.raises(OSError, match=r"c cannot be written \(Not a directory\)"):
+        train_checkpoint(couples, tmp_path / "file" / "c", TINY)
+    with pytest.raises(FileExistsError, match="holds something else"):
+        train_checkpoint(couples, couples, TINY)
+
+
+def test_another_process_trains_there(couples, splits, tmp_path, start_child, capsys):
+    held, done = FORKSERVER.Event(), FORKSERVER.Event()
+    child = start_child(hold_it, tmp_path / "demo.run", held, done)
+    assert held.wait(60)
+    busy = "Another process trains with its state in .*demo.run: wait for its end, or choose"
+    with pytest.raises(RuntimeError, match=busy):
+        trained(splits, TINY, folder=tmp_path / "demo.run")
+    with pytest.raises(RuntimeError, match=busy):
+        train_checkpoint(couples, tmp_path / "demo", TINY)
+    done.set()
+    child.join()
+
+
+def load_from_drawings(folder):
+    torch.set_num_threads(1)
+    load_or_train(folder / "demo", TINY, n=24, root=folder / "data")
+
+
+def test_two_notebooks_that_both_must_train_share_one_training(tmp_path, start_child):
+    children = [start_child(load_from_drawings, tmp_path) for _ in range(2)]
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert load_checkpoint(tmp_path / "demo").config["training_data"]["n"]["train"] > 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "demo"]
+
+
+def test_a_named_checkpoint_that_is_not_there_is_never_made_of_drawings(tmp_path):
+    for name in ("mine", "my-demo", "dmeo"):
+        said = rf"There is no checkpoint at .*{name}\. Name the folder of yours .*checkpoints/demo"
+        with pytest.raises(FileNotFoundError, match=said):
+            load_or_train(tmp_path / "checkpoints" / name, TINY, n=24, root=tmp_path / "data")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_preset_for_drawings_on_photographs_is_said(splits):
+    photographs = copy(splits["train"])
+    photographs.column = lambda name: [""] * len(photographs)
+    assert "WARNING: a random start is for drawn couples" in describe_run(TINY, photographs)
+    assert "WARNING" not in describe_run(TINY, splits["train"])
+    assert "WARNING" not in describe_run(replace(TINY, weights="imagenet"), photographs)
 
 
 def test_a_run_may_go_on_elsewhere(splits, tmp_path, capsys):
@@ -249,11 +321,6 @@ def test_both_augmenters_train(couples, augmenter, said):
     assert said in describe_run(config, splits["train"])
 
 
-def test_unknown_augmenter(couples):
-    with pytest.raises(ValueError, match=r"augmenter must be one of .* not 'torch'"):
-        load_splits(couples, TrainConfig.demo(augmenter="torch"))
-
-
 def test_train_checkpoint_measures_and_remembers(couples, tmp_path, capsys):
     checkpoint = train_checkpoint(couples, tmp_path / "c", TINY, progress=False)
     said = capsys.readouterr().out
@@ -307,15 +374,15 @@ def stop_after(epochs):
 
 def test_load_or_train_goes_on_where_it_was_cut_off(tmp_path, couples, capsys):
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint(couples, tmp_path / "c", TINY, watchers=[stop_after(1)])
+        train_checkpoint(couples, tmp_path / "demo", TINY, watchers=[stop_after(1)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dclib.train.render_couples", lambda root, n: couples)
-        load_or_train(tmp_path / "c", TINY)
+        load_or_train(tmp_path / "demo", TINY)
     assert "1 of 2 epochs done" in capsys.readouterr().out
 
 
 def test_load_or_train_says_which(tmp_path, capsys):
-    folder = tmp_path / "checkpoint"
+    folder = tmp_path / "demo"
     load_or_train(folder, TINY, n=24, root=tmp_path / "data")
     assert "training one on 24 drawings of couples" in capsys.readouterr().out
     load_or_train(folder, TINY, n=24, root=tmp_path / "data")

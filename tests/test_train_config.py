@@ -1,3 +1,6 @@
+from dataclasses import fields
+from math import inf, nan
+
 import pytest
 import torch
 
@@ -40,10 +43,22 @@ def test_the_optimizers(model):
     assert type(make_optimizer(model, TrainConfig())) is torch.optim.Adam
     assert type(make_optimizer(model, TrainConfig(optimizer="adamw"))) is torch.optim.AdamW
     with pytest.raises(ValueError, match="optimizer must be one of"):
-        make_optimizer(model, TrainConfig(optimizer="sgd"))
-    for wrong in (0, -0.5, 1.5):
-        with pytest.raises(ValueError, match="lr_decay lies above 0"):
-            make_optimizer(model, TrainConfig(lr_decay=wrong))
+        TrainConfig(optimizer="sgd")
+
+
+ODD = (-1, -0.5, 0.0, 10**30, nan, inf, -inf, "", "nothing", None, True, (), ("a",), [[]], {})
+FITTING = {"clip": {None, 0.0}, "weights": {None, "", "nothing"}, "freeze_backbone": {True}}
+FITTING |= {"cache": {True}, "backbone": {"", "nothing"}, "device": {"", "nothing"}}
+FITTING |= {"augment": {0.0}, "lr": {0.0}, "weight_decay": {0.0}}
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in fields(TrainConfig)])
+def test_every_setting_has_its_values(name):
+    for value in ODD:
+        if any(value is fit for fit in FITTING.get(name, ())):
+            continue
+        with pytest.raises(ValueError, match=rf"^{name} must be .*, not .*\.$"):
+            TrainConfig(**{name: value})
 
 
 def test_presets():

@@ -9,7 +9,13 @@ import torch.distributed as dist
 from conftest import FORKSERVER
 
 from dclib.train import build_model, fit, load_splits
-from dclib.train.distributed import Processes, distribute, join_processes, leave_processes
+from dclib.train.distributed import (
+    MEETING,
+    Processes,
+    distribute,
+    join_processes,
+    leave_processes,
+)
 
 
 def train(place, couples, config, path):
@@ -62,9 +68,38 @@ def test_alone_nothing_is_shared(monkeypatch):
 
 def test_fewer_gpus_than_processes_is_one_sentence(monkeypatch):
     place = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in place.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("dclib.train.distributed.pick_device", torch.device)
     with pytest.raises(ValueError, match="starts 4 processes on this machine, which has 1 GPU"):
         join_processes("cuda")
+    assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("left_over", "alone"),
+    [
+        ({"WORLD_SIZE": "1", "RANK": "3"}, True),
+        ({"WORLD_SIZE": "", "MASTER_ADDR": "127.0.0.1"}, True),
+        ({"WORLD_SIZE": "2"}, False),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, False),
+        ({"WORLD_SIZE": "two", "RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, False),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, False),
+        ({"WORLD_SIZE": "-2", "RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, False),
+    ],
+)
+def test_what_another_program_left_in_the_environment_is_said_at_once(
+    left_over, alone, monkeypatch
+):
+    for name in ("RANK", "WORLD_SIZE", *MEETING):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    if alone:
+        assert join_processes("cpu")[0] == Processes()
+    else:
+        with pytest.raises(ValueError, match="with torchrun, or unset WORLD_SIZE to train in one"):
+            join_processes("cpu")
     assert not dist.is_initialized()

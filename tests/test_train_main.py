@@ -6,11 +6,11 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data import splits_of
-from dclib.evaluate.predictions import read_predictions
 from dclib.train.__main__ import main
 from dclib.train.studies import DONE, TABLE
 
@@ -62,16 +62,22 @@ def test_two_processes_train_and_the_first_writes(couples, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--epochs", "0"], "epochs must be at least 1, not 0."),
-        (["--clip", "-1"], "clip must be at least 0, not -1.0."),
-        (["--accumulate", "0"], "accumulate must be at least 1, not 0."),
-        (["--ablate", "0"], "repetitions must be at least 1, not 0."),
+        (["--epochs", "0"], "epochs must be a whole number from 1 to 1e[+]06, not 0."),
+        (["--clip", "-1"], "clip must be a number from 0 to 1e[+]06, or none, not -1.0."),
+        (["--lr", "nan"], "lr must be a number from 0 to 100, not nan."),
+        (["--std", "1"], "std must be 3 values, each a number from 0.001 to 10, not "),
+        (["--seed", "9" * 30], "seed must be a whole number from 0 to "),
+        (["--backbone", "nothing"], "backbone must be a torchvision ResNet"),
+        (["--device", "nothing"], "There is no device 'nothing' here: take auto or cpu."),
+        (["--device", "meta"], "There is no device 'meta' here: take auto or cpu."),
+        (["--ablate", "0"], "2"),
+        (["--ablate", "9" * 30], "2"),
         (["--ablate", "--folds", "2"], "two studies: give one of them."),
         (["--ablate", "--resume"], "--ablate and --folds go on by themselves: leave out --resume."),
         (["--seeds", "2"], "--seeds and --stages go with --folds."),
-        (["--folds", "1"], "folds must be at least 2, not 1."),
+        (["--folds", "1"], "2"),
         (["--folds", "19"], "19 folds need 19 groups with happy pictures or more; there are 18."),
-        (["--folds", "2", "--seeds", "0"], "There must be at least 1 seed."),
+        (["--folds", "2", "--seeds", "0"], "2"),
     ],
 )
 def test_settings_that_mean_nothing(couples, tmp_path, command, options, said):
@@ -100,9 +106,30 @@ def test_several_stages_out_of_fold(couples, tmp_path, command, capsys, no_train
         assert f"(stage {stage}) from a random start" in said
         settings = json.loads((tmp_path / stage / DONE).read_text())["settings"]
         assert (settings["stage"], settings["lr"]) == (stage, 0.01)
-        assert len(read_predictions(tmp_path / stage / TABLE)) == 72
+        assert len(pd.read_csv(tmp_path / stage / TABLE)) == 72
     header = next(line for line in said.splitlines() if "metadata only" in line)
     assert header.split() == ["plain", "spp", "majority", "metadata", "only"]
+
+
+def test_after_its_end_there_is_nothing_to_resume(couples, tmp_path, command, capsys):
+    options = ["--stage", "plain", "--epochs", "1", "--no-cache"]
+    command(couples, tmp_path / "c", *options)
+    before = (tmp_path / "c" / "config.json").stat().st_mtime_ns
+    command(couples, tmp_path / "c", *options, "--resume")
+    assert "This training has ended, and nothing was done" in capsys.readouterr().out
+    assert (tmp_path / "c" / "config.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_something_else_is_neither_trained_nor_studied_in(
+    couples, tmp_path, command, no_training
+):
+    (tmp_path / "notes.txt").write_text("mine")
+    for place in (couples, tmp_path):
+        for options in ([], ["--ablate", "1"]):
+            with pytest.raises(SystemExit, match="holds something else"):
+                command(couples, place, *options)
+    assert no_training == []
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_one_class_only_and_no_data(couples, tmp_path, command):

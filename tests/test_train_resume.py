@@ -48,7 +48,7 @@ def test_a_damaged_state_is_named_and_the_one_before_is_taken(states, harm, caps
     harm(states / STATE)
     assert load_state(states)["epoch"] == 1  # the damaged one has not pushed it out
     harm(states / PREVIOUS)
-    with pytest.raises(ValueError, match="delete the folder and begin again"):
+    with pytest.raises(ValueError, match="move that folder away, or choose another"):
         load_state(states)
 
 
@@ -58,7 +58,9 @@ def test_a_kill_between_the_two_renames_leaves_the_one_before(states):
 
 
 def test_a_half_written_state_is_never_read(states):
-    (states / (STATE + ".unfinished")).write_bytes(b"half")
+    unfinished = states / f".dclib-{'0' * 16}"
+    unfinished.mkdir()
+    (unfinished / STATE).write_bytes(b"half")
     assert load_state(states)["epoch"] == 2
     save_state(states, {"epoch": 3})
     assert sorted(path.name for path in states.iterdir()) == [PREVIOUS, STATE]
@@ -87,12 +89,17 @@ def test_forgetting_removes_the_empty_folder_only(states):
 
 
 def test_another_run_is_named(tmp_path):
-    told = {"lr": 1e-3, "device": "cpu", "data": "a"}
+    told = {"lr": 1e-3, "device": "cpu", "data": {"n": 36, "sha256": "a"}}
     check_same_run(tmp_path, told, told | {"device": "cuda"})
-    with pytest.raises(ValueError, match=r"has lr = 0.001, not 0.01: use its settings"):
+    with pytest.raises(ValueError, match=r"has lr = 0.001, not 0.01. Use its settings"):
         check_same_run(tmp_path, told, told | {"lr": 1e-2})
-    with pytest.raises(ValueError, match="has data = 'a', not 'b'"):
-        check_same_run(tmp_path, told, told | {"data": "b"})
+    for n, said in (
+        (48, "now there are 12 pictures more than the 36 then"),
+        (35, "1 pictures fewer than"),
+        (36, "there are 36 pictures now, but not the same as then"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check_same_run(tmp_path, told, told | {"data": {"n": n, "sha256": "b"}})
     with pytest.raises(ValueError, match="has clip = None, not 1"):
         check_same_run(tmp_path, told, told | {"clip": 1})
 

@@ -27,7 +27,7 @@ from dclib.data import DRAWN, draw_seed, splits_of
 from dclib.data.loading import CoupleFolder
 from dclib.drawn import render_couples
 from dclib.evaluate.intervals import estimate
-from dclib.evaluate.predictions import LOGITS, check_predictions, predict_folder, read_predictions
+from dclib.evaluate.predictions import LOGITS, check_predictions, predict_folder
 from dclib.evaluate.probe import measure_pictures, probe
 from dclib.train import TrainConfig, loop, make_transforms
 from dclib.train import studies as module
@@ -294,7 +294,7 @@ def test_what_was_done_is_kept_and_more_seeds_can_follow(couples, no_training, t
     assert len(no_training) == 6
     pd.testing.assert_frame_equal(both[both["seed"] == 0], first)
     assert "3 trainings were done before" in capsys.readouterr().out
-    saved = read_predictions(tmp_path / TABLE)
+    saved = pd.read_csv(tmp_path / TABLE)
     pd.testing.assert_frame_equal(saved, both, check_dtype=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([DONE, TABLE])
 
@@ -318,27 +318,41 @@ def test_an_unfinished_run_has_no_table(couples, no_training, tmp_path, monkeypa
 def test_another_run_in_the_folder_is_refused(couples, no_training, tmp_path):
     out_of_fold(couples, CONFIG, 3, (0,), tmp_path)
     for changed, folds, splits, said in (
-        (replace(CONFIG, lr=0.5), 3, None, "has lr = 0.001, not 0.5: use its settings"),
+        (replace(CONFIG, lr=0.5), 3, None, "has lr = 0.001, not 0.5. Use its settings"),
         (replace(CONFIG, stage="spp"), 3, None, r"has stage = 'spp\+pmt', not 'spp'"),
         (CONFIG, 4, None, "has folds = 3, not 4"),
         (CONFIG, 3, ["train"], "has splits = "),
     ):
         with pytest.raises(ValueError, match=said):
             out_of_fold(couples, changed, folds, (0,), tmp_path, splits)
-    change_saved(tmp_path, lambda saved: saved["settings"].update(data="0"))
-    with pytest.raises(ValueError, match="has data = '0', not "):
+    change_saved(tmp_path, lambda saved: saved["settings"]["data"].update(n=30))
+    with pytest.raises(ValueError, match="now there are 6 pictures more than the 30 then"):
         out_of_fold(couples, CONFIG, 3, (0,), tmp_path)
     (tmp_path / DONE).unlink()
-    with pytest.raises(ValueError, match="holds predictions of something else; take another"):
+    with pytest.raises(ValueError, match="holds something else; choose another"):
         out_of_fold(couples, CONFIG, 3, (0,), tmp_path)
     assert len(no_training) == 3
 
 
-@pytest.mark.parametrize("text", ["", '{"done": {', "[]", "{}", '{"done": {"spp, seed 0": {}}}'])
+ROW = {"ids": ["a"], "logits": [[0, 1]], "temperature": 1, "threshold": 0.5, "epoch": 0}
+ODD = {
+    "ids": [1],
+    "logits": [[0, float("nan")]],
+    "temperature": -1,
+    "threshold": None,
+    "epoch": 0.5,
+}
+TEXTS = ["", '{"done": {', "[]", "{}", "[" * 10**5, '{"done": {"spp, seed 0": {}}}']
+TEXTS += [json.dumps({"settings": {}, "done": {"a": ROW | {name: ODD[name]}}}) for name in ODD]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 @pytest.mark.parametrize("study", [out_of_fold, ablate])
 def test_a_damaged_file_is_refused(couples, tmp_path, no_training, text, study):
     (tmp_path / DONE).write_text(text)
-    with pytest.raises(ValueError, match=rf"{DONE} cannot be read .*; delete it to begin again"):
+    with pytest.raises(
+        ValueError, match=rf"{DONE} cannot be read; choose another folder, or delete"
+    ):
         study(couples, CONFIG, 3, folder=tmp_path)
 
 
@@ -350,10 +364,10 @@ def test_answers_to_other_pictures_are_refused(couples, tmp_path, no_training):
         first["ids"], second["ids"] = second["ids"], first["ids"]
 
     change_saved(tmp_path, swap)
-    with pytest.raises(ValueError, match="answers to other pictures for seed 0, fold 0; delete"):
+    with pytest.raises(ValueError, match="answers to other pictures for seed 0, fold 0; choose"):
         out_of_fold(couples, CONFIG, 3, (0,), tmp_path)
     change_saved(tmp_path, lambda saved: saved["done"]["seed 0, fold 1"]["logits"].pop())
-    with pytest.raises(ValueError, match="does not have two logits for each picture"):
+    with pytest.raises(ValueError, match="does not have logits for each picture"):
         out_of_fold(couples, CONFIG, 3, (0,), tmp_path)
 
 
@@ -423,10 +437,10 @@ def test_majority_answers_with_the_shares_of_the_other_folds(uneven, no_training
 
 def test_metadata_alone_score_as_the_probe_says(uneven, no_training):
     table = out_of_fold(uneven, CONFIG, 3, (0,)).sample(frac=1, random_state=0)
-    found = baselines(uneven, table, seed=3)["metadata only"]
+    found = baselines(uneven, table)["metadata only"]
     margins = found[LOGITS[1]] - found[LOGITS[0]]
     area = roc_auc_score(found["label"] == "unhappy", margins)
-    assert area == pytest.approx(probe(measure_pictures(uneven), seed=3).auroc)
+    assert area == pytest.approx(probe(measure_pictures(uneven)).auroc)
     assert area > 0.6
     assert (found["fold"] == -1).all()
     known = table.set_index("id")[["label", "group", "source"]]

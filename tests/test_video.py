@@ -9,6 +9,7 @@ from dclib import video
 from dclib.checkpoint import DRAWINGS_ONLY
 from dclib.drawn import render_film
 from dclib.frames import Clip, VideoError, write_mp4
+from dclib.framing import frame_picture
 from dclib.photo import look
 from dclib.video import NO_FACES, NOT_SURE, VideoResult, score_video
 
@@ -32,7 +33,7 @@ def test_each_frame_is_judged_as_a_photo_would_be(film, checkpoint, result):
     frames = list(Clip(film, 4))
     assert len(result.frames) == len(frames) == len(result.maps) == 28
     for k in (0, 9, 20, 27):
-        evidence, _ = look(checkpoint, frames[k].image)
+        evidence, *_ = look(checkpoint, frame_picture(frames[k].image, (), "whole"))
         row = result.frames.iloc[k]
         assert row["time"] == frames[k].time == k / 4
         assert row["margin"] == pytest.approx(evidence.margin.item(), abs=1e-4)

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from dclib.augment import TrainTransform
-from dclib.web.html import ipywidgets, to_image
+from dclib.web.html import Panel, ipywidgets, to_image
 
 
-def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidgets.VBox:
+def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> Panel:
     """A slider for the strength of augmentation above `n` draws of an RGB image, side by side.
 
     Each is `size` pixels a side and keeps its seed, so that it is seen growing from the picture.
@@ -28,4 +28,4 @@ def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> ipywidget
 
     slider.observe(show, names="value")
     show(None)
-    return ipywidgets.VBox([slider, picture])
+    return Panel([slider, picture])

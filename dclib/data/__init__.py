@@ -3,26 +3,26 @@
     root/{train,val[,test]}/{happy,unhappy}/*.jpg   and, if you have them, root/<split>/metadata.csv
     with file_name, label, group, source, ... (a Hugging Face imagefolder; torchvision reads it too)
 
-A `group` (one couple, one photo series, one photographer) must not be in two splits.
+A `group` (one couple, one photographer) or `series` must not be in two splits.
 """
 
-import csv
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dclib.data.listing import Samples, list_pictures, patiently, sort_out
+from dclib.data.metadata import BINDING, FILE, Rows, read_metadata, read_table, refuse_tables, told
 from dclib.files import file_hash
 
 CLASSES = ("happy", "unhappy")
 NOT_ASSESSABLE = "not assessable"  # the label of what gets neither
 DRAWN = "demo drawings"  # how the `source` of pictures that dclib.drawn made begins
 SPLITS = ("train", "val", "test")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"}
 
 
 def splits_of(root: str | Path) -> list[str]:
@@ -30,21 +30,53 @@ def splits_of(root: str | Path) -> list[str]:
     return [split for split in SPLITS if (Path(root) / split).is_dir()]
 
 
+class Found(NamedTuple):
+    """What a folder of pictures holds, as `read_split` found it."""
+
+    pictures: Samples  # (path, label index), in the order of classes and names
+    rows: Rows  # what metadata.csv tells, by path below the folder
+    notes: list[str]  # sentences on what nobody looked at
+
+
+def read_split(folder: Path, classes: Sequence[str] = CLASSES) -> Found:
+    """Pictures of folder/<class>/** and their metadata; none is decoded.
+
+    Raises what `list_pictures` and `read_metadata` do, and ValueError for metadata in another place
+    and for a label that contradicts the folders.
+    """
+    pictures, others = list_pictures(folder, classes)
+    above = folder.parent.glob("metadata*") if folder.name in SPLITS else ()
+    refuse_tables(folder, [*others, *above])
+    names = [path.relative_to(folder).as_posix() for path, _ in pictures]
+    rows, notes = read_metadata(folder, names)
+    for (path, label), name in zip(pictures, names, strict=True):
+        stated = rows.get(name, {}).get("label")
+        if told(stated) not in ("", told(classes[label])):
+            raise ValueError(f"{path} lies under {classes[label]}, {FILE} says {stated}.")
+    if strange := [path.relative_to(folder) for path in others if path != folder / FILE]:
+        what = f"{len(strange)} files, folders or links that are no pictures"
+        notes.append(f"Not looked at in {folder}: {what}, such as {strange[0]}.")
+    return Found(pictures, rows, notes)
+
+
 def check_groups(root: str | Path) -> None:
-    """Raise ValueError if a group of metadata.csv is in two splits."""
-    seen: dict[str, str] = {}
+    """Raise ValueError if a group or series of metadata.csv is in two splits."""
+    seen: dict[tuple[str, str], str] = {}
     for split in splits_of(root):
-        for row in read_metadata(Path(root) / split).values():
-            group = row.get("group")
-            if group and seen.setdefault(group, split) != split:
-                raise ValueError(
-                    f"Group {group!r} is in {seen[group]} and in {split}: numbers from such a "
-                    "split are too good. Move all pictures of a group into one split."
-                )
+        for row in read_table(Path(root) / split / FILE):
+            for name in BINDING:
+                value = told(row.get(name))
+                other = seen.setdefault((name, value), split)
+                if value and other != split:
+                    raise ValueError(
+                        f"{name.capitalize()} {row[name]!r} is in {other} and in {split}: numbers "
+                        f"from such a split are too good. Move all pictures of a {name} into one "
+                        "split."
+                    )
 
 
 def fingerprint(root: str | Path) -> dict[str, Any]:
-    """What a checkpoint remembers of its training data: kind, counts and a hash of all files.
+    """What a checkpoint remembers of its training data: kind, counts, a hash of what is used.
 
     `learned_from` is the kind of train and val alone (of test where there is nothing else).
     """
@@ -52,11 +84,11 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
     n: Counter[str] = Counter()
     drawn: Counter[str] = Counter()
     for split in splits_of(root):
-        rows = read_metadata(root / split)
-        for path, _ in list_pictures(root / split, CLASSES):
+        found = read_split(root / split)
+        for path, _ in sort_out(found.pictures)[0]:
             name = path.relative_to(root).as_posix()
-            digest.update(f"{name} {file_hash(path)}\n".encode())
-            row = rows.get(path.relative_to(root / split).as_posix(), {})
+            digest.update(f"{name} {patiently(file_hash, path)}\n".encode())
+            row = found.rows.get(path.relative_to(root / split).as_posix(), {})
             n[split] += 1
             drawn[split] += row.get("source", "").startswith(DRAWN)
     training = {"train", "val"} & set(n) or set(n)
@@ -72,54 +104,6 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
 
 def _kind(n: int, drawn: int) -> str:
     return {n: DRAWN, 0: "photographs"}.get(drawn, "photographs and drawings")
-
-
-def list_pictures(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """[(path, label index), ...] in the order of classes and names.
-
-    Raises FileNotFoundError without a folder for each class, ValueError for one without pictures.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {folder}; a data set is root/train/ and root/val/, each with "
-            f"{' and '.join(classes)}."
-        )
-    pictures = []
-    for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            present = sorted(path.name for path in folder.iterdir() if path.is_dir())
-            raise FileNotFoundError(
-                f"{folder} has no folder {name!r} (it has {present or 'none'})."
-            )
-        paths = [p for p in sorted((folder / name).rglob("*")) if _is_picture(p, folder)]
-        if not paths:
-            raise ValueError(f"{folder / name} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
-        pictures += [(path, label) for path in paths]
-    return pictures
-
-
-def _is_picture(path: Path, folder: Path) -> bool:
-    """By its name; what macOS, Jupyter and others hide beside pictures begins with a dot."""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
-
-
-def read_metadata(folder: Path) -> dict[str, dict[str, str]]:
-    """Rows of metadata.csv by file name, "" for what they leave out; empty if there is none.
-
-    Raises ValueError if it is no CSV in UTF-8 with a column file_name.
-    """
-    path = folder / "metadata.csv"
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
-            rows = list(csv.DictReader(file, restval=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read; save it as CSV in UTF-8, with commas.") from error
-    if rows and "file_name" not in rows[0]:
-        raise ValueError(f"{path} has no column file_name; is it a CSV with commas?")
-    return {row["file_name"]: row for row in rows}
 
 
 def draw_seed(*numbers: int) -> int:

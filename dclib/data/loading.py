@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import functional
 
-from dclib.data import CLASSES, check_groups, list_pictures, read_metadata, strata
-from dclib.pictures import PictureError, read_picture
+from dclib.data import CLASSES, check_groups, read_split, strata
+from dclib.data.listing import patiently, sort_out
+from dclib.data.metadata import group_names
+from dclib.pictures import read_picture
 
 Key = tuple[int, int]  # (epoch, index)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -34,7 +35,8 @@ class CoupleFolder(Dataset):
 
     Every picture is decoded once; those that cannot be read are listed in `unreadable` (path,
     reason), printed and left out. Raises FileNotFoundError for a missing folder, ValueError for one
-    without readable pictures and for a metadata.csv that contradicts the folders.
+    without readable pictures and for what `read_split` and `check_groups` refuse, OSError where the
+    drive is at fault and not the picture.
     """
 
     def __init__(
@@ -48,24 +50,14 @@ class CoupleFolder(Dataset):
         self.classes = tuple(classes)
         self.caches: dict[Path, Any] = {}  # by picture; see dclib.train.cache
         folder = self.root / split
-        pictures = list_pictures(folder, self.classes)
-        self.rows = read_metadata(folder)
+        pictures, self.rows, notes = read_split(folder, self.classes)
         check_groups(self.root)
-        with ThreadPoolExecutor() as pool:
-            reasons = list(pool.map(_why_unreadable, (path for path, _ in pictures)))
-        self.samples = [p for p, reason in zip(pictures, reasons, strict=True) if not reason]
-        self.unreadable = [(p, r) for (p, _), r in zip(pictures, reasons, strict=True) if r]
-        for _, reason in self.unreadable:
-            print(f"Left out of {split}: {reason}")
+        self.samples, self.unreadable = sort_out(pictures)
+        for sentence in (*notes, *(f"Left out of {split}: {why}" for _, why in self.unreadable)):
+            print(sentence)
         for index, name in enumerate(self.classes):
             if not any(label == index for _, label in self.samples):
                 raise ValueError(f"No picture in {folder / name} can be read; training needs some.")
-        for path, label in self.samples:
-            stated = self._row(path).get("label")
-            if stated and stated != self.classes[label]:
-                raise ValueError(
-                    f"{path} lies under {self.classes[label]}, metadata.csv says {stated}."
-                )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -95,16 +87,18 @@ class CoupleFolder(Dataset):
         if not -len(self) <= index < len(self):
             folder = self.root / self.split
             raise IndexError(f"There is no picture {index}: {folder} has {len(self)}, from 0 on.")
-        return read_picture(self.samples[index][0]).image
+        return patiently(read_picture, self.samples[index][0]).image
 
     @property
     def labels(self) -> Tensor:
         """Index of each picture's class (N,)."""
         return torch.tensor([label for _, label in self.samples])
 
-    def _row(self, path: Path) -> dict[str, str]:
-        """What metadata.csv says of a picture; empty if nothing."""
-        return self.rows.get(path.relative_to(self.root / self.split).as_posix(), {})
+    @property
+    def _keys(self) -> list[str]:
+        """What each picture is called in `rows`."""
+        folder = self.root / self.split
+        return [path.relative_to(folder).as_posix() for path, _ in self.samples]
 
     @property
     def ids(self) -> list[str]:
@@ -113,26 +107,19 @@ class CoupleFolder(Dataset):
 
     def column(self, name: str) -> list[str]:
         """One value a picture from metadata.csv ("" where it says nothing)."""
-        return [self._row(path).get(name, "") for path, _ in self.samples]
+        return [self.rows.get(key, {}).get(name, "") for key in self._keys]
 
     @property
     def groups(self) -> list[str]:
         """The group of each picture; one that nobody told a group is a group of its own."""
-        return [group or name for group, name in zip(self.column("group"), self.ids, strict=True)]
+        named = dict(zip(self.rows, group_names(list(self.rows.values())), strict=True))
+        return [named.get(key) or name for key, name in zip(self._keys, self.ids, strict=True)]
 
     def __str__(self) -> str:
         counts = Counter(self.classes[label] for _, label in self.samples)
         parts = ", ".join(f"{counts[name]} {name}" for name in self.classes)
         left_out = f"; {len(self.unreadable)} unreadable left out" if self.unreadable else ""
         return f"{self.split}: {len(self)} pictures ({parts}){left_out}"
-
-
-def _why_unreadable(path: Path) -> str | None:
-    try:
-        read_picture(path)
-    except (PictureError, OSError) as error:
-        return str(error)
-    return None
 
 
 def read_boxes(dataset: CoupleFolder, column: str = "boxes") -> list[np.ndarray]:

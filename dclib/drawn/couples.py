@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from tqdm.auto import tqdm
 from dclib.data import CLASSES
 from dclib.drawn.drawing import DRAWINGS, Box, draw_scene
 from dclib.drawn.scenes import OURS, sample_scene
+from dclib.files import save_json, write_folder
 
+RECIPE = "recipe.json"
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
@@ -49,24 +50,29 @@ def render_couples(
     the same bytes. `splits` maps names to shares (default `SHARES`); `shortcut` plants a fault, see
     `sample_scene`.
 
-    A folder that already holds this very set is kept; any other that is not empty raises
-    FileExistsError. It appears when the last picture is drawn, never half full.
+    A folder that already holds this very set is kept, also when another process has drawn it in the
+    meantime; any other that is not empty raises FileExistsError. It appears when the last picture
+    is drawn, never half full.
     """
     root, splits = Path(root), splits or SHARES
     recipe = {"n": n, "seed": seed, "size": size, "splits": splits, "shortcut": shortcut}
     recipe["drawings"] = DRAWINGS
     if n < 2 * len(splits):
         raise ValueError(f"n is {n}, but {len(splits)} splits need at least {2 * len(splits)}.")
-    if root.exists() and any(root.iterdir()):
-        present = _read_recipe(root)
-        if present == recipe:
-            return root
-        older = present is not None and present | {"drawings": DRAWINGS} == recipe
-        what = "older drawings" if older else "something else"
+    present = _read_recipe(root)
+
+    def same(folder: Path) -> bool:
+        return _read_recipe(folder) == recipe and _is_whole(folder, n)
+
+    if same(root):
+        return root
+    if present is not None and present | {"drawings": DRAWINGS} == recipe:
+        what = "only some of its drawings" if present == recipe else "older drawings"
         raise FileExistsError(f"{root} holds {what}; delete it or choose another folder.")
-    unfinished = root.with_name(root.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with tqdm(total=n, desc="drawing couples", unit="picture") as progress:
+    with (
+        write_folder(root, same) as unfinished,
+        tqdm(total=n, desc="drawing couples", unit="picture") as progress,
+    ):
         for split, indices in _split_indices(n, splits).items():
             rows = []
             for index in indices:
@@ -76,10 +82,7 @@ def render_couples(
                 writer = csv.DictWriter(file, rows[0])
                 writer.writeheader()
                 writer.writerows(rows)
-    (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
-    if root.exists():
-        root.rmdir()
-    unfinished.rename(root)
+        save_json(unfinished / RECIPE, recipe)
     return root
 
 
@@ -131,7 +134,12 @@ def _split_indices(n: int, splits: Mapping[str, float]) -> dict[str, range]:
 def _read_recipe(root: Path) -> dict[str, Any] | None:
     """How the set in a folder was drawn; None if it is no such set."""
     try:
-        recipe = json.loads((root / "recipe.json").read_text())
+        recipe = json.loads((root / RECIPE).read_text())
     except (OSError, ValueError):
         return None
     return {"drawings": 1} | recipe if isinstance(recipe, dict) else None  # the first had no number
+
+
+def _is_whole(root: Path, n: int) -> bool:
+    """Whether all drawings of a set are there."""
+    return len(list(root.glob("*/*/*.jpg"))) == n

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from dclib.drawn.canvas import Canvas, Colour, draw_backdrop, shade
+from dclib.mark import mark_drawn
 
-DRAWINGS = 1  # to be raised with every change of pixels: sets that were drawn before are not used
+DRAWINGS = 2  # to be raised with every change of a file: sets that were drawn before are not used
 SUPERSAMPLE = 2
 MARK = (0.03, 0.03, 0.12, 0.12)  # where the planted mark is: x0, y0, x1, y1, shares of the sides
 HEAD_HEIGHT = 1.22  # half height of a head in units of its half width
@@ -87,7 +88,7 @@ class Scene:
 
 
 def draw_scene(scene: Scene, size: int = 256) -> Image.Image:
-    """Paint a scene. Returns an RGB Pillow image of size x size pixels."""
+    """Paint a scene. Returns an RGB Pillow image of size x size pixels, marked as drawn."""
     backdrop = draw_backdrop(scene.setting, scene.decor, max(size // 2, 16))
     side = size * SUPERSAMPLE
     canvas = Canvas(backdrop.resize((side, side), Image.Resampling.BILINEAR))
@@ -99,6 +100,7 @@ def draw_scene(scene: Scene, size: int = 256) -> Image.Image:
     image = _light(canvas.image.reduce(SUPERSAMPLE), scene)
     if scene.mark:  # after the light, as a watermark would be
         ImageDraw.Draw(image).ellipse([size * share for share in MARK], "white")
+    mark_drawn(image, [person.face_box() for person in scene.couple])
     return image
 
 

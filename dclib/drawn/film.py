@@ -26,12 +26,13 @@ PLAN: Plan = (
     ("dark", ((None, 3),)),
     ("couple", (("happy", 4),)),
 )
+RATE = 12  # frames a second
 TURN = 0.5  # seconds in which a mood changes
 DARKNESS = 0.12  # of the light, in a dark shot
 
 
 def render_film(
-    path: str | Path, seed: int = 0, plan: Plan = PLAN, size: int = 256, rate: float = 12
+    path: str | Path, seed: int = 0, plan: Plan = PLAN, size: int = 256
 ) -> dict[str, Any]:
     """Draw a film of couples into an MP4, size x size pixels; returns the truth about it, a dict.
 
@@ -42,8 +43,8 @@ def render_film(
     """
     from dclib.frames import write_mp4
 
-    truth = _schedule(plan) | {"seed": seed, "rate": rate, "size": size}
-    write_mp4(path, _draw(plan, seed, size, rate), rate)
+    truth = _schedule(plan) | {"seed": seed, "rate": RATE, "size": size}
+    write_mp4(path, _draw(plan, seed, size), RATE)
     save_json(Path(path).with_suffix(".json"), truth)
     return truth
 
@@ -68,14 +69,14 @@ def _schedule(plan: Plan) -> dict[str, Any]:
     return {"duration": time, "shots": shots, "moods": moods, "cuts": cuts, "changes": changes}
 
 
-def _draw(plan: Plan, seed: int, size: int, rate: float) -> Iterator[Image.Image]:
+def _draw(plan: Plan, seed: int, size: int) -> Iterator[Image.Image]:
     """The pictures of all shots, one after another."""
     start = 0.0
     for number, (kind, parts) in enumerate(plan):
         happy, unhappy = _sample_pair(seed, number)
         end = start + sum(seconds for _, seconds in parts)
-        for tick in range(math.ceil(start * rate), math.ceil(end * rate)):
-            time = tick / rate
+        for tick in range(math.ceil(start * RATE), math.ceil(end * RATE)):
+            time = tick / RATE
             if kind == "empty":
                 room = draw_backdrop(happy.setting, happy.decor, max(size // 2, 16))
                 yield room.resize((size, size), Image.Resampling.BILINEAR)

@@ -9,7 +9,6 @@ in training, the model card.
 import argparse
 import json
 import platform
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,18 @@ import torch
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.cli import sentences
 from dclib.data import fingerprint, splits_of
 from dclib.evaluate.card import too_good, write_card
 from dclib.evaluate.metrics import compare, conclude, format_differences, format_metrics, measure
 from dclib.evaluate.predictions import describe, kind_of, predict_folder, save_predictions
-from dclib.files import extra, save_json
+from dclib.files import check_place, extra, save_json
 from dclib.predict import pick_device
 
 with extra("evaluate"):
     import pandas as pd
+
+TABLE, NUMBERS = "predictions.csv", "metrics.json"
 
 
 def report(
@@ -63,11 +65,11 @@ def report(
         results |= {"against": _identity(second), "differences": as_json(paired)}
         results |= {"mcnemar": paired.attrs}
         others = {} if unfair else {second.folder.resolve().name: answers}
-    save_predictions(table, out / "predictions.csv")
     versions = {module.__name__: module.__version__ for module in (torch, np, scipy, pd)}
     versions |= {"deepconnection": __version__, "python": platform.python_version()}
-    save_json(out / "metrics.json", results | {"versions": versions, "device": str(device)})
-    print(f"\nWrote predictions.csv and metrics.json into {out}.")
+    save_json(out / NUMBERS, results | {"versions": versions, "device": str(device)})
+    save_predictions(table, out / TABLE)
+    print(f"\nWrote {TABLE} and {NUMBERS} into {out}.")
     if warning:
         print("No model card was written: it is for pictures that decided nothing in training.")
     else:
@@ -75,7 +77,7 @@ def report(
 
 
 def check_places(root: Path, split: str, out: Path) -> None:
-    """Raise FileNotFoundError if there is nothing to read, FileExistsError for a file as `out`."""
+    """Raise OSError if there is nothing to read, or if `out` cannot or must not be written."""
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}.")
     splits = splits_of(root)
@@ -84,8 +86,20 @@ def check_places(root: Path, split: str, out: Path) -> None:
             f"it has {', '.join(splits)}; choose one with --split" if splits else "it has no split"
         )
         raise FileNotFoundError(f"{root} has no folder {split}: {have}.")
-    if out.is_file():
-        raise FileExistsError(f"{out} is a file; --out must be a folder.")
+    written = [name for name in (TABLE, NUMBERS) if (out / name).exists()]
+    if written and not _is_report(out):
+        raise FileExistsError(
+            f"{out} holds a {written[0]} of something else: choose another --out."
+        )
+    check_place(out / TABLE)
+
+
+def _is_report(out: Path) -> bool:
+    """Whether what lies in a folder is an earlier report, which may be replaced."""
+    try:
+        return {"checkpoint", "metrics"} <= json.loads((out / NUMBERS).read_text()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def as_json(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -122,10 +136,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="test", help="train, val or test (default)")
     parser.add_argument("--against", type=Path, metavar="CHECKPOINT", help="compare with this one")
     parser.add_argument("--out", type=Path, help="default results/<checkpoint>-<split>")
-    try:
-        report(**vars(parser.parse_args(argv)))
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(str(error))
+    args = vars(parser.parse_args(argv))
+    with sentences():
+        report(**args)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dclib.checkpoint import CARD, is_card
 from dclib.evaluate import metrics
 from dclib.evaluate.metrics import compare, judge_difference, measure, tell_interval, tell_value
 from dclib.evaluate.predictions import describe, kind_of
@@ -22,7 +23,6 @@ with extra("evaluate"):
 if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint
 
-CARD = "README.md"
 PAGE = Path(__file__).with_name("card.md")
 HUB_NAMES = {  # of kinds of metric that the Hub calls something else
     "F1": "f1",
@@ -47,12 +47,19 @@ def write_card(
 ) -> Path:
     """Write README.md into the folder of a loaded `Checkpoint`; returns its path.
 
+    Raises FileExistsError for one that is no card of ours.
+
     Args:
         table: the predictions that its numbers are measured on.
         slices: from `dclib.evaluate.slices.slice_table`.
         others: {name: table} of other networks or baselines on the same pictures.
         data: `dclib.data.fingerprint` of the data set that was measured on; None: not told.
     """
+    path = checkpoint.folder / CARD
+    if path.exists() and not is_card(path):
+        raise FileExistsError(
+            f"{path} was not written by dclib: move it, to make room for the card."
+        )
     training, measured = checkpoint.config["training_data"], measure(table)
     calibrated = bool((table["temperature"] != 1).any())
     card = ModelCard.from_template(
@@ -79,7 +86,6 @@ def write_card(
         tell_value=tell_value,
         tell_interval=tell_interval,
     )
-    path = checkpoint.folder / CARD
     with write_whole(path) as unfinished:
         card.save(unfinished)
     return path

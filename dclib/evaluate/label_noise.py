@@ -20,7 +20,7 @@ from dclib.data.loading import CoupleFolder, make_loader
 from dclib.evaluate.intervals import TAILS, proportion
 from dclib.evaluate.predictions import by_seed, check_predictions, make_table, probabilities
 from dclib.evaluate.probe import fit_folds
-from dclib.files import extra, write_whole
+from dclib.files import extra, harmless, write_whole
 from dclib.model import DeepConnection
 from dclib.predict import to_device
 
@@ -49,14 +49,13 @@ class NoiseRate:
         )
 
 
-def find_suspects(table: pd.DataFrame, unseen: bool = False) -> pd.DataFrame:
+def find_suspects(table: pd.DataFrame) -> pd.DataFrame:
     """Pictures whose label looks wrong, the most suspicious first, of predictions out of fold.
 
-    `unseen`: a checkpoint (fold -1) has not been trained on these pictures. A DataFrame with id,
-    label, suggested, prob (of the suggested class, mean over seeds), margin (probability of the
-    label less prob), rank (from 1) and n_seeds (that suggest it by themselves).
+    A DataFrame with id, label, suggested, prob (of the suggested class, mean over seeds), margin
+    (probability of the label less prob), rank (from 1) and n_seeds (that suggest it by themselves).
     """
-    first, given, probs, seeds = _average(table, unseen)
+    first, given, probs, seeds = _average(table)
     rows = np.arange(len(given))
     margins = probs[rows, given] - probs[rows, 1 - given]
     suspects = (confident_class(given, probs) == 1 - given) & (margins < -TINY)
@@ -71,14 +70,14 @@ def find_suspects(table: pd.DataFrame, unseen: bool = False) -> pd.DataFrame:
     return table
 
 
-def estimate_noise(table: pd.DataFrame, unseen: bool = False) -> NoiseRate:
+def estimate_noise(table: pd.DataFrame) -> NoiseRate:
     """The share of wrong labels from the calibrated confident joint, as a `NoiseRate`.
 
     The interval draws groups with replacement, the predictions as they are. Confident errors of the
     network count as wrong labels: 1 % of 1,000 drawings, none of them wrong, by a network that
-    erred on 6 %. Table and `unseen` are those of `find_suspects`.
+    erred on 6 %.
     """
-    first, given, probs, _ = _average(table, unseen)
+    first, given, probs, _ = _average(table)
     groups = np.unique(first["group"], return_inverse=True)[1]
     rng, n_groups = np.random.default_rng(0), groups.max() + 1
     members = np.split(np.argsort(groups, kind="stable"), np.bincount(groups).cumsum()[:-1])
@@ -142,22 +141,21 @@ def save_suspects(suspects: pd.DataFrame, path: str | Path) -> Path:
     if path.exists():
         raise FileExistsError(f"{path} is there already and may hold decisions; move it first.")
     with write_whole(path) as unfinished:
-        suspects.assign(decision="").to_csv(unfinished, index=False)
+        suspects.map(harmless).assign(decision="").to_csv(unfinished, index=False)
     return path
 
 
 def _average(
-    table: pd.DataFrame, unseen: bool
+    table: pd.DataFrame,
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
     """First seed's rows, labels (N,), mean probabilities (N, 2), P(unhappy) by seed (S, N)."""
     check_predictions(table)
     if table["label"].nunique() < 2:
         raise ValueError("All labels are the same; nothing tells which of them are wrong.")
-    if (table["fold"] == -1).any() and not unseen:
+    if (table["fold"] == -1).any():
         raise ValueError(
             "The table is of a checkpoint that may have been trained on these labels, and then "
-            "agrees with wrong ones. Take those of dclib.train.studies.out_of_fold, or pass "
-            "unseen=True if it has not seen them."
+            "agrees with wrong ones. Take those of dclib.train.studies.out_of_fold."
         )
     for seed, part in table[table["fold"] >= 0].groupby("seed"):
         spread = part.groupby("group")["fold"].nunique()

@@ -320,8 +320,7 @@ def plot_slices(frame: pd.DataFrame) -> Figure:
     axis.set_xlabel(f"accuracy (n = {n})")
     axis.set_title(CAUTION, fontsize=9)
     sns.despine(fig, left=True)
-    fig.tight_layout()
-    return fig
+    return finish(fig)
 
 
 def overall(frame: pd.DataFrame) -> tuple[float, int]:

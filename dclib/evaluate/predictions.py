@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from dclib.data import CLASSES, DRAWN
 from dclib.data.loading import CoupleFolder, make_loader
-from dclib.files import extra, write_whole
+from dclib.files import extra, harmless, write_whole
 from dclib.predict import predict_logits
 
 with extra("evaluate"):
@@ -27,30 +27,26 @@ with extra("evaluate"):
 if TYPE_CHECKING:
     from dclib.checkpoint import Checkpoint
 
+DRAWINGS = "drawn couples"  # what `kind_of` calls pictures that dclib.drawn made
 LOGITS = [f"logit_{name}" for name in CLASSES]
 CHOICES = ("temperature", "threshold")
 TEXT, NUMBERS = ["id", "label", "group", "source"], [*LOGITS, *CHOICES]
 COLUMNS = [*TEXT, "seed", "fold", *NUMBERS]
 
 
-def predict_folder(
-    checkpoint: "Checkpoint", root: str | Path, split: str = "test", batch_size: int = 32
-) -> pd.DataFrame:
-    """The table of a loaded `Checkpoint` on one split of a folder."""
-    check_classes(checkpoint)
+def predict_folder(checkpoint: "Checkpoint", root: str | Path, split: str = "test") -> pd.DataFrame:
+    """The table of a loaded `Checkpoint` on one split of a folder.
+
+    Prints a warning where it learned from drawings and these are photographs, or the other way.
+    """
     dataset = CoupleFolder(root, split, checkpoint.transform, checkpoint.model.classes)
-    logits, _ = predict_logits(checkpoint.model, make_loader(dataset, batch_size))
-    return make_table(dataset, logits, **choices_of(checkpoint))
-
-
-def check_classes(checkpoint: "Checkpoint") -> None:
-    """Raise ValueError for classes other than `CLASSES`."""
-    classes = checkpoint.model.classes
-    if sorted(classes) != sorted(CLASSES):
-        raise ValueError(
-            f"The checkpoint {checkpoint.folder} sorts into {' and '.join(classes)}; numbers are "
-            f"made for {' and '.join(CLASSES)} only."
-        )
+    logits, _ = predict_logits(checkpoint.model, make_loader(dataset, 32))
+    table = make_table(dataset, logits, **choices_of(checkpoint))
+    kind = kind_of(table)
+    if checkpoint.knows_only_drawings != (kind == DRAWINGS):
+        learned = "only drawings" if checkpoint.knows_only_drawings else "photographs"
+        print(f"WARNING: this network knows {learned}, and is measured on {kind}.")
+    return table
 
 
 def choices_of(checkpoint: "Checkpoint") -> dict[str, Any]:
@@ -132,19 +128,10 @@ def check_predictions(table: pd.DataFrame, name: str = "The table of predictions
 
 
 def save_predictions(table: pd.DataFrame, path: str | Path) -> Path:
-    """Write the table as CSV, whole or not at all; returns the path."""
+    """Write the table as CSV, whole or not at all, safe for spreadsheets; returns the path."""
     with write_whole(path) as unfinished:
-        table.to_csv(unfinished, index=False)
+        table.assign(**table[TEXT].map(harmless)).to_csv(unfinished, index=False)
     return Path(path)
-
-
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read such a CSV."""
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
-    except ValueError as error:
-        raise ValueError(f"{path} is no table of predictions ({error}).") from error
-    return check_predictions(table, str(path))
 
 
 def describe(table: pd.DataFrame) -> str:
@@ -158,4 +145,4 @@ def describe(table: pd.DataFrame) -> str:
 def kind_of(table: pd.DataFrame) -> str:
     """What the pictures of a table are: photographs, drawn couples, or both."""
     share = table["source"].astype(str).str.startswith(DRAWN).mean()
-    return {0: "photographs", 1: "drawn couples"}.get(share, "photographs and drawn couples")
+    return {0: "photographs", 1: DRAWINGS}.get(share, f"photographs and {DRAWINGS}")

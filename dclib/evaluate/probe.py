@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from dclib.data import CLASSES, list_pictures, read_metadata, splits_of
+from dclib.data import CLASSES, read_split, splits_of
+from dclib.data.listing import patiently, sort_out
+from dclib.data.metadata import group_names
 from dclib.evaluate.intervals import TAILS, area_intervals, auroc
 from dclib.files import extra
-from dclib.pictures import PictureError, read_picture
+from dclib.pictures import read_picture
 
 HIGH = 0.65  # area under the curve from which on, if its interval agrees, we warn
 NUMBERS = ("width", "height", "bytes", "red", "green", "blue")
@@ -94,7 +96,7 @@ def probe(rows: Sequence[dict], seed: int = 0) -> Check:
         f"unhappy pictures (most of all {', '.join(best)})"
     )
     area, low, high = area_intervals(scores[None], labels, groups, seed=seed)[0].tolist()
-    alone = sum(not row.get("group") for row in rows)
+    alone = group_names(rows).count("")
     n, n_groups = len(rows), int(groups.max()) + 1
     return Check(METADATA, says, area, low, high, n, n_groups, areas, alone)
 
@@ -102,7 +104,7 @@ def probe(rows: Sequence[dict], seed: int = 0) -> Check:
 def guess(rows: Sequence[dict], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Log-odds of "unhappy" by metadata alone, of fits without the row's group; and the groups."""
     labels, (_, columns) = np.array([CLASSES.index(row["label"]) for row in rows]), _columns(rows)
-    names = [row.get("group") or f"row {i}" for i, row in enumerate(rows)]
+    names = [name or f"row {i}" for i, name in enumerate(group_names(rows))]
     groups = np.unique(names, return_inverse=True)[1]
     return fit_folds(columns, labels, groups, seed=seed)[0], groups
 
@@ -130,16 +132,16 @@ def measure_pictures(root: str | Path, splits: Iterable[str] | None = None) -> l
     rows = []
     for split in splits or splits_of(root):
         folder = Path(root) / split
-        metadata = read_metadata(folder)
-        for path, label in list_pictures(folder, CLASSES):
+        pictures, metadata, notes = read_split(folder)
+        pictures, unreadable = sort_out(pictures)
+        for sentence in (*notes, *(f"Left out of {split}: {why}" for _, why in unreadable)):
+            print(sentence)
+        for path, label in pictures:
             row = metadata.get(path.relative_to(folder).as_posix(), {})
             known = {name: value for name, value in row.items() if value}
             _check_numbers(known, folder / "metadata.csv")
             name = {"id": path.relative_to(root).as_posix(), "label": CLASSES[label]}
-            try:
-                rows.append(_measure(path) | known | name)
-            except (PictureError, OSError) as error:
-                print(f"Left out of {split}: {error}")
+            rows.append(_measure(path) | known | name)
     return rows
 
 
@@ -159,7 +161,7 @@ def _check_numbers(row: Mapping[str, str], path: Path) -> None:
 
 
 def _measure(path: Path) -> dict:
-    image = read_picture(path).image
+    image = patiently(read_picture, path).image
     row = {"width": image.width, "height": image.height, "bytes": path.stat().st_size}
     means = np.asarray(image).mean((0, 1)).tolist()
     return row | dict(zip(("red", "green", "blue"), means, strict=True))

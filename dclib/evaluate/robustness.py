@@ -22,7 +22,7 @@ from dclib.data import CLASSES
 from dclib.data.loading import CoupleFolder, EvalTransform, choose_pictures, read_boxes
 from dclib.evaluate.intervals import estimate
 from dclib.evaluate.metrics import Scored, proportion_interval
-from dclib.evaluate.predictions import LOGITS, check_classes, choices_of, make_table
+from dclib.evaluate.predictions import LOGITS, choices_of, make_table
 from dclib.files import extra
 from dclib.pictures import Boxes
 from dclib.predict import predict_logits
@@ -108,8 +108,6 @@ def predict_sweeps(
         if kind not in SWEEPS:
             raise ValueError(f"There is no sweep {kind!r}; there are {', '.join(SWEEPS)}.")
     wanted = {kind: levels.get(kind, SWEEPS[kind].levels) for kind in kinds}
-    for checkpoint in models.values():
-        check_classes(checkpoint)
     dataset = CoupleFolder(root, split)
     chosen = choose_pictures(dataset, n)
     boxes: list[Boxes] = [()] * len(dataset)

@@ -18,7 +18,7 @@ from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, splits_of
 from dclib.data.loading import CoupleFolder, keep, make_loader, read_boxes
 from dclib.evaluate.intervals import area_intervals
-from dclib.evaluate.predictions import check_classes, choices_of, describe, make_table, margins
+from dclib.evaluate.predictions import choices_of, describe, make_table, margins
 from dclib.evaluate.probe import HIGH, METADATA, Check, fit_folds, measure_pictures, probe
 from dclib.predict import predict_logits
 
@@ -61,7 +61,6 @@ def audit(checkpoint: Checkpoint, root: str | Path) -> Audit:
     The network answers to the split test, which decided nothing in training; the checks without a
     network take all splits. A check that the pictures do not allow says why.
     """
-    check_classes(checkpoint)
     dataset = CoupleFolder(root, "test", checkpoint.transform, checkpoint.model.classes)
     checks = (check_metadata(root), check_surroundings(root), check_hidden(checkpoint, dataset))
     pictures = describe(make_table(dataset, np.zeros((len(dataset), len(CLASSES)))))

@@ -28,7 +28,6 @@ from torch import Tensor
 from dclib.model import DeepConnection
 from dclib.pmt import power_mean_transform
 
-RECEPTIVE_FIELD = 899  # pixels a side that one cell of ResNet-34's last map has seen
 BRANCHES = {"spp+pmt": ("log", "log squared"), "spp": ("maximum",), "plain": ("mean",)}
 
 

@@ -69,7 +69,7 @@ def _look(checkpoint: Checkpoint | str | Path, image: Source, size: int | None) 
         return HTML(web.error_html(f"The network could not look at this picture ({error})."))
 
 
-class CellPanel(ipywidgets.Box):
+class CellPanel(web.Panel):
     """A picture whose cells are toggle buttons, with controls and an answer beside it."""
 
     draw: Callable[[], View]  # what each kind of panel shows now
@@ -77,8 +77,9 @@ class CellPanel(ipywidgets.Box):
 
     def __init__(self, look: Look, controls: Sequence[ipywidgets.Widget], pressed: Tensor) -> None:
         self.look, (h, w) = look, pressed.shape
-        bare = {"layout": ipywidgets.Layout(), "style": ipywidgets.ToggleButton().style}
-        self.cells = [ipywidgets.ToggleButton(**bare) for _ in range(h * w)]  # 256 at most
+        first = ipywidgets.ToggleButton()
+        bare = {"layout": first.layout, "style": first.style}
+        self.cells = [first, *(ipywidgets.ToggleButton(**bare) for _ in range(h * w - 1))]  # 256
         for cell in self.cells:
             cell.observe(self.clicked, names="value")
         self.picture, self.answer = ipywidgets.HTML(), ipywidgets.HTML()

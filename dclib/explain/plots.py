@@ -33,7 +33,6 @@ def show_maps(
     pictures: Sequence[Image.Image | np.ndarray],
     maps: Mapping[str, np.ndarray | Tensor],
     size: int,
-    scale: float | None = None,
     smooth: bool = False,
     unit: str = "log-odds",
 ) -> Figure:
@@ -43,13 +42,11 @@ def show_maps(
         maps: {title: (B, h, w)} of B pictures. Positive is evidence for unhappy; in maps whose
             title begins with "happy" it is for happy, and drawn in its colour.
         size: pixels a side of the network's input.
-        scale: value of full colour; the largest of all these maps by default.
         smooth: as `dclib.plots.overlay` takes it.
     """
     signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
     signed = [torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()]
-    strongest = max(values.abs().max().item() for values in signed)
-    scale = scale or strongest or 1.0
+    scale = max(values.abs().max().item() for values in signed) or 1.0
     rows, columns = len(pictures), len(maps) + 1
     inches = (1.9 * columns + 0.8, 1.95 * rows + 0.3)
     fig, axes = plt.subplots(rows, columns, figsize=inches, squeeze=False, layout="constrained")

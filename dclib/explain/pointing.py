@@ -115,23 +115,23 @@ def energy_share(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return (values * shares).sum((-2, -1)) / np.where(total > 0, total, 1.0)
 
 
-def locate(sample: Sample, seed: int = 0) -> pd.DataFrame:
+def locate(sample: Sample) -> pd.DataFrame:
     """How much of each map lies on the faces and the couple: means with 95 % intervals.
 
     The metadata.csv of the pictures has a column boxes (faces), and perhaps body_boxes and
     bystander_boxes: JSON lists of [x0, y0, x1, y1] in pixels. Regions are faces, couple (with
     bodies), bystanders' faces where the couple does not hide them, and energy by area in the
-    couple's faces less that in theirs. `seed` is that of the networks of random weights.
+    couple's faces less that in theirs.
 
     Columns map, region, measure, value, low, high, n, chance (mean over pictures), excluded
     (pictures without such boxes), flat (maps that show nothing). Intervals are for other groups of
     pictures, given the network: Wilson's for pointing
     (`dclib.evaluate.intervals.effective_interval`), else Student's t.
     """
-    return _summarise(_find_cases(sample, seed))
+    return _summarise(_find_cases(sample))
 
 
-def _find_cases(sample: Sample, seed: int = 0) -> pd.DataFrame:
+def _find_cases(sample: Sample) -> pd.DataFrame:
     """A row a picture, map, region and measure: those, id, group, value, chance, flat."""
     dataset, groups = sample.dataset, sample.groups
     h, w = sample.features.shape[2:]
@@ -145,17 +145,17 @@ def _find_cases(sample: Sample, seed: int = 0) -> pd.DataFrame:
     pictures = {"id": dataset.ids, "group": groups}
     rows = [
         pd.DataFrame(pictures | {"map": name} | row)
-        for name, values in [*maps.items(), *_draw_untrained(sample, seed)]
+        for name, values in [*maps.items(), *_draw_untrained(sample)]
         for row in measure_maps(values, regions)
     ]
     cases = pd.concat(rows).groupby([*KEYS, "id", "group"], sort=False, as_index=False)
     return cases.mean()  # over networks of random weights
 
 
-def _draw_untrained(sample: Sample, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _draw_untrained(sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
     """The maps (N, h, w) of several networks of random weights, each with its name."""
     for k in range(UNTRAINED):
-        model = random_network(sample.model, seed + k)
+        model = random_network(sample.model, k)
         maps = draw_maps(model, sample.features_of(model))
         for name in ("evidence", "Grad-CAM"):
             yield f"random weights: {name}", maps[name]

@@ -181,7 +181,7 @@ def _curve_tables(
     return pd.DataFrame(points), pd.DataFrame(areas)
 
 
-def cascade(sample: Sample, repetitions: int = 5, seed: int = 0) -> pd.DataFrame:
+def cascade(sample: Sample, repetitions: int = 5) -> pd.DataFrame:
     """How like its original a map is when layers are randomised, the last first, one after another.
 
     Columns map, part (randomised together with all before it), similarity ("signed", or "absolute":
@@ -195,7 +195,7 @@ def cascade(sample: Sample, repetitions: int = 5, seed: int = 0) -> pd.DataFrame
     similar = {"another picture": [_similarities(original, others)]}
     for repetition in range(repetitions):
         changed = copy.deepcopy(sample.model)
-        fresh, now = random_network(sample.model, seed + repetition), sample.features
+        fresh, now = random_network(sample.model, repetition), sample.features
         for part, modules in PARTS.items():
             for name in modules:
                 changed.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -9,48 +10,64 @@ from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import Evidence, find_evidence, fold_head
 from dclib.explain.gradcam import Cams, grad_cam
+from dclib.framing import Frame, frame_picture, pick_two
+from dclib.mark import drawn_faces
 from dclib.pictures import Boxes, Source, read_picture
 from dclib.predict import Z95, extract_features, how_sure, label_of, percent, sigmoid
+
+FRAME = {"frame": "whole", "frame_margin": 0.0}  # of a checkpoint that says nothing of it
+IN_PROFILE = "A face is seen from the side; networks learn mostly from faces seen from the front."
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says about one picture.
+    """What the network says about one picture; nothing where the label is "not assessable".
 
     label       "happy", "unhappy" or "not assessable"
-    probs       by class name in the checkpoint's order, after temperature; whatever the label says
+    reasons     why there is no verdict, in sentences; none if there is one
+    warnings    sentences that belong beside the answer
+    faces       boxes (x0, y0, x1, y1) in pixels: as given, as drawn, or as found
+    two         which of them were taken for the couple
+    image       the picture that was judged: RGB and upright
+
+    With a verdict only, else empty or None:
+
+    probs       by class name in the checkpoint's order, after temperature
     margin      logit_unhappy - logit_happy in log-odds, after temperature
     margin_sd   its standard deviation under the dropout of training
-    faces       boxes (x0, y0, x1, y1) in pixels, None if nobody looked for them
-    reasons     why there is no verdict, in sentences; often none
-    warnings    sentences that belong beside the answer
-    image       the picture that was judged: RGB and upright
-    size        pixels a side of the network's input
+    frame       what the network looked at, and where it is in the picture (`Frame`)
+    size        height and width of the network's input in pixels
     evidence    exact shares in the margin by cell and neuron (`Evidence`), batch of one
     grad_cam    Grad-CAM for both classes, batch of one
     """
 
     label: str
-    probs: dict[str, float]
-    margin: float
-    margin_sd: float
-    faces: Boxes | None
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
+    faces: Boxes
+    two: tuple[int, ...]
     image: Image.Image = field(repr=False, compare=False)
-    size: int = field(repr=False, compare=False)
-    evidence: Evidence = field(repr=False, compare=False)
-    grad_cam: Cams = field(repr=False, compare=False)
+    probs: dict[str, float] = field(default_factory=dict)
+    margin: float | None = None
+    margin_sd: float | None = None
+    frame: Frame | None = field(default=None, repr=False, compare=False)
+    size: tuple[int, int] | None = field(default=None, repr=False, compare=False)
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
+    grad_cam: Cams | None = field(default=None, repr=False, compare=False)
 
     @property
-    def band(self) -> tuple[float, float]:
+    def band(self) -> tuple[float, float] | None:
         """Probabilities of "unhappy" (low, high) that hold 95 % of what dropout makes of it."""
+        if self.margin is None or self.margin_sd is None:
+            return None
         reach = Z95 * self.margin_sd
         return sigmoid(self.margin - reach), sigmoid(self.margin + reach)
 
     @property
     def words(self) -> str:
-        """The probability and its uncertainty as a sentence."""
+        """The probability and its uncertainty as a sentence; "" without a verdict."""
+        if not self.band:
+            return ""
         name = max(self.probs, key=lambda name: self.probs[name])
         low, high = self.band
         if name == "happy":
@@ -63,57 +80,78 @@ class Prediction:
 
     def __str__(self) -> str:
         shares = ", ".join(f"{name} {percent(prob)}" for name, prob in self.probs.items())
-        lines = [f"{self.label} ({shares})", *self.reasons, self.words]
+        lines = [f"{self.label} ({shares})", self.words] if shares else [self.label, *self.reasons]
         return "\n".join([*lines, *(f"Warning: {text}" for text in self.warnings)])
 
 
 def predict_photo(
-    source: Source, checkpoint: Checkpoint | str | Path, faces: Boxes | None = None
+    source: Source,
+    checkpoint: Checkpoint | str | Path,
+    faces: Boxes | None = None,
+    two: tuple[int, int] | None = None,
 ) -> Prediction:
     """Happy or unhappy, as the network sees it; not a finding about the people in the picture.
+
+    There is no verdict unless two faces are seen in good light, nor on a photograph by a network
+    that has only seen drawings, nor where the network is not sure enough.
 
     Args:
         source: path, bytes, Pillow image or array; see `dclib.pictures.read_picture`.
         checkpoint: a loaded `Checkpoint`, or the path of its folder.
-        faces: boxes in pixels if they are known; else they are looked for, unless the checkpoint
-            knows only drawings: what finds faces knows only photographs.
+        faces: boxes in pixels if they are known; else those of a drawing are, and in a photograph
+            they are looked for.
+        two: indices in `faces` of the couple; else the largest and most central are taken.
 
-    Raises PictureError, FileNotFoundError or CheckpointError.
+    Raises PictureError, FileNotFoundError or CheckpointError, ValueError for impossible boxes.
     """
-    from dclib.photo.faces import detector, find_faces, why_not  # OpenCV and scikit-image
+    from dclib.photo.gate import why_not  # OpenCV
 
     checkpoint = load_checkpoint(checkpoint)
+    kind, room = (checkpoint.config.get(key, FRAME[key]) for key in FRAME)
     image, notes = read_picture(source)
-    if faces is None and not checkpoint.knows_only_drawings:
-        faces = find_faces(image)
-        notes = (*notes, *about_faces(faces, detector()))
+    drawn = drawn_faces(image)
+    boxes, in_profile = _see(image, drawn if faces is None else faces)
+    couple = pick_two(boxes, image.size) if two is None else _check_two(two, len(boxes))
+    if in_profile & set(couple):
+        notes = (IN_PROFILE, *notes)
+    notes = (*about_faces(len(boxes), kind, two is not None), *notes)
+    seen: dict[str, Any] = {"faces": boxes, "two": couple, "image": image}
+    reasons = why_not(image, boxes)
+    if checkpoint.knows_only_drawings and drawn is None:
+        reasons = (DRAWINGS_ONLY, *reasons)
+    if reasons:
+        return Prediction(NOT_ASSESSABLE, reasons, notes, **seen)
 
-    evidence, cams = look(checkpoint, image)  # one forward pass, and what it rests on
+    frame = frame_picture(image, [boxes[k] for k in couple], kind, room)
+    evidence, cams, size = look(checkpoint, frame)  # one forward pass, and what it rests on
     margin = evidence.margin.item()  # log-odds for unhappy
     unhappy = sigmoid(margin)
     probs = {"happy": 1 - unhappy, "unhappy": unhappy}
-    reasons = (*why_not(image, faces), *not_sure(max(probs.values()), checkpoint.abstain))
+    if reasons := not_sure(max(probs.values()), checkpoint.abstain):
+        return Prediction(NOT_ASSESSABLE, reasons, notes, **seen)
     return Prediction(
-        label=NOT_ASSESSABLE if reasons else label_of(margin, checkpoint.config["threshold"]),
+        label_of(margin, checkpoint.config["threshold"]),
+        reasons=(),
+        warnings=(*limits(checkpoint, frame.image), *notes),
+        **seen,
         probs={name: probs[name] for name in checkpoint.model.classes},
         margin=margin,
         margin_sd=evidence.margin_sd.item(),
-        faces=faces,
-        reasons=reasons,
-        warnings=(*limits(checkpoint, image), *notes),
-        image=image,
-        size=checkpoint.config["image_size"],
+        frame=frame,
+        size=size,
         evidence=evidence,
         grad_cam=cams,
     )
 
 
-def look(checkpoint: Checkpoint, image: Image.Image) -> tuple[Evidence, Cams]:
-    """`Evidence` and `Cams` of both classes for one RGB image, from one forward pass."""
-    images = checkpoint.transform(image)[None]  # (3, S, S) -> (1, 3, S, S)
+def look(checkpoint: Checkpoint, frame: Frame) -> tuple[Evidence, Cams, tuple[int, int]]:
+    """`Evidence` and `Cams` of one forward pass, and the height and width of its input."""
+    pixels = frame.fit(checkpoint.config["image_size"])
+    images = checkpoint.transform.to_tensor(pixels)[None]  # (1, 3, H, W)
     feature_map = extract_features(checkpoint.model, images)
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
-    return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
+    evidence = find_evidence(head, feature_map)
+    return evidence, grad_cam(checkpoint.model, feature_map), (pixels.height, pixels.width)
 
 
 def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
@@ -143,16 +181,31 @@ def limits(checkpoint: Checkpoint, image: Image.Image) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def about_faces(faces: Boxes, detector: str) -> list[str]:
-    """Sentences on how faces were found, and on a crowd."""
-    sentences = []
-    if len(faces) > 2:
-        sentences.append(
-            f"{len(faces)} faces were found; the network judges the picture as a whole and does "
-            "not know which two are the couple."
-        )
-    if "Haar" not in detector:
-        sentences.append(
-            f"Faces were looked for with {detector}, which finds fewer than OpenCV 4's."
-        )
-    return sentences
+def about_faces(n: int, kind: str, chosen: bool) -> tuple[str, ...]:
+    """What must be said where there are more than two faces: a sentence, or none."""
+    if n < 3 or (chosen and kind != "whole"):
+        return ()
+    if kind == "whole":
+        return (f"There are {n} faces, and the network judges the picture as a whole.",)
+    return (f"There are {n} faces; the largest and most central two were taken for the couple.",)
+
+
+def _see(image: Image.Image, faces: Boxes | None) -> tuple[Boxes, set[int]]:
+    """Boxes of all faces, looked for unless they are given, and which are seen from the side."""
+    from dclib.faces import find_faces  # OpenCV
+
+    if faces is None:
+        found = find_faces(image)
+        in_profile = {k for k, face in enumerate(found) if face.in_profile}
+        return tuple(face.box for face in found), in_profile
+    for box in faces:
+        if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):  # NaN too
+            raise ValueError(f"A face is a box (x0, y0, x1, y1) in pixels, not {box!r:.60}.")
+    return tuple(tuple(map(float, box)) for box in faces), set()
+
+
+def _check_two(two: tuple[int, int], n: int) -> tuple[int, ...]:
+    """The same, if these are two of n faces."""
+    if len(set(two)) != 2 or not set(two) <= set(range(n)):
+        raise ValueError(f"two must be two different numbers of the {n} faces, not {two!r:.60}.")
+    return tuple(two)

@@ -4,7 +4,7 @@ import html
 import json
 
 import numpy as np
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
@@ -24,11 +24,10 @@ ABOUT = (
 
 def photo_page(name: str, prediction: Prediction) -> str:
     """Everything about one picture as HTML, every text escaped."""
-    return (
-        f'<div class="dc-panel"><style>{web.CSS}</style>{verdict_html(name, prediction)}'
-        f"{maps_html(prediction)}{waterfall_html(prediction.evidence)}"
-        f'<p class="dc-note">{ABOUT}</p></div>'
-    )
+    parts = [f"<style>{web.CSS}</style>", verdict_html(name, prediction), maps_html(prediction)]
+    if prediction.evidence:
+        parts += [waterfall_html(prediction.evidence), f'<p class="dc-note">{ABOUT}</p>']
+    return f'<div class="dc-panel">{"".join(parts)}</div>'
 
 
 def verdict_html(name: str, prediction: Prediction) -> str:
@@ -44,9 +43,7 @@ def verdict_html(name: str, prediction: Prediction) -> str:
         answer = f"<b>{NOT_ASSESSABLE}</b>"
     reasons = "".join(f"<p>{html.escape(text)}</p>" for text in prediction.reasons)
     warnings = "".join(f'<p class="dc-warning">{html.escape(t)}</p>' for t in prediction.warnings)
-    numbers = f"<table>{rows}</table><p>{html.escape(prediction.words)}</p>"
-    if prediction.reasons:  # still there for who wants it, but not the first thing read
-        numbers = f"<details><summary>What it would have said</summary>{numbers}</details>"
+    numbers = f"<table>{rows}</table><p>{html.escape(prediction.words)}</p>" if rows else ""
     return (
         f'<div class="dc-verdict"><h4>{html.escape(name)}: {answer}.</h4>'
         f"{reasons}{warnings}{numbers}</div>"
@@ -54,18 +51,22 @@ def verdict_html(name: str, prediction: Prediction) -> str:
 
 
 def maps_html(prediction: Prediction) -> str:
-    """The photo, the exact evidence and Grad-CAM of each class, as the square the network sees."""
-    image, size = prediction.image.resize((web.SIDE, web.SIDE)), prediction.size
-    title = "the photo" if prediction.faces is None else "the photo, with the faces found"
+    """The photo; with a verdict also the exact evidence and Grad-CAM of each class, over it."""
+    title = "the photo, with its faces" if prediction.faces else "the photo"
     figures = [_figure(title, framed(prediction))]
+    if not (prediction.evidence and prediction.grad_cam and prediction.size):
+        return f'<div class="dc-figures">{figures[0]}</div>'
+    image, size, frame = shown(prediction.image), prediction.size, prediction.frame
     margin_map = prediction.evidence.margin_map[0].cpu()
     scale, at = margin_map.abs().max().item() or 1.0, web.strongest_cell(margin_map)
     alt = f"strongest in {web.place(at)}: {web.describe_pull(margin_map[at].item())}"
-    figures.append(_figure("exact evidence", overlay(image, margin_map, scale, size), alt))
+    colours = overlay(image, margin_map, scale, size, frame=frame)
+    figures.append(_figure("exact evidence", colours, alt))
     cams = {name: prediction.grad_cam[name][0].clamp(min=0).cpu() for name in CLASSES}
     full = max(cam.max().item() for cam in cams.values()) or 1.0
     for name, cam in cams.items():
-        colours = overlay(image, cam if name == "unhappy" else -cam, full, size, smooth=True)
+        signed = cam if name == "unhappy" else -cam
+        colours = overlay(image, signed, full, size, smooth=True, frame=frame)
         alt = "" if (cam > 0).any() else "no evidence"
         figures.append(_figure(f"Grad-CAM for {name}", colours, alt))
     return (
@@ -74,12 +75,18 @@ def maps_html(prediction: Prediction) -> str:
     )
 
 
+def shown(image: Image.Image) -> Image.Image:
+    """A picture as the page shows it: its longer side SIDE pixels long."""
+    ratio = web.SIDE / max(image.size)
+    return image.resize([max(1, round(length * ratio)) for length in image.size])
+
+
 def framed(prediction: Prediction) -> np.ndarray:
-    """The photo squeezed to the square (SIDE, SIDE, 3), 0 to 1, with its faces framed."""
-    image = prediction.image.resize((web.SIDE, web.SIDE))
+    """The photo (H, W, 3), 0 to 1, with its faces framed."""
+    image = shown(prediction.image)
     draw = ImageDraw.Draw(image)
-    ratios = np.tile(web.SIDE / np.array(prediction.image.size), 2)
-    for box in prediction.faces or ():
+    ratios = np.tile(np.array(image.size) / prediction.image.size, 2)
+    for box in prediction.faces:
         draw.rectangle((np.array(box) * ratios).tolist(), outline="white", width=3)
     return np.asarray(image) / 255
 
@@ -113,14 +120,19 @@ def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> st
     """What is known of one picture as JSON; the picture itself is not in it."""
     evidence, cams, config = prediction.evidence, prediction.grad_cam, checkpoint.config
     kept = ("stage", "backbone", "image_size", "temperature", "threshold", "training_data")
-    fields = ("label", "probs", "margin", "margin_sd", "faces", "reasons", "warnings")
+    fields = ("label", "probs", "margin", "margin_sd", "faces", "two", "reasons", "warnings")
     content = {
         "picture": name,
         **{field: getattr(prediction, field) for field in fields},
         "unhappy_95": prediction.band,
-        "evidence_by_cell": evidence.margin_map[0].tolist(),
-        "evidence_by_neuron": evidence.of_margin("contributions")[0].tolist(),
-        "grad_cam": {target: cams[target][0].tolist() for target in cams.targets},
+    }
+    if evidence and cams:
+        content |= {
+            "evidence_by_cell": evidence.margin_map[0].tolist(),
+            "evidence_by_neuron": evidence.of_margin("contributions")[0].tolist(),
+            "grad_cam": {target: cams[target][0].tolist() for target in cams.targets},
+        }
+    content |= {
         "checkpoint": {key: config[key] for key in (*kept, "metrics", "weights_sha256")},
         "deepconnection": __version__,
         "about": ABOUT,

@@ -1,5 +1,8 @@
 """The photo panel: show it a picture, read the answer, hide a region, take a report away."""
 
+import contextlib
+import ctypes
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from dclib.web import html as web
 from dclib.web.html import ipywidgets
 
 EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
+ACCEPT = "image/*,.heic,.heif,.hif,.avif"  # not every browser counts these as images
 STOP = ("dc-stop-button", "Close the camera")
 WELCOME = (
     "Choose photos, drop them here, or take one. They go to the machine that runs this, nowhere "
@@ -33,14 +37,14 @@ def photo_panel(
     return PhotoPanel(checkpoint, photos)
 
 
-class PhotoPanel(ipywidgets.VBox):
+class PhotoPanel(web.Panel):
     """A row of ways in, a line that says what happens, and one answer below another."""
 
     def __init__(
         self, checkpoint: Checkpoint | str | Path, photos: Mapping[str, bytes] | None = None
     ) -> None:
         self.checkpoint = load_checkpoint(checkpoint)
-        self.upload = ipywidgets.FileUpload(accept="image/*", multiple=True)
+        self.upload = ipywidgets.FileUpload(accept=ACCEPT, multiple=True)
         self.upload.description = "Choose photos"
         self.clear = ipywidgets.Button(description="Clear")
         self.status, self.answers = ipywidgets.HTML(), ipywidgets.VBox([])
@@ -73,6 +77,7 @@ class PhotoPanel(ipywidgets.VBox):
 
     def show(self, photos: Sequence[tuple[str, Source]]) -> None:
         """Look at (name, picture) of each and put the answers in place of what was there."""
+        self.discard(self.answers)
         answers = []
         for number, (name, photo) in enumerate(photos, 1):
             self.say(f"Looking at {name} ({number} of {len(photos)}) …")
@@ -82,8 +87,17 @@ class PhotoPanel(ipywidgets.VBox):
 
     def forget(self) -> None:
         """Take the answers away."""
-        self.answers.children = []
+        self.discard(self.answers)
         self.say(WELCOME)
+
+    def discard(self, box: ipywidgets.VBox) -> None:
+        """Empty a box on the page, and free the pictures of what was in it."""
+        left, box.children = box.children, []
+        web.discard(left)
+        del left
+        gc.collect()  # widgets hold themselves, and their pictures, in circles
+        with contextlib.suppress(AttributeError, TypeError):  # only glibc keeps what is freed
+            ctypes.CDLL(None).malloc_trim(0)
 
     def say(self, sentence: str) -> None:
         """Write the line of what happens; even the same words replace it: see browser.js."""
@@ -108,11 +122,13 @@ class PhotoPanel(ipywidgets.VBox):
         )
         report.on_click(lambda _: self.show_more(more, lambda: self.links(name, prediction)))
         page = ipywidgets.HTML(photo_page(name, prediction))
-        return ipywidgets.VBox([page, ipywidgets.Box([hide, report]).add_class("dc-row"), more])
+        row = [hide, report] if prediction.evidence else [report]  # no verdict, nothing to hide
+        return ipywidgets.VBox([page, ipywidgets.Box(row).add_class("dc-row"), more])
 
     def show_more(self, more: ipywidgets.VBox, make: Callable[[], ipywidgets.Widget]) -> None:
         """Put what is made into `more`, and say when that is done."""
         self.say("Working …")
+        self.discard(more)
         try:
             more.children = [make()]
         except (ValueError, RuntimeError, MemoryError) as error:  # a size, or too little memory

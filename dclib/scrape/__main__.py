@@ -6,11 +6,11 @@ python -m dclib.scrape --divide data/my_pictures data/mine
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from dclib.cli import number, sentences
 from dclib.scrape.collect import collect
-from dclib.scrape.dataset import describe, forget, make_dataset, split_folder
+from dclib.scrape.dataset import claim, describe, forget, make_dataset, split_folder
 from dclib.scrape.queries import open_sources
 
 
@@ -23,18 +23,17 @@ def main() -> None:
     parser.add_argument("--queries", type=Path, default=Path("data/queries.toml"))
     sources = '"gallery" (drawn, no network), or of openverse, commons and html, joined by +'
     parser.add_argument("--sources", default="openverse+commons", help=sources)
-    parser.add_argument("--per-query", type=int, default=100, help="pictures (default 100)")
+    most = "pictures (default 100)"
+    parser.add_argument("--per-query", type=number(int, 1, 100_000), default=100, help=most)
     parser.add_argument("--forget", metavar="WHAT", help="remove a URL, sha256 or file for good")
     divide = "ask nobody: divide happy/ and unhappy/ of the first folder into the other"
     parser.add_argument("--divide", action="store_true", help=divide)
-    parser.add_argument("--seed", type=int, default=0, help="of --divide (default 0)")
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**32 - 1), default=0, help="of --divide (default 0)"
+    )
     args = parser.parse_args()
-    try:
+    with sentences(stopped="Stopped. Run the same command again to go on."):
         _run(args)
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped. Run the same command again to go on.")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -45,9 +44,10 @@ def _run(args: argparse.Namespace) -> None:
         n = forget(args.collection, args.forget, args.dataset)
         print(f"Removed {n}, copies included; they will not be fetched again.")
         return
-    with open_sources(args.sources, args.contact, args.queries) as (plan, fetcher):
+    opened = open_sources(args.sources, args.contact, args.queries)
+    with opened as (plan, fetcher), claim(args.dataset):  # before the work, not after it
         print(describe(collect(args.collection, plan, fetcher, args.per_query)))
-    print(make_dataset(args.collection, args.dataset))
+        print(make_dataset(args.collection, args.dataset))
     from dclib.evaluate.probe import measure_pictures, probe  # needs scikit-learn
 
     print(probe(measure_pictures(args.dataset)))

@@ -5,8 +5,6 @@ from the page that was next, what was recorded is not fetched again, and only fa
 (a busy host, a broken line) are tried once more.
 """
 
-import os
-import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -16,13 +14,16 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from dclib.data import CLASSES
+from dclib.data.listing import walk
+from dclib.files import check_place, remove_files, write_whole, writing
 from dclib.scrape.dataset import settle
 from dclib.scrape.duplicates import Unsuitable, examine
 from dclib.scrape.fetch import Fetcher, FetchError
-from dclib.scrape.html import HtmlGallery, page_optouts
+from dclib.scrape.html import HtmlGallery, may_be_check, page_optouts
 from dclib.scrape.licences import ALLOWED
 from dclib.scrape.manifest import OFFERED, Manifest, now
-from dclib.scrape.sources import Candidate, Page, Source, SourceError, host
+from dclib.scrape.optouts import picture_optout
+from dclib.scrape.sources import Candidate, Page, Source, SourceError, host, reading
 
 MOST_PAGES = 50  # of results for one query
 MOST_TRIES = 5  # runs in which a picture may fail before it is given up
@@ -48,10 +49,10 @@ def collect(
         workers: threads that fetch; how many of them ask one host is the fetcher's business.
 
     Prints what could not be asked and why. Raises RuntimeError if another run has the folder open,
-    ValueError if its manifest is damaged.
+    ValueError if its manifest is damaged, OSError if it is gone or nothing can be written.
     """
     with Manifest(folder) as manifest:
-        _remove_torn(manifest)
+        _check_pool(manifest)
         _list_all(manifest, plan, fetcher, per_query)
         sources = {source.name: source for source, _, _ in plan}
         _fetch_all(manifest, sources, fetcher, workers, progress)
@@ -71,14 +72,23 @@ def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
     return [task for tasks in zip_longest(*by_label.values()) for task in tasks if task]
 
 
-def _remove_torn(manifest: Manifest) -> None:
-    """Of what a killed run left behind all that no row knows."""
+def _check_pool(manifest: Manifest) -> None:
+    """Raise OSError for a pool that cannot be written, or of whose pictures nothing is known.
+
+    Nothing is removed but what is to be forgotten: a kill may have come before its file went. What
+    a killed run fetched and could not record is fetched once more, under the same name.
+    """
     pool = manifest.folder / "pool"
-    pool.mkdir(exist_ok=True)
-    known = {row["file"] for row in manifest.rows("file != ''")}
-    for path in pool.iterdir():
-        if path.name not in known:
-            path.unlink()
+    forgotten = {f"{row['sha256'][:16]}.jpg" for row in manifest.forgotten() if row["sha256"]}
+    remove_files(pool, forgotten)
+    with writing(pool):
+        pool.mkdir(exist_ok=True)
+    check_place(pool / "picture.jpg")
+    if not manifest.rows() and (found := walk(pool)[0]):
+        raise FileExistsError(
+            f"{manifest.path} knows none of the {len(found)} pictures in {pool}, such as "
+            f"{found[0].name}: put their manifest back, or choose another folder."
+        )
 
 
 def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) -> None:
@@ -110,7 +120,10 @@ def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) 
 def _list_page(manifest: Manifest, source: Source, state: dict, fetcher: Fetcher) -> None:
     fetcher.hosts.slow_down(host(state["next"]), source.pace)
     page = fetcher.page(state["next"], api=True) if source.api else _page(fetcher, state["next"])
-    listing = source.parse(page)
+    with reading(page):
+        listing = source.parse(page)
+    if not (source.api or listing.candidates) and may_be_check(page):
+        raise SourceError(listing.note, later=True)
     if listing.note:
         print(f"{source.name}, {state['query']!r}: {listing.note}")
     manifest.add_page(state, listing.candidates, listing.next, listing.note)
@@ -119,8 +132,10 @@ def _list_page(manifest: Manifest, source: Source, state: dict, fetcher: Fetcher
 def _page(fetcher: Fetcher, url: str) -> Page:
     """A web page whose markup does not object either."""
     page = fetcher.page(url)
-    if directive := page_optouts(page):
-        raise FetchError("opt-out", directive)
+    with reading(page):
+        directive = page_optouts(page)
+    if directive:
+        raise FetchError("opt-out", directive, may_be_check(page))
     return page
 
 
@@ -170,16 +185,23 @@ def _take(row: dict, source: Source, fetcher: Fetcher, examiner: Executor, pool:
     candidate = Candidate(**{name: row[name] for name in OFFERED})
     try:
         if isinstance(source, HtmlGallery) and source.needs_detail(candidate):
-            candidate = source.refine(candidate, _page(fetcher, candidate.page))
+            page = _page(fetcher, candidate.page)
+            with reading(page):
+                refined = source.refine(candidate, page)
+            if not refined.licence and may_be_check(page):
+                raise FetchError("licence unknown", "perhaps a bot check", later=True)
+            candidate = refined
         if candidate.licence not in ALLOWED:
             reason = candidate.licence or "licence unknown"
             return vars(candidate) | _refused("licence", reason)
         content = fetcher.picture(candidate.url).content
+        if directive := picture_optout(content):
+            raise FetchError("opt-out", directive)
         facts, jpeg = examiner.submit(examine, content).result()
     except FetchError as error:
         outcome = _refused("fetch", error.reason, error.detail)
         if error.later:
-            tries = row["tries"] + 1
+            tries = row["tries"] + (error.reason != "host busy")  # then it was not asked
             outcome |= {"state": "later" if tries < MOST_TRIES else "refused", "tries": tries}
     except Unsuitable as error:
         outcome = _refused("quality", error.reason, error.detail)
@@ -188,16 +210,10 @@ def _take(row: dict, source: Source, fetcher: Fetcher, examiner: Executor, pool:
     else:
         outcome = facts | {"file": f"{facts['sha256'][:16]}.jpg"}  # no name or path of the site's
         outcome |= {"state": "fetched", "stage": "", "reason": "", "detail": ""}
-        _write(pool / outcome["file"], jpeg)
+        with write_whole(pool / outcome["file"]) as unfinished:
+            unfinished.write_bytes(jpeg)
     return vars(candidate) | outcome
 
 
 def _refused(stage: str, reason: str, detail: str = "") -> dict:
     return {"state": "refused", "stage": stage, "reason": reason, "detail": detail[:300]}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all, though threads may write the same picture at once."""
-    part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)

@@ -2,38 +2,39 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
-import shutil
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from dclib.data import CLASSES, SUFFIXES, list_pictures, read_metadata
-from dclib.files import save_json, write_whole
+from dclib.data import CLASSES, SPLITS, read_split
+from dclib.data.listing import patiently, suffix_of, walk
+from dclib.data.metadata import COLUMNS, FILE, told
+from dclib.files import (
+    WORKSHOP,
+    check_place,
+    file_hash,
+    hold,
+    remove_files,
+    save_json,
+    write_whole,
+    writing,
+)
 from dclib.pictures import PictureError, is_blank, read_picture
 from dclib.scrape.duplicates import NEAR, distances, duplicate_groups, fingerprints
 from dclib.scrape.licences import attribution
 from dclib.scrape.manifest import STAGES, Manifest
 from dclib.scrape.sources import identity
-from dclib.scrape.split import BRIDGE, NOBODY, LeakReport, assign, leak_report
+from dclib.scrape.split import BRIDGE, LeakReport, assign, leak_report
 
-COLUMNS: tuple[str, ...] = ("file_name", "label", "group", "source", "licence", "author")
-COLUMNS += (
-    "title",
-    "url",
-    "page",
-    "sha256",
-    "width",
-    "height",
-    "bytes",
-    "phash",
-    "dhash",
-    "series",
-)
 MARK = "dataset.json"  # tells a folder that we wrote, and may change, from any other
+STAND_IN = "one file, several pages"
 MOST_BY_ONE_AUTHOR = 20  # pictures; more would make one person's style the label's
 # What to do about a reason; the beginnings of reasons.
 HINTS = {
@@ -46,6 +47,8 @@ HINTS = {
     "opt-out": "the owner does not want it used for training",
     "licence unknown": "no licence that allows adaptations was stated",
     "by-n": "the licence forbids adaptations or commercial use",
+    "not a picture": "nothing or a web page, perhaps a bot check: try later or at home",
+    STAND_IN: "such as a picture that says it is no longer there",
     "under both labels": "found by happy and by unhappy phrases; make them more distinct",
     "many by one author": "one style must not become the label",
     "too small": "the source has only small files",
@@ -55,8 +58,9 @@ HINTS = {
 def settle(manifest: Manifest) -> list[dict]:
     """Decide about every fetched picture: kept, or why not. Writes the manifest, returns its rows.
 
-    A picture under both labels is dropped with all its copies; of copies under one label the one
-    that is in a split already is kept, or else the one that was offered first; more than
+    A picture under both labels is dropped with all its copies, and so is one file that several
+    addresses gave as pictures of several names ("no longer available"); of copies under one label
+    the one that is in a split already is kept, or else the one that was offered first; more than
     `MOST_BY_ONE_AUTHOR` of an author are left out.
     """
     _remove(manifest, _near_forgotten(manifest.rows("state = 'fetched'"), manifest.forgotten()))
@@ -64,19 +68,29 @@ def settle(manifest: Manifest) -> list[dict]:
     labels = defaultdict(set)  # under which an address was offered, dropped offers included
     for row in manifest.rows():
         labels[row["identity"]].add(row["label"])
+    places = defaultdict(set)  # that gave the same file, and what they called it
+    for row in fetched:
+        place = identity(row["url"]), told(row["title"]) or identity(row["page"])
+        places["" if row["split"] else row["sha256"]].add(place)
+    places.pop("", None)  # what has a place in the data set was found good before
+    stand_ins = {
+        key for key, found in places.items() if min(len({*s} - {""}) for s in zip(*found)) > 1
+    }
     reasons: dict[int, str] = {}  # "" for what is kept
     copies = duplicate_groups(fetched)
     alone = set(range(len(fetched))).difference(*copies)
     for group in [*copies, *([i] for i in alone)]:
         members = [fetched[i] for i in group]
         both = len(set().union(*(labels[row["identity"]] for row in members))) > 1
-        reasons |= {row["id"]: "under both labels" if both else "seen before" for row in members}
-        if not both:
+        stand_in = not stand_ins.isdisjoint(row["sha256"] for row in members)
+        why = "under both labels" if both else STAND_IN if stand_in else "seen before"
+        reasons |= {row["id"]: why for row in members}
+        if not (both or stand_in):
             reasons[members[0]["id"]] = ""
     by_author: Counter[str] = Counter()
     for row in fetched:
-        author = row["author"].strip().lower()
-        if author not in NOBODY and not reasons[row["id"]]:
+        author = told(row["author"])
+        if author and not reasons[row["id"]]:
             by_author[author] += 1
             if by_author[author] > MOST_BY_ONE_AUTHOR:
                 reasons[row["id"]] = "many by one author"
@@ -102,9 +116,7 @@ def _near_forgotten(rows: list[dict], forgotten: list[dict]) -> list[dict]:
 def _remove(manifest: Manifest, rows: list[dict]) -> None:
     """Forget rows in the manifest, then delete their files."""
     manifest.forget(rows)
-    for row in rows:
-        if row["file"]:
-            (manifest.folder / "pool" / row["file"]).unlink(missing_ok=True)
+    remove_files(manifest.folder / "pool", {row["file"] for row in rows} - {""})
 
 
 def make_dataset(folder: str | Path, destination: str | Path) -> LeakReport:
@@ -128,9 +140,10 @@ def _write_placed(manifest: Manifest, destination: str | Path) -> list[dict]:
     placed = manifest.rows("stage = 'kept' AND split != ''")
     for row in placed:
         row["path"] = manifest.folder / "pool" / row["file"]
-    write_dataset(placed, destination)
-    with write_whole(Path(destination, "ATTRIBUTION.md")) as unfinished:
-        unfinished.write_text(attribution(placed), encoding="utf-8")
+    with claim(destination):
+        write_dataset(placed, destination)
+        with write_whole(Path(destination, "ATTRIBUTION.md")) as unfinished:
+            unfinished.write_text(attribution(placed), encoding="utf-8")
     return placed
 
 
@@ -191,6 +204,20 @@ def describe(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+@contextmanager
+def claim(destination: str | Path) -> Iterator[dict[str, str]]:
+    """Have a data set for this process alone; gives {file: split} of what is in it.
+
+    Raises, before any work, RuntimeError while another process writes it, FileExistsError for a
+    folder that holds anything else, OSError where nothing can be written.
+    """
+    destination = Path(destination)
+    with hold(destination, f"Another process writes {destination}: wait until it has ended."):
+        places = _read_mark(destination)["splits"]
+        check_place(destination / MARK)
+        yield places
+
+
 def write_dataset(rows: Sequence[dict], destination: str | Path) -> Path:
     """Make `destination` hold exactly these rows, as training reads them.
 
@@ -200,78 +227,100 @@ def write_dataset(rows: Sequence[dict], destination: str | Path) -> Path:
 
     Pictures are linked, or copied where that cannot be done. Files that are there already stay
     untouched, those of earlier runs that no row names any more go. Can be killed and run again.
-    Raises FileExistsError for a folder, or a picture in it, that is not ours.
+    Raises FileExistsError for a folder, or a picture or table in it, that is not ours.
     """
-    destination, before = Path(destination), read_places(destination)
+    destination, before = Path(destination), _read_mark(Path(destination))
+    places, tables = {row["file"]: row["split"] for row in rows}, _tables(rows)
+    if not _is_places(places):
+        raise ValueError("A picture's file must be a bare name, and its split train, val or test.")
     wanted = {destination / row["split"] / row["label"] / row["file"]: row for row in rows}
-    present = [path for label in CLASSES for path in sorted(destination.glob(f"*/{label}/*"))]
-    unwanted = [path for path in present if path not in wanted]
-    _refuse_others(path for path in unwanted if path.name not in before)
-    splits = {row["split"] for row in rows}
-    for split in {*before.values()} - splits:
-        shutil.rmtree(destination / split, ignore_errors=True)
+    unwanted = [path for path in _present(destination) if path not in wanted]
+    _refuse_others(destination, [p for p in unwanted if p.name not in before["splits"]], before)
     parts = sorted(f"{row.get('sha256')} {row['label']} {row['split']}" for row in rows)
-    places = {row["file"]: row["split"] for row in rows}
     version = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    mark = {"version": version, "n": len(rows), "splits": places}
-    save_json(destination / MARK, mark | {"splits": before | places})  # ours, should we be killed
-    for path in unwanted:
-        if path.name in before or path.suffix == ".part":
-            path.unlink(missing_ok=True)
+    hashes = [hashlib.sha256(content).hexdigest() for content in tables.values()]
+    mark = {"version": version, "n": len(rows), "splits": places, "tables": hashes}
+    both = {"splits": before["splits"] | places, "tables": [*before["tables"], *hashes]}
+    save_json(destination / MARK, mark | both)  # all of it is ours, should we be killed
+    gone = [f"{split}/{FILE}" for split in {*before["splits"].values()} - tables.keys()]
+    gone += [path.relative_to(destination).as_posix() for path in unwanted]
+    remove_files(destination, gone)
     for path, row in wanted.items():
         _link(row["path"], path)
-    for split in splits:
-        chosen = [row for row in rows if row["split"] == split]
-        _write_rows(destination / split / "metadata.csv", chosen)
+    for split, content in tables.items():
+        with write_whole(destination / split / FILE) as unfinished:
+            unfinished.write_bytes(content)
     save_json(destination / MARK, mark)
     return destination
 
 
-def _refuse_others(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            raise FileExistsError(
-                f"{path} was put there by hand and is in no group; move it away (pictures to add "
-                "belong into the folder that is divided)."
-            )
+def _present(destination: Path) -> list[Path]:
+    """The pictures that training would read."""
+    folders = [destination / split / label for split in SPLITS for label in CLASSES]
+    return [path for folder in folders if folder.is_dir() for path in walk(folder)[0]]
 
 
-def read_places(destination: str | Path) -> dict[str, str]:
-    """{file: split} of a data set that `write_dataset` wrote or had begun, {} if there is none.
+def _refuse_others(destination: Path, pictures: Sequence[Path], before: dict) -> None:
+    """Raise FileExistsError for pictures, and for tables, that a person put there or changed."""
+    if pictures:
+        raise FileExistsError(
+            f"{pictures[0]} was put there by hand and is in no group; move it away (pictures to "
+            "add belong into the folder that is divided)."
+        )
+    for path in [destination / split / FILE for split in SPLITS if before["tables"]]:
+        if path.exists() and file_hash(path) not in before["tables"]:
+            raise FileExistsError(f"{path} was changed by hand and would be lost; move it away.")
+
+
+def _read_mark(destination: Path) -> dict:
+    """What `write_dataset` noted of a data set that it wrote or had begun.
 
     Raises FileExistsError for a folder that holds anything else.
     """
-    destination = Path(destination)
     try:
-        return json.loads((destination / MARK).read_text())["splits"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        begun = [destination / f"{MARK}.unfinished"]
-        if destination.exists() and list(destination.iterdir()) not in ([], begun):
-            sentence = f"{destination} holds something else; choose another folder."
-            raise FileExistsError(sentence) from error
-        return {}
+        mark = json.loads((destination / MARK).read_text())
+        if _is_places(mark["splits"]) and isinstance(mark["version"], str):
+            return {"splits": mark["splits"], "tables": [*mark.get("tables", ())]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass
+    there = destination.iterdir() if destination.exists() else ()
+    if not all(WORKSHOP.fullmatch(path.name) for path in there):
+        raise FileExistsError(f"{destination} holds something else; choose another folder.")
+    return {"splits": {}, "tables": []}
+
+
+def _is_places(places: object) -> bool:
+    """Whether it is {name of a file: split}, none of which leads anywhere else."""
+    return isinstance(places, dict) and all(
+        re.fullmatch(r"[^./\\][^/\\]*", file) and split in SPLITS for file, split in places.items()
+    )
 
 
 def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """The file appears whole or not at all."""
     if target.exists():
         return
-    part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
+    with writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, part)
+        os.link(os.path.realpath(source), target)
     except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, part)
-    os.replace(part, target)
+        content = patiently(Path.read_bytes, source)
+        with write_whole(target) as unfinished:
+            unfinished.write_bytes(content)
 
 
-def _write_rows(path: Path, rows: Iterable[dict]) -> None:
-    with write_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
-        writer.writeheader()
-        for row in rows:
-            row = row | {"file_name": f"{row['label']}/{row['file']}"}
-            writer.writerow({name: _harmless(row.get(name, "")) for name in COLUMNS})
+def _tables(rows: Iterable[dict]) -> dict[str, bytes]:
+    """What metadata.csv tells in each split."""
+    texts: dict[str, io.StringIO] = {}
+    for row in rows:
+        text = texts.setdefault(row["split"], io.StringIO(newline=""))
+        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="")
+        if not text.tell():
+            writer.writeheader()
+        row = row | {"file_name": f"{row['label']}/{row['file']}"}
+        writer.writerow({name: _harmless(row.get(name, "")) for name in COLUMNS})
+    return {split: text.getvalue().encode() for split, text in texts.items()}
 
 
 def _harmless(value: object) -> object:
@@ -284,46 +333,61 @@ def split_folder(source: str | Path, destination: str | Path, seed: int = 0) -> 
 
     Pictures that look alike stay on one side; one that lies in both classes is left out, and so is
     what cannot be read; both are printed. A source/metadata.csv (file_name such as happy/1.jpg, and
-    perhaps author, series or group, page, licence, url) is used. Run again after adding pictures:
-    those placed before stay where they are. Raises what `read_folder`, `assign` and `write_dataset`
-    do.
+    perhaps author, series, group, page, licence, url) is used. Run again after adding pictures:
+    those placed before stay where they are. Raises what `claim`, `read_folder`, `assign` and
+    `write_dataset` do.
     """
-    before, rows = read_places(destination), read_folder(source)
+    source, destination = Path(source), Path(destination)
+    with claim(destination) as before:
+        if source.resolve() in destination.resolve().parents:
+            raise ValueError(f"{destination} lies in {source}, which is divided; choose another.")
+        rows = read_folder(source)
+        _drop_both(rows)
+        rows = [row | {"split": before.get(row["file"], "")} for row in rows if row["label"]]
+        rows = [row | place for row, place in zip(rows, assign(rows, seed=seed), strict=True)]
+        once: dict[tuple[str, str], dict] = {}  # of equal files, bound by what is told of each
+        for row in rows:
+            if row["split"]:
+                once.setdefault((row["label"], row["sha256"]), row)
+        placed = list(once.values())
+        if gone := before.keys() - {row["file"] for row in placed}:
+            print(f"{len(gone)} pictures go from {destination}: {source} no longer gives them.")
+        write_dataset(placed, destination)
+    return leak_report(placed, left_out=sum(not row["split"] for row in rows))
+
+
+def _drop_both(rows: Sequence[dict]) -> None:
+    """Take the label from pictures that lie in both classes, and print them."""
     for group in duplicate_groups(rows):
         if len({rows[i]["label"] for i in group}) > 1:
             print(f"Left out, in both classes: {', '.join(str(rows[i]['path']) for i in group)}")
             for i in group:
                 rows[i]["label"] = ""
-    rows = [row | {"split": before.get(row["file"], "")} for row in rows if row["label"]]
-    rows = [row | place for row, place in zip(rows, assign(rows, seed=seed), strict=True)]
-    placed = [row for row in rows if row["split"]]
-    write_dataset(placed, destination)
-    return leak_report(placed, left_out=len(rows) - len(placed))
 
 
-def read_folder(source: str | Path) -> list[dict]:
+def read_folder(source: Path) -> list[dict]:
     """Rows with path, file, label, size and fingerprints of source/{happy,unhappy}/**.
 
-    Prints what is left out. Raises FileNotFoundError or ValueError if a class has no pictures.
+    Prints what is left out. Raises what `read_split` does, OSError where the drive is at fault.
     """
-    source = Path(source)
-    meta = read_metadata(source)
-    rows: dict[tuple[int, str], dict] = {}
-    for path, label in tqdm(list_pictures(source, CLASSES), desc="reading", unit="picture"):
+    pictures, meta, notes = read_split(source)
+    print(*notes, sep="\n", end="\n" * bool(notes))
+    rows = []
+    for path, label in tqdm(pictures, desc="reading", unit="picture"):
         try:
-            image = read_picture(path).image
-        except (PictureError, OSError) as error:
+            image = patiently(read_picture, path).image
+        except PictureError as error:
             print(f"Left out: {error}")
             continue
         if is_blank(image):
             print(f"Left out: {path.name} has nothing in it, one colour or close to it.")
             continue
-        content = path.read_bytes()
+        content = patiently(Path.read_bytes, path)
         sha256 = hashlib.sha256(content).hexdigest()
-        row = {"path": path, "file": f"{sha256[:16]}{path.suffix.lower()}"}
+        row = {"path": path, "file": f"{sha256[:16]}{suffix_of(path)}"}
         row |= {"label": CLASSES[label], "sha256": sha256, "bytes": len(content)}
         row |= {"width": image.width, "height": image.height} | fingerprints(image)
         more = {"source": source.name} | meta.get(path.relative_to(source).as_posix(), {})
         more["series"] = more.get("series") or more.get("group") or ""
-        rows.setdefault((label, sha256), more | row)
-    return list(rows.values())
+        rows.append(more | row)
+    return rows

@@ -5,15 +5,14 @@ What can be used is kept in one form (`examine`).
 
 import hashlib
 import io
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps, ImageStat
 from scipy.fft import dct
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from dclib.data.listing import kind
+from dclib.data.metadata import components, shared
 from dclib.pictures import PictureError, is_blank, read_picture
 
 # Bits of 64 in which phash and dhash may both differ in two files of one picture. Measured on 1,000
@@ -24,7 +23,7 @@ from dclib.pictures import PictureError, is_blank, read_picture
 # differ in 12), 4 of 718,800 pairs of drawings.
 NEAR = 10
 CHUNK = 256  # rows compared at a time: a few MB against some thousands
-KINDS = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+TAKEN = {".jpg", ".png", ".webp"}
 LEAST_SIDE = 200  # pixels
 LARGEST_ASPECT = 3.0  # long side / short side
 KEPT_SIDE, KEPT_QUALITY = 1024, 92
@@ -116,22 +115,8 @@ def duplicate_groups(rows: Sequence[dict]) -> list[list[int]]:
     Same sha256 (of the file), same pixel_sha256, or near (`near_pairs`); what is linked by a third
     belongs together too.
     """
-    pairs = near_pairs(rows)
-    for name in ("sha256", "pixel_sha256"):
-        first: dict[str, int] = {}
-        keys = [(i, row[name]) for i, row in enumerate(rows) if row.get(name)]
-        pairs += [(first.setdefault(key, i), i) for i, key in keys]
+    pairs = near_pairs(rows) + shared(rows, ("sha256", "pixel_sha256"))
     return [group for group in components(len(rows), pairs) if len(group) > 1]
-
-
-def components(n: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """What of `n` things the pairs link: lists of indices, in the order of their first member."""
-    links = np.array(pairs, int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(pairs), bool), (links[0], links[1])), (n, n))
-    groups: dict[int, list[int]] = {}
-    for i, number in enumerate(connected_components(graph, directed=False)[1] if n else []):
-        groups.setdefault(number, []).append(i)
-    return list(groups.values())
 
 
 class Unsuitable(ValueError):
@@ -150,13 +135,13 @@ def examine(content: bytes) -> tuple[dict, bytes]:
     JPEG, at most 1024 px a side, without metadata, so that neither a camera's or site's encoder
     nor the place where a photo was taken comes along. Raises Unsuitable.
     """
-    if not KINDS.match(content):
+    if kind(content) not in TAKEN:
         raise Unsuitable("not a picture", f"it begins with {content[:16]!r}")
     try:
         image, notes = read_picture(content)  # checks the pixels before decoding, then decodes all
     except PictureError as error:
         raise Unsuitable("damaged or too large", str(error)) from error
-    if notes:
+    if any("several pictures" in note for note in notes):
         raise Unsuitable("animated")
     width, height = image.size
     if min(width, height) < LEAST_SIDE:

@@ -15,7 +15,9 @@ from urllib3.exceptions import HTTPError, InvalidHeader
 
 from dclib import __version__
 from dclib.scrape import guard
-from dclib.scrape.robots import AGENT, ROBOTS_BYTES, Robots, header_optout
+from dclib.scrape.html import may_be_check
+from dclib.scrape.optouts import AGENT, header_optout
+from dclib.scrape.robots import ROBOTS_BYTES, Robots
 from dclib.scrape.sources import Page, host, join
 
 SECONDS = 40.0  # for one request, from the connection to the last byte
@@ -23,6 +25,10 @@ ATTEMPTS, FIRST_WAIT = 4, 1.0  # the longest wait before a new try doubles each 
 LONGEST_RETRY_AFTER = 3600.0  # seconds
 REDIRECTS = 5
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # worth another try
+SHUT = {202, 403, 405}  # for robots, or for this network: perhaps not tomorrow, perhaps not at home
+WEB_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<!--|<(!doctype )?(html|head|body|title|meta|script)\b|$)"
+)
 CONNECTIONS = 2  # at once to one host: what Wikimedia asks of robots
 PATIENCE = 60.0  # seconds that a request waits; a host that asks for longer is left for another run
 FAILURES, PAUSE = 5, 300.0  # after so many failures in a row, leave a host alone for so long
@@ -122,8 +128,6 @@ class Fetcher:
         contact: an e-mail address or web page of the person who runs this; part of every request.
         rate: requests a second and host (robots.txt can lower it).
         opening: (address, port) of one local server that may be asked although it is private.
-        seconds: for one request, from the connection to the last byte.
-        hosts: limits to share or to replace.
 
     Raises ValueError for a contact at which nobody can be reached.
     """
@@ -133,11 +137,8 @@ class Fetcher:
         contact: str,
         rate: float = 1.0,
         opening: tuple[str, int] | None = None,
-        seconds: float = SECONDS,
-        hosts: Hosts | None = None,
     ) -> None:
-        self.opening, self.seconds = opening, seconds
-        self.hosts = hosts or Hosts(rate)
+        self.opening, self.seconds, self.hosts = opening, SECONDS, Hosts(rate)
         self.session = guard.guarded_session(opening)
         self.session.headers["User-Agent"] = user_agent(contact)
         self.robots = Robots(self._robots_file)
@@ -154,9 +155,16 @@ class Fetcher:
     def _get(self, url: str, wish: _Wish) -> Page:
         url, answer = self._follow(join("", url) or url, wish)
         if answer.status != 200:
-            raise FetchError(f"http {answer.status}", url)
+            raise FetchError(f"http {answer.status}", url, wish.heed and answer.status in SHUT)
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Page(url, answer.content, headers)
+        page = Page(url, answer.content, headers)
+        if wish is PICTURE and WEB_PAGE.match(page.content.lower()):
+            raise FetchError(
+                "not a picture", "nothing or a web page, perhaps a bot check", later=True
+            )
+        if wish.heed and (directive := header_optout(answer.headers)):
+            raise FetchError("opt-out", directive, may_be_check(page))
+        return page
 
     def _robots_file(self, url: str) -> tuple[int, bytes]:
         """(status, content) of robots.txt and its like.
@@ -232,12 +240,13 @@ class Fetcher:
                 raise _explain(error) from error
 
     def _read(self, response: requests.Response, wish: _Wish) -> _Answer:
-        """What an answer holds; opt-outs are read before the body."""
+        """What an answer holds; opt-outs are read before the body, unless it may be a bot check."""
         status, headers = response.status_code, response.raw.headers
         if status in BUSY:
             self.hosts.postpone(host(response.url), seconds_to_wait(headers.get("Retry-After")))
             raise FetchError(f"http {status}", host(response.url), later=True)
-        if wish.heed and status == 200 and (directive := header_optout(headers)):
+        picture = "html" not in headers.get("Content-Type", "").lower()
+        if wish.heed and status == 200 and picture and (directive := header_optout(headers)):
             raise FetchError("opt-out", directive)
         content = read_body(response, wish.cap, wish.cut) if status == 200 else b""
         return _Answer(status, headers, content)
@@ -247,7 +256,7 @@ def user_agent(contact: str) -> str:
     """`dclib/0.1.0 (contact) python-requests/2.34`. Raises ValueError without a real contact."""
     contact = contact.strip()
     known = re.fullmatch(r"[^\s@()]+@[^\s@()]+\.\w+|https?://[^\s()]+\.\w[^\s()]*", contact)
-    if not known or re.search(r"\bexample\b", contact):
+    if not known or not contact.isascii() or re.search(r"\bexample\b", contact):
         raise ValueError(
             f"contact is {contact!r}: give your own e-mail address or web page, so that a site can "
             "reach you instead of blocking you."

@@ -19,8 +19,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError
 from urllib3.exceptions import NewConnectionError as CannotConnect
 
+from dclib.scrape.sources import PORTS, join
+
 CONNECT_SECONDS, SILENCE_SECONDS = 10, 15
-PORTS = {"http": 80, "https": 443}
 # Addresses of version 6 that count as public and carry one of version 4 inside: NAT64, its local
 # form, 6to4, and the deprecated compatible ones.
 TUNNELS = [*map(ipaddress.ip_network, ["64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96"])]
@@ -32,21 +33,15 @@ class NotAllowed(HTTPError):
 
 
 def check_url(url: str, opening: tuple[str, int] | None = None) -> None:
-    """Raise NotAllowed unless `url` is http(s) on the usual port, without a user name.
+    """Raise NotAllowed unless `join` takes `url`, and its port is that of a public web site.
 
     `opening`: (address, port) of the one private server that may be asked all the same.
     """
-    try:
-        parts = urlsplit(url)
-        host, port, scheme = parts.hostname, parts.port, parts.scheme
-    except ValueError as error:
-        raise NotAllowed(f"{url[:200]} is not a URL: {error}.") from error
-    if scheme not in PORTS or not host:
-        raise NotAllowed(f"{url[:200]} is not an http or https address.")
-    if parts.username is not None:
-        raise NotAllowed(f"{host} was given with a user name, which a picture never needs.")
-    if port not in (None, PORTS[scheme]) and (host, port) != opening:
-        raise NotAllowed(f"{host}:{port} is not the port of a public web site.")
+    parts = urlsplit(join("", url))
+    if not parts.netloc:
+        raise NotAllowed(f"{url[:200]} is no http or https address that can be asked for.")
+    if parts.port and (parts.hostname, parts.port) != opening:  # a usual one is left out
+        raise NotAllowed(f"{parts.netloc} is not the port of a public web site.")
 
 
 def is_public(address: str) -> bool:

@@ -5,7 +5,6 @@ the page of a single picture gives the file, the licence and the author.
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +13,8 @@ from typing import NamedTuple
 
 from bs4 import BeautifulSoup, Tag
 
-from dclib.scrape.licences import licence_key
-from dclib.scrape.robots import AGENT, meta_optout
+from dclib.scrape.licences import agreed, of_licence
+from dclib.scrape.optouts import AGENT, optout
 from dclib.scrape.sources import (
     Candidate,
     Listing,
@@ -24,6 +23,7 @@ from dclib.scrape.sources import (
     host,
     identity,
     join,
+    loose_json,
     parse_html,
     plain_text,
     series_of,
@@ -41,6 +41,12 @@ VERSION = re.compile(r"([^\s,](?:\S*[^\s,])?)(?:\s+([^,]*))?")  # in srcset: add
 SIZE = re.compile(r"(?:(\d*\.?\d+)([wx])\s*)?")
 # Pictures of someone or something else than what the page shows.
 OTHERS = {"logo", "publisher", "author", "creator", "copyrightHolder", "brand", "thumbnail"}
+CHECK = re.compile(  # words of pages that ask for a proof of being human
+    rb"captcha|just a moment|attention required|access denied|checking your browser|"
+    rb"(are you|you are) (not )?(a )?(human|robot)|security check|ddos|challenge|interruption|"
+    rb"enable (javascript|cookies)|unusual traffic",
+    re.IGNORECASE,
+)
 NOTHING = "There is no picture in the markup of {}; what JavaScript would add is not seen here."
 
 
@@ -85,10 +91,8 @@ class HtmlGallery:
         """The candidate with what its own page says: full-size file, licence, author, title."""
         opened = _open(page)
         preview = _preview(opened)
-        main = _main_picture(opened, identity(candidate.url), identity(preview))
-        licence, licence_url = main.licence, main.licence_url
-        if not (licence or licence_url):
-            licence, licence_url = page_licence(opened, "a", "link")
+        main, stated = _main_picture(opened, identity(candidate.url), identity(preview))
+        licence, licence_url = agreed(*stated, *_stated(opened, "a", "link"))
         author, author_url = main.author, main.author_url
         if not author:
             author, author_url = _page_author(opened)
@@ -109,8 +113,16 @@ class HtmlGallery:
 def page_optouts(page: Page) -> str:
     """The directive by which a page's markup asks not to be used like this, or ""."""
     metas = _open(page).soup.find_all("meta")
-    directives = (meta_optout(_text(meta, "name"), _text(meta, "content")) for meta in metas)
-    return next(filter(None, directives), "")
+    names = ("name", "http-equiv", "property")
+    return optout((_text(meta, name), _text(meta, "content")) for meta in metas for name in names)
+
+
+def may_be_check(page: Page) -> bool:
+    """Whether this may be a bot check in a page's place: no picture in it, or the words of one.
+
+    To be asked of pages that gave nothing, as a comment form may speak of captchas too.
+    """
+    return b"<img" not in page.content.lower() or bool(CHECK.search(page.content))
 
 
 class _Opened(NamedTuple):
@@ -197,21 +209,20 @@ def _next(opened: _Opened) -> tuple[str | None, str]:
     return None, ""
 
 
-def page_licence(opened: _Opened, *names: str) -> tuple[str, str]:
-    """(key, address) of the one licence that rel=license states, ("", "") for none or several."""
+def _stated(opened: _Opened, *names: str) -> list[str]:
+    """What rel=license states: its addresses, and its texts as far as they name one."""
     tags = opened.related("license", *names)
     # A footer's statement covers the text of a site.
-    urls = {join(opened.base, tag.get("href")) for tag in tags if not tag.find_parent("footer")}
-    keys = {licence_key(url) for url in urls}
-    return (keys.pop(), min(urls)) if len(keys) == 1 else ("", "")
+    tags = [tag for tag in tags if not tag.find_parent("footer")]
+    links = [join(opened.base, tag.get("href")) or _text(tag, "href") for tag in tags]
+    return links + [of_licence(" ".join(tag.get_text().split())) for tag in tags]
 
 
 def _general_licence(opened: _Opened) -> tuple[str, str]:
     """(key, address) of the licence in a page's head, ("", "") where the page states another."""
-    licence = page_licence(opened, "link")
-    stated = {_first(node.get("license")) for node in _image_objects(opened)} - {""}
-    keys = {page_licence(opened, "a", "link")[0], *map(licence_key, stated)}
-    return licence if keys == {licence[0]} else ("", "")
+    nodes = [text for node in _image_objects(opened) for text in _texts(node.get("license"))]
+    everything = agreed(*_stated(opened, "a", "link"), *nodes)
+    return everything if agreed(*_stated(opened, "link"))[0] else ("", "")
 
 
 def _page_author(opened: _Opened) -> tuple[str, str]:
@@ -228,17 +239,20 @@ def _preview(opened: _Opened) -> str:
     return next(filter(None, (join(opened.base, meta.get("content")) for meta in metas)), "")
 
 
-def _main_picture(opened: _Opened, thumbnail: str, preview: str) -> Candidate:
-    """What JSON-LD says of the picture with one of these identities.
+def _main_picture(opened: _Opened, thumbnail: str, preview: str) -> tuple[Candidate, list[str]]:
+    """What JSON-LD says of the picture with one of these identities, and all that licenses it.
 
     Or of the only one that it describes, where nothing else on the page says which is meant.
     """
-    described = [_describe(node, opened) for node in _image_objects(opened)]
+    nodes = list(_image_objects(opened))
+    described = [_describe(node, opened) for node in nodes]
     images = opened.soup.find_all("img", limit=MAX_IMAGES)
     shown = {identity(join(opened.base, _text(image, "src"))) for image in images}
     only = len(described) == 1 and not preview and thumbnail not in shown
-    matches = (entry for entry, keys in described if only or keys & {thumbnail, preview})
-    return next(matches, Candidate(""))
+    meant = {thumbnail, preview}
+    matches = [i for i, (_, keys) in enumerate(described) if keys & meant or (only and keys)]
+    stated = [text for i in matches for text in _texts(nodes[i].get("license"))]
+    return described[matches[0]][0] if matches else Candidate(""), stated
 
 
 def _image_objects(opened: _Opened) -> Iterator[dict]:
@@ -247,7 +261,7 @@ def _image_objects(opened: _Opened) -> Iterator[dict]:
     kind = re.compile(r"^\s*application/ld\+json", re.IGNORECASE)
     for script in reversed(opened.soup.find_all("script", type=kind)):
         with contextlib.suppress(ValueError, RecursionError):
-            waiting.append(json.loads(script.get_text()))
+            waiting.append(loose_json(script.get_text()))
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
@@ -266,7 +280,6 @@ def _describe(node: dict, opened: _Opened) -> tuple[Candidate, set[str]]:
     url = join(base, _first(node.get("contentUrl")) or _first(node.get("url")))
     if not url or identity(url) == identity(opened.url):
         return Candidate(""), set()
-    licence = _first(node.get("license"))
     person = node.get("creator") or node.get("author") or node.get("copyrightHolder")
     person = person[0] if isinstance(person, list) and person else person
     author = plain_text(_first(person, "name")) or plain_text(node.get("creditText"))
@@ -275,14 +288,21 @@ def _describe(node: dict, opened: _Opened) -> tuple[Candidate, set[str]]:
     candidate = Candidate(
         url=url,
         title=title,
-        licence=licence_key(licence),
-        licence_url=join(base, licence) if "/" in licence else "",
         author=author,
         author_url=join(base, _first(person, "url")) if isinstance(person, dict) else "",
         series=series_of(title, author, day[0] if day else ""),
     )
     thumbnail = join(base, _first(node.get("thumbnailUrl") or node.get("thumbnail"), "contentUrl"))
     return candidate, {identity(address) for address in (url, thumbnail) if address}
+
+
+def _texts(value: object) -> list[str]:
+    """All that is said of a licence: names and addresses, in lists and objects."""
+    if isinstance(value, dict):
+        value = [value.get(name) for name in ("name", "url", "@id")]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value.strip()] if isinstance(value, str) else []
 
 
 def _first(value: object, field: str = "name") -> str:

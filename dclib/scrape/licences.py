@@ -20,13 +20,26 @@ NAMES = {
 # and puts non-commercial in doubt.
 ALLOWED = frozenset({"cc0", "pdm", "by", "by-sa"})
 
-PUBLIC_DOMAIN = re.compile(r"pd|public domain|((cc )?pdm|public domain mark)( 1\.0)?")
+# Codes as deeds and names have them; what is retired or unknown (nc, sampling, ...) is no code.
+CODES = {key: key for key in NAMES if key.startswith("by")} | {"by-nd-nc": "by-nc-nd"}
+VERSIONS = ("1.0", "2.0", "2.1", "2.5", "3.0", "4.0")
+VERSION = f"(?:{'|'.join(VERSIONS)})"
+PORT = "(?:(?!n[cd]|sa)[a-z]{2}|igo|scotland)"  # of a country
 DEED = re.compile(
-    r"(?:https?:)?//(?:www\.)?creativecommons\.org/"
-    r"(?:licenses/([a-z-]+)|publicdomain/(zero|mark))(?:/(\d\.\d))?(?:[/?#].*)?"
+    rf"(?:https?:)?//(?:www\.)?creativecommons\.org/(?:licenses/([a-z-]+)|publicdomain/(zero|mark))"
+    rf"(?:/({VERSION})(?:/{PORT})?)?(?:/(?:(?:deed|legalcode|rdf)[\w.-]*)?)?(?:[?#].*)?"
 )
-VERSION = r"(?:[ -]\d\.\d(?:,\d\.\d)*)?(?:[ -](?:international|generic|unported|[a-z]{2}))?"
-CODE = re.compile(rf"(?:cc[ -])?(by(?:[ -](?:nc|nd|sa))*|cc0|cc[ -]zero){VERSION}")
+# The full names, in the order in which they become codes.
+WORDS = {"creative commons": "cc", "attribution": "by", "non-?commercial": "nc"}
+WORDS |= {"no-?deriv(?:ative)?s?": "nd", "share-?alike": "sa", " licen[cs]e$": ""}
+NAME = re.compile(
+    rf"(?:cc[ -])?(by(?:[ -](?:nc|nd|sa))*|cc0|cc[ -]zero|pdm|public domain mark)"
+    rf"(?:[ -]{VERSION}(?:,{VERSION})*)?"
+    rf"(?:[ -](?:international|generic|unported|universal|migrated|{PORT}))*"
+)
+PUBLIC = dict.fromkeys(["pd", "pdm", "public domain", "public-domain-mark"], "pdm")
+PUBLIC |= dict.fromkeys(["cc0", "cc-zero"], "cc0")
+LIMITS = re.compile(r"non.?commercial|no.?deriv|\bn[cd]\b|all rights reserved", re.IGNORECASE)
 SHARE_ALIKE = (
     "Share-alike: who passes on an image under CC BY-SA, or something made from it, does "
     "so under the same licence and with this credit."
@@ -36,35 +49,46 @@ SHARE_ALIKE = (
 def licence_key(text: object) -> str:
     """The short key of a licence: a key of `NAMES`, or "" for everything that is not sure.
 
-    `text` is the address of a Creative Commons deed, or a short name ("cc-by-2.0-de").
+    `text` is the address of a Creative Commons deed, or a name: "cc-by-2.0-de", "CC-BY-SA-4.0" as
+    in SPDX, "Creative Commons Attribution 4.0 International".
 
     >>> licence_key("CC BY-SA 4.0"), licence_key("free to use")
     ('by-sa', '')
     """
-    text = " ".join(str(text or "").lower().split())
+    text = re.sub("[\u2010-\u2015\u2212_]", "-", " ".join(str(text or "").lower().split()))
     if match := DEED.fullmatch(text):
-        code, public, _ = match.groups()
-        return {"zero": "cc0", "mark": "pdm"}[public] if public else _ordered(code)
-    if PUBLIC_DOMAIN.fullmatch(text):
-        return "pdm"
-    match = CODE.fullmatch(text)
-    return _ordered(match[1]) if match else ""
+        return CODES.get(match[1], "") or {"zero": "cc0", "mark": "pdm"}.get(match[2], "")
+    if re.search(rf"creative commons|{VERSION}", text):  # "Attribution" alone says too little
+        for words, short in WORDS.items():
+            text = re.sub(words, short, text)
+    match = NAME.fullmatch(text)
+    code = match[1].replace(" ", "-") if match else text
+    return CODES.get(code, "") or PUBLIC.get(code, "")
 
 
-def _ordered(code: str) -> str:
-    """ "by-nd-nc", as version 1.0 has it, is "by-nc-nd"; "" where there is no such licence."""
-    parts = re.split("[ -]", code)
-    if parts[0] in ("cc0", "cc"):
-        return "cc0"
-    key = "-".join(["by", *sorted(parts[1:], key=["nc", "nd", "sa"].index)])
-    return key if key in NAMES else ""
+def agreed(*stated: object) -> tuple[str, str]:
+    """(key, address) of the licence that is stated, in addresses and names, all of which agree.
+
+    ("", "") where one of them contradicts or is not known for sure; empty ones state nothing.
+    """
+    said = [str(text) for text in stated if text]
+    keys = {licence_key(text) for text in said}
+    key = keys.pop() if len(keys) == 1 else ""
+    version = next(iter(re.findall(VERSION, " ".join(said))), "")
+    links = (join("https://creativecommons.org/", text) for text in said if "//" in text)
+    return (key, next(links, "") or deed(key, version)) if key else ("", "")
+
+
+def of_licence(text: str) -> str:
+    """Running text as far as it says something of a licence, to be `agreed` on; else ""."""
+    return text if licence_key(text) or LIMITS.search(text) else ""
 
 
 def deed(key: str, version: object = "") -> str:
     """Address of the deed of a licence, as far as it is known for sure, else ""."""
     if key == "cc0":
         return "https://creativecommons.org/publicdomain/zero/1.0/"
-    if key not in NAMES or key == "pdm" or version not in ("1.0", "2.0", "2.5", "3.0", "4.0"):
+    if key not in NAMES or key == "pdm" or version not in VERSIONS:
         return ""
     return f"https://creativecommons.org/licenses/{key}/{version}/"
 

@@ -5,12 +5,14 @@ at any moment; while a run has the file open, a second run on the same folder is
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from dclib.files import writing
 from dclib.scrape.sources import Candidate, identity
 
 # A row's state: listed, later (tried again by the next run), refused (never again), fetched.
@@ -45,13 +47,15 @@ CREATE TABLE IF NOT EXISTS forgotten (
 class Manifest:
     """The manifest of a folder; use it in a `with` statement.
 
-    Raises RuntimeError when another run has it open and ValueError when the file is damaged.
+    Raises RuntimeError when another run has it open, ValueError when the file is damaged or not
+    ours, OSError when nothing can be written.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "manifest.sqlite"
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = path = self.folder / "manifest.sqlite"
         try:
             self._db = sqlite3.connect(path, timeout=0.5)
             self._db.row_factory = sqlite3.Row
@@ -62,13 +66,21 @@ class Manifest:
                 "be written."
             ) from error
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path} is no manifest ({error}): move it away.") from error
+            raise ValueError(
+                f"{path} is no manifest, or a damaged one ({error}): put a copy of it back, or "
+                "choose another folder."
+            ) from error
 
     def _open(self) -> None:
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            tables = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            if others := {row["name"] for row in tables} - {"queries", "pictures", "forgotten"}:
+                raise sqlite3.DatabaseError(f"it has a table {min(others)}")
             self._db.execute("PRAGMA journal_mode = WAL")  # a commit costs no wait for the disk
             self._db.executescript(SCHEMA)
+            if (fault := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(fault)
         except sqlite3.Error:
             self._db.close()
             raise
@@ -78,6 +90,15 @@ class Manifest:
 
     def __exit__(self, *exception: object) -> None:
         self._db.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Changes that are kept all together or, after a kill or on a full disk, not at all."""
+        try:
+            with self._db:
+                yield
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{self.path} cannot be written ({error}): make room first.") from error
 
     def rows(self, where: str = "1", values: Sequence[str] = ()) -> list[dict]:
         """Pictures that meet a condition (SQL, `?` for values), in the order they were offered."""
@@ -94,7 +115,7 @@ class Manifest:
         `first`, the address of its first page, counts only where the query is new.
         """
         key = (source, label, query)
-        with self._db:
+        with self._change():
             self._insert("queries", dict(zip(("source", "label", "query"), key)) | {"next": first})
         same = "source = ? AND label = ? AND query = ?"
         state = dict(self._db.execute(f"SELECT * FROM queries WHERE {same}", key).fetchone())
@@ -105,7 +126,7 @@ class Manifest:
         self, state: dict, candidates: Iterable[Candidate], next_page: str | None, note: str = ""
     ) -> None:
         """One page of results of a `query`, and where the next one is, in one transaction."""
-        with self._db:
+        with self._change():
             for candidate in candidates:
                 self._add(state, candidate)
             self._db.execute(
@@ -133,7 +154,7 @@ class Manifest:
 
     def update(self, changes: Mapping[int, dict]) -> None:
         """Set columns of rows, {id: {column: value}}: all of them or, after a kill, none."""
-        with self._db:
+        with self._change():
             for row_id, values in changes.items():
                 self._set(row_id, values)
 
@@ -145,7 +166,7 @@ class Manifest:
         """Keep of these rows only what is needed to refuse the pictures when they come again."""
         empty = dict.fromkeys([*OFFERED, "file", *KEYS, *MEASURES, "group", "split"], "")
         empty |= {"state": "refused", "stage": "listing", "reason": "forgotten", "detail": ""}
-        with self._db:
+        with self._change():
             for row in rows:
                 self._set(row["id"], empty)
                 keys = {name: row[name] for name in KEYS} | {"time": now()}

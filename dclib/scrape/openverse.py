@@ -4,7 +4,7 @@ import json
 import re
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
-from dclib.scrape.licences import deed, licence_key
+from dclib.scrape.licences import agreed
 from dclib.scrape.sources import (
     Candidate,
     Listing,
@@ -19,6 +19,7 @@ from dclib.scrape.sources import (
 )
 
 PAGE_SIZE, MAX_RESULTS = 20, 240  # of one search in Openverse, the most without an account
+OPENVERSE = "https://api.openverse.org/v1/images/"
 API = "https://commons.wikimedia.org/w/api.php"
 # Wikimedia serves thumbnails in steps only (..., 500, 960, 1280, ...); others are refused.
 WIDTH = 960
@@ -34,9 +35,6 @@ class Openverse:
     name, api = "openverse", True
     pace = 3.0  # seconds between requests: 20 a minute without an account
 
-    def __init__(self, base: str = "https://api.openverse.org/v1/images/") -> None:
-        self.base = base
-
     def start(self, text: str, number: int = 1) -> str:
         """Address of a page of results for a search phrase."""
         query = {
@@ -48,7 +46,7 @@ class Openverse:
             "page_size": PAGE_SIZE,
             "page": number,
         }
-        return f"{self.base}?{urlencode(query)}"
+        return f"{OPENVERSE}?{urlencode(query)}"
 
     def parse(self, page: Page) -> Listing:
         """Candidates of one page of results; raises SourceError if there are none to read."""
@@ -80,10 +78,8 @@ class Openverse:
         return self.start(query["q"], number + 1), ""
 
     def _candidate(self, item: dict, base: str) -> Candidate:
-        key, licence_url = licence_key(item.get("license")), join(base, item.get("license_url"))
-        stated = licence_key(licence_url)
-        if stated and stated != key:  # a name and a deed that contradict each other
-            key, licence_url = "", ""
+        code = " ".join(str(item.get(part) or "") for part in ("license", "license_version"))
+        key, licence_url = agreed(code.strip(), item.get("license_url"))
         title, author = plain_text(item.get("title")), plain_text(item.get("creator"))
         objection = ""
         if item.get("mature") is True or item.get("unstable__sensitivity"):
@@ -97,7 +93,7 @@ class Openverse:
             page=join(base, item.get("foreign_landing_url")),
             title=title,
             licence=key,
-            licence_url=licence_url or deed(key, item.get("license_version")),
+            licence_url=licence_url,
             author=author,
             author_url=join(base, item.get("creator_url")),
             series=series_of(title, author),
@@ -173,7 +169,8 @@ class Commons:
             plain_text(artist),
             re.sub(r"\.\w{3,4}$", "", name.removeprefix("File:")),
         )
-        licence, licence_url = _licence(meta)
+        stated = map(meta.get, ("LicenseUrl", "License", "LicenseShortName"))
+        licence, licence_url = agreed(*stated)
         return Candidate(
             url=url,
             page=join(API, info.get("descriptionurl")) or landing,
@@ -229,17 +226,6 @@ def _objection(info: dict, meta: dict) -> str:
     if info.get("mime") not in KINDS:
         return f"{plain_text(info.get('mime')) or 'unknown type'} is not read here"
     return "personality rights" if "personality" in str(meta.get("Restrictions")).lower() else ""
-
-
-def _licence(meta: dict) -> tuple[str, str]:
-    """(key, address) by the first of the three fields that is understood."""
-    url = join(API, meta.get("LicenseUrl"))
-    for field in (url, meta.get("License"), meta.get("LicenseShortName")):
-        if key := licence_key(field):
-            version = re.search(r"\d\.\d", str(field))
-            fits = licence_key(url) == key or key == "pdm"
-            return key, url if fits else deed(key, version[0] if version else "")
-    return "", ""
 
 
 def _day(meta: dict) -> str:

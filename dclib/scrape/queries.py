@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dclib.data import CLASSES, DRAWN
+from dclib.files import writing
 from dclib.scrape.collect import Plan, make_plan
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, Gallery
 from dclib.scrape.html import HtmlGallery
 from dclib.scrape.openverse import Commons, Openverse
-from dclib.scrape.sources import identity
+from dclib.scrape.sources import Source, identity
 
-SOURCES = {"openverse": Openverse, "commons": Commons, "html": HtmlGallery}
+SOURCES: dict[str, type[Source]] = {"openverse": Openverse, "commons": Commons, "html": HtmlGallery}
 # Where the phrases lie in a clone and, second, in an installed package.
 QUERIES = [Path(__file__).parents[2] / "data" / "queries.toml"]
 QUERIES += [Path(__file__).with_name("queries.toml")]
@@ -33,7 +34,7 @@ def load_queries(path: str | Path, kind: str = "phrases") -> dict[str, list[str]
     path = Path(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ValueError(f"{path} is not readable as TOML ({error}); mend that place.") from error
     for name in tables:
         if name not in CLASSES:
@@ -93,8 +94,9 @@ def open_sources(
         )
     fetcher = Fetcher(contact)
     if not Path(queries).exists():
-        Path(queries).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(next(path for path in QUERIES if path.exists()), queries)
+        with writing(queries):
+            Path(queries).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(next(path for path in QUERIES if path.exists()), queries)
         print(f"Wrote our search phrases to {queries}; edit them there.")
     kinds = {name: "pages" if name == "html" else "phrases" for name in chosen}
     plan = make_plan(*((SOURCES[name](), load_queries(queries, kinds[name])) for name in chosen))

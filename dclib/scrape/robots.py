@@ -1,20 +1,22 @@
-"""May this be fetched? robots.txt under RFC 9309, and every other way to say no."""
+"""May this be fetched? robots.txt under RFC 9309, and the paths that are closed to training."""
 
-import json
 import re
+import string
 import threading
 import time
 from collections.abc import Callable, Iterable
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from protego import Protego
-from urllib3 import HTTPHeaderDict
+
+from dclib.scrape.optouts import AGENT, closed_paths, reserved_locations
 
 ROBOTS_BYTES = 500 * 1024  # what RFC 9309 asks us to read
-AGENT = "dclib"
-REFUSALS = {"noai", "noimageai", "noml", "noindex", "noimageindex", "none"}
-# Directives of X-Robots-Tag that have a value; any other word before a colon names a robot.
-WITH_VALUE = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+LONGEST_DELAY = 60.0  # seconds between two requests; a site that asks for more is left alone
+RECORD = re.compile(  # the colon may be missing, the words misspelled, as the web has them
+    r"(user[ -]?agent|allow|dis+al+[oa]w|diasllow|crawl[ -]delay|request[ -]rate)\s*[:\s]\s*(.*)",
+    re.IGNORECASE,
+)
 
 
 class Robots:
@@ -43,7 +45,7 @@ class Robots:
 
     def _read(self, origin: str) -> "Rules":
         status, content = self.get(f"{origin}/robots.txt")
-        text = content.decode("utf-8-sig", errors="replace") if status == 200 else ""
+        text = _decode(content) if status == 200 else ""
         status, content = self.get(f"{origin}/.well-known/tdmrep.json")
         reserved = reserved_locations(content) if status == 200 else []
         return Rules(text, reserved)
@@ -53,95 +55,81 @@ class Rules:
     """What one origin allows, by its robots.txt and by the locations that it has reserved."""
 
     def __init__(self, robots_txt: str, reserved: list[str]) -> None:
-        self.robots = Protego.parse(robots_txt)
-        self.training = _closing(content_usage_rules(robots_txt))
-        self.reserved, self.read_at = _closing(reserved), time.monotonic()
+        lines = [line.partition("#")[0].strip() for line in re.split(r"[\r\n]+", robots_txt)]
+        self.robots = Protego.parse(our_group(lines))
+        self.training, self.reserved = _closing(closed_paths(lines)), _closing(reserved)
+        self.read_at = time.monotonic()
 
     def refusal(self, url: str) -> tuple[str, str] | None:
         """(reason, detail) why a URL, as `dclib.scrape.sources.join` gives it, is not fetched."""
         if not self.robots.can_fetch(url, AGENT):
             return "robots.txt", "robots.txt does not allow this address"
+        if (delay := self.delay()) > LONGEST_DELAY:
+            return "robots.txt", f"it asks for {delay:g} s a request; we wait {LONGEST_DELAY:g} s"
         if not self.training.can_fetch(url, AGENT):
-            return "opt-out", "Content-Usage in robots.txt: train-ai=n"
+            return "opt-out", "robots.txt closes this address to training"
         if not self.reserved.can_fetch(url, AGENT):
             return "opt-out", "tdmrep.json reserves the rights"
         return None
 
     def delay(self) -> float:
-        """Seconds between two requests that robots.txt asks for, at most 30."""
+        """Seconds between two requests that robots.txt asks for."""
         seconds = self.robots.crawl_delay(AGENT) or 0.0
         rate = self.robots.request_rate(AGENT)
-        if rate is not None and rate.requests:
-            seconds = max(seconds, rate.seconds / rate.requests)
-        return min(seconds, 30.0)
+        return max(seconds, rate.seconds / rate.requests) if rate and rate.requests else seconds
+
+
+def our_group(lines: Iterable[str]) -> str:
+    """Of a robots.txt's lines, without comments, those of our groups, or else of everybody's.
+
+    As a robots.txt for everybody. A group is some agents and what follows, all groups of one agent
+    count, and records of others do not end one (RFC 9309, 2.2.1 and 2.2.4).
+    """
+    groups: list[tuple[set[str], list[str]]] = []
+    ended = True  # whether the next agent begins another group
+    for match in filter(None, map(RECORD.fullmatch, lines)):
+        field, value = match[1].lower(), match[2]
+        if field.startswith("user"):
+            if ended:
+                groups.append((set(), []))
+            groups[-1][0].add(_agent(value))
+            ended = False
+        elif groups:
+            number = re.match(r"\d+(?:[.,]\d+)?(?:e\d+)?", value)
+            if field.startswith("crawl"):
+                value = number[0].replace(",", ".") if number else ""
+            elif not field.startswith("request"):
+                ended, value = True, _pattern(value) if value else ""
+            groups[-1][1].append(f"{field}: {value}")
+    ours = [group for agents, group in groups if AGENT in agents]
+    ours = ours or [group for agents, group in groups if "*" in agents]
+    return "\n".join(["User-agent: *", *(line for group in ours for line in group)])
+
+
+def _agent(value: str) -> str:
+    """Whom an agent line means: "*", us (a version or other words may follow), or somebody else."""
+    if re.search(rf"(?<![a-z_-]){AGENT}(?![a-z_-])", value.lower()):
+        return AGENT
+    return "*" if value.startswith("*") else ""
+
+
+def _pattern(value: str) -> str:
+    """A path pattern (`*` is any text, `$` the end) in the form of addresses."""
+    value = re.sub("^https?://[^/]*", "", " ".join(value.split()), flags=re.IGNORECASE)
+    value = value if value.startswith(("/", "*")) else f"/{value}"
+    value = re.sub("^/+", "/", quote(value, string.punctuation, errors="replace"))  # as `join` does
+    return f"{value}*" if value.endswith("index.html") else value  # for Protego it is its folder
 
 
 def _closing(patterns: Iterable[str]) -> Protego:
-    """The robots.txt that closes these paths (`*` is any text, `$` the end)."""
-    lines = [f"Disallow: {' '.join(pattern.split()) or '/'}" for pattern in patterns]
+    """The robots.txt that closes these paths."""
+    lines = [f"Disallow: {_pattern(pattern)}" for pattern in patterns]
     return Protego.parse("\n".join(["User-agent: *", *lines]))
 
 
-def content_usage_rules(robots_txt: str) -> list[str]:
-    """Path patterns that `Content-Usage:` lines of a robots.txt close to training (draft).
-
-    Lines of every group count, ours or not: the draft is young, and refusing costs one picture.
-    """
-    line = r"^[ \t]*content-usage[ \t]*:[ \t]*(/\S*)?([^#\n]*)"
-    matches = re.findall(line, robots_txt, re.IGNORECASE | re.MULTILINE)
-    return [path or "/" for path, usage in matches if _forbids_training(usage)]
-
-
-def reserved_locations(content: bytes) -> list[str]:
-    """Path patterns of a /.well-known/tdmrep.json (bytes) whose rights are reserved."""
-    try:
-        entries = json.loads(content)
-    except (ValueError, RecursionError):
-        return []
-    return [
-        entry["location"]
-        for entry in (entries if isinstance(entries, list) else [])
-        if isinstance(entry, dict)
-        and isinstance(entry.get("location"), str)
-        and str(entry.get("tdm-reservation")) == "1"
-    ]
-
-
-def header_optout(headers: HTTPHeaderDict) -> str:
-    """The opt-out that an answer's headers hold, or ""."""
-    for line in headers.getlist("X-Robots-Tag"):
-        if directive := _robots_tag(line):
-            return f"X-Robots-Tag: {directive}"
-    for line in headers.getlist("Content-Usage"):
-        if _forbids_training(line):
-            return f"Content-Usage: {line.strip()}"
-    return meta_optout("tdm-reservation", headers.get("tdm-reservation", ""))
-
-
-def meta_optout(name: str, content: str) -> str:
-    """The opt-out that a <meta> of this name holds, or ""."""
-    name = name.strip().lower()
-    if name == "tdm-reservation" and content.strip() == "1":
-        return "tdm-reservation: 1"
-    for word in re.split(r"[\s,;]+", content.lower()):
-        if word in REFUSALS and name in ("robots", AGENT):
-            return f"meta {name}: {word}"
-    return ""
-
-
-def _robots_tag(line: str) -> str:
-    """The first refusal in one header line that is meant for everybody or for us, or ""."""
-    robot = ""
-    for part in line.lower().split(","):
-        name, colon, rest = part.partition(":")
-        if colon and name.strip() not in WITH_VALUE:
-            robot, part = name.strip(), rest
-        refused = [word for word in re.split(r"[\s;]+", part) if word in REFUSALS]
-        if refused and robot in ("", "*", AGENT):
-            return refused[0]
-    return ""
-
-
-def _forbids_training(text: str) -> bool:
-    items = (item.split(";")[0].split() for item in text.split(","))
-    return any("".join(words) == "train-ai=n" for words in items)
+def _decode(content: bytes) -> str:
+    """The text of a robots.txt; bytes that are no UTF-8 become the escapes that addresses have."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    text = content.decode("utf-8-sig", "surrogateescape").replace("\0", "")
+    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)

@@ -3,11 +3,12 @@
 Nothing here touches the network.
 """
 
+import contextlib
 import html
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -16,6 +17,13 @@ from bs4 import BeautifulSoup
 from bs4.dammit import EncodingDetector, UnicodeDammit
 from requests import PreparedRequest
 
+# What is no JSON in JSON; the first group is a text, in which nothing is noise.
+NOISE = re.compile(
+    r"""("(?:[^"\\]|\\.?)*(?:"|\Z))|(?:(?://|/\*)\s*)?(?:<!\[CDATA\[|\]\]>)(?:\s*\*/)?|<!--|-->"""
+    r"""|/\*.*?(?:\*/|\Z)|//[^\n]*|,(?=\s*[}\]])""",
+    re.DOTALL,
+)
+PORTS = {"http": 80, "https": 443}
 TRACKER = re.compile(r"(utm_[^=]*|fbclid)(=|$)", re.IGNORECASE)
 
 
@@ -70,6 +78,33 @@ class SourceError(ValueError):
     def __init__(self, message: str, later: bool = False) -> None:
         super().__init__(message)
         self.later = later
+
+
+@contextlib.contextmanager
+def reading(page: Page) -> Iterator[None]:
+    """Whatever goes wrong in the `with` block is a SourceError of this page, and of no other."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{page.url} is not understood ({type(error).__name__}: {error})."
+        ) from error
+
+
+def loose_json(text: str) -> object:
+    """JSON as web pages have it; raises ValueError or RecursionError.
+
+    Within comments or CDATA, escaped for HTML, with control characters in its texts, with commas
+    or semicolons too many.
+    """
+    for form in dict.fromkeys([text, html.unescape(text)]):
+        for _ in range(3):  # a comma may be too many only once a comment has gone
+            with contextlib.suppress(ValueError):
+                return json.loads(form.strip("\ufeff; \t\r\n"), strict=False)
+            form = NOISE.sub(lambda match: match[1] or "", form)
+    raise ValueError("no JSON")
 
 
 def read_json(page: Page, name: str) -> dict:
@@ -142,26 +177,31 @@ def series_of(title: str, author: str, day: str = "") -> str:
 def join(base: str, link: object) -> str:
     """The http(s) address that `link` on the page `base` means; "" if there is none to ask for.
 
-    It is in the form that requests sends (no fragment, host in ASCII and lower case, no dot
-    segments, percent signs as in RFC 3986 6.2.2), so that robots.txt judges what is asked for.
-    Other schemes, user names and broken hosts or ports give "".
+    It has the one form in which addresses are judged, sent and remembered: what requests puts on
+    the line (no fragment, host in ASCII and lower case, no dot segments, percent signs as in RFC
+    3986 6.2.2, one slash at the start), "\\" as browsers read it, no default port, no dot after the
+    host. Other schemes, user names and broken hosts or ports give "".
     """
     if not isinstance(link, str) or not link.strip() or len(link) > 8000:
         return ""  # servers refuse longer ones
     try:
-        url = urljoin(base, link.strip()).partition("#")[0]
+        path, mark, rest = re.sub(r"[\t\r\n]", "", link).strip().partition("?")
+        url = urljoin(base, path.replace("\\", "/") + mark + rest).partition("#")[0]
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        if parts.scheme not in PORTS or not parts.hostname or parts.port == 0:
             return ""
-        if re.search(r"[@\\<>\"^`{|}%\s]", parts.netloc):
+        if re.search(r"[@<>\"^`{|}%\s\0]", parts.netloc) or "@" in urlsplit(path).netloc:
             return ""
         request = PreparedRequest()
         for _ in range(2):  # "%2e%2e" becomes "..", which then goes
             request.prepare_url(url, None)
             url = request.url or ""
-        return url
     except ValueError:  # brackets, ports, hosts, characters that no encoding has
         return ""
+    parts = urlsplit(url)
+    host = re.sub(r"\.+(?=:|$)", "", parts.netloc.removesuffix(f":{PORTS[parts.scheme]}"))
+    path = f"/{parts.path.lstrip('/')}"  # some versions of requests send "//a" as "/a"
+    return parts._replace(netloc=host, path=path).geturl() if host else ""
 
 
 def host(url: str) -> str:
@@ -172,20 +212,14 @@ def host(url: str) -> str:
 def identity(url: object) -> str:
     """A key that is equal for addresses of the same thing; never to be asked for itself.
 
-    What `join` does, and: no default port, no dot after the host, no trackers (utm_*, fbclid).
-    "" for what is no http(s) address.
+    What `join` does, without trackers (utm_*, fbclid). "" for what is no http(s) address.
 
     >>> identity("HTTP://H.org:80/%7eann?utm_source=mail&n=1#top")
     'http://h.org/~ann?n=1'
     """
-    url = join("", url)
-    if not url:
-        return ""
-    parts = urlsplit(url)
-    default = {"http": ":80", "https": ":443"}[parts.scheme]
-    name, colon, port = parts.netloc.removesuffix(default).partition(":")
+    parts = urlsplit(join("", url))
     query = "&".join(p for p in parts.query.split("&") if p and not TRACKER.match(p))
-    return parts._replace(netloc=f"{name.rstrip('.')}{colon}{port}", query=query).geturl()
+    return parts._replace(query=query).geturl()
 
 
 def unique(candidates: Iterable[Candidate]) -> list[Candidate]:

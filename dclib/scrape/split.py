@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dclib.data import CLASSES, SPLITS
-from dclib.scrape.duplicates import components, distances, near_pairs
+from dclib.data.metadata import BINDING, components, shared, told
+from dclib.scrape.duplicates import distances, near_pairs
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
-NOBODY = {"", "unknown", "unknown author", "unknown photographer", "anonymous", "none", "n/a"}
 BRIDGE = "would link two splits"
 
 
@@ -22,21 +22,10 @@ def group_rows(rows: Sequence[dict]) -> list[list[int]]:
     """Which rows must stay together: lists of indices.
 
     Joined by what makes pictures duplicates (see `duplicate_groups`), and by author (whatever the
-    source), series and page where these are known.
+    source), page, series and group where these are known.
     """
-    pairs = near_pairs(rows)
-    first: dict[tuple[str, str], int] = {}
-    for i, row in enumerate(rows):
-        for name in ("sha256", "pixel_sha256", "author", "series", "page"):
-            if value := _known(row, name):
-                pairs.append((first.setdefault((name, value), i), i))
+    pairs = near_pairs(rows) + shared(rows, ("sha256", "pixel_sha256", "author", "page", *BINDING))
     return components(len(rows), pairs)
-
-
-def _known(row: dict, name: str) -> str:
-    """A value without what spelling makes of it; "" for nobody."""
-    value = " ".join(str(row.get(name) or "").lower().split())
-    return "" if value in NOBODY else value
 
 
 def assign(
@@ -153,6 +142,7 @@ class LeakReport:
     authors: dict[str, int]  # split -> known authors
     groups: int
     largest: int  # pictures in the largest group
+    told: int  # pictures of which author, series or page is known
     nearest: tuple[int, str, str] | None  # (bits, file, file) of the closest pair in two splits
     left_out: int
 
@@ -164,6 +154,7 @@ class LeakReport:
             lines.append(f"{split}: {labels.total()} pictures ({counts}){by}")
         n = sum(labels.total() for labels in self.counts.values())
         lines.append(f"{self.groups} groups, the largest has {self.largest} of {n} pictures.")
+        lines.append(f"Of {self.told} pictures the author, the series or the page is known.")
         if self.nearest:
             bits, first, second = self.nearest
             lines.append(
@@ -184,9 +175,10 @@ def leak_report(rows: Sequence[dict], left_out: int = 0) -> LeakReport:
     counts, authors = {}, {}
     for split, placed in by_split.items():
         counts[split] = Counter(row["label"] for row in placed)
-        authors[split] = len({_known(row, "author") for row in placed} - {""})
-    nearest = _closest(list(by_split.values()))
-    return LeakReport(counts, authors, len(sizes), max(sizes, default=0), nearest, left_out)
+        authors[split] = len({told(row.get("author")) for row in placed} - {""})
+    told_of = [any(told(row.get(name)) for name in ("author", "series", "page")) for row in rows]
+    nearest, largest = _closest(list(by_split.values())), max(sizes, default=0)
+    return LeakReport(counts, authors, len(sizes), largest, sum(told_of), nearest, left_out)
 
 
 def _closest(parts: list[list[dict]]) -> tuple[int, str, str] | None:

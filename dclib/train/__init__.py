@@ -10,12 +10,19 @@ from torch import Tensor
 
 from dclib.augment import TrainTransform
 from dclib.augment.tensor import TensorTransform
-from dclib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dclib.data import fingerprint, splits_of
+from dclib.checkpoint import (
+    Checkpoint,
+    check_target,
+    is_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from dclib.data import DRAWN, fingerprint, splits_of
 from dclib.data.loading import CoupleFolder, EvalTransform, make_loader
 from dclib.drawn import render_couples
 from dclib.evaluate.calibration import abstain_confidence, fit_temperature
 from dclib.evaluate.intervals import Accuracy, accuracy
+from dclib.files import put_back
 from dclib.model import DeepConnection
 from dclib.predict import pick_device, predict_logits
 from dclib.train.cache import build_cache
@@ -23,7 +30,7 @@ from dclib.train.config import TrainConfig
 from dclib.train.distributed import join_processes
 from dclib.train.loop import History, Training, Watcher
 from dclib.train.precision import make_precision
-from dclib.train.resume import forget_state, has_state
+from dclib.train.resume import forget_state, has_state, hold_state
 
 AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
 
@@ -51,23 +58,27 @@ def fit(
         watchers: called with the `History` after every epoch and every few seconds within one.
 
     Raises ValueError if `folder` holds the state of another run, or of any if `resume` is False;
-    RuntimeError when the loss is no longer a number, and when memory does not suffice.
+    RuntimeError while another process trains there, when the loss is no longer a number, and when
+    memory does not suffice.
     """
-    if folder is not None and not resume and has_state(folder):
-        raise ValueError(
-            f"{folder} holds the state of an earlier run: go on from it with resume=True "
-            "(--resume), or delete that folder."
-        )
     processes, device = join_processes(config.device)
-    precision = make_precision(config.precision, device)
-    try:
-        training = Training(model, train_set, val_set, config, precision, processes, device, folder)
-        if resume and training.load():
-            done = f"{training.epoch} of {config.epochs} epochs done"
-            print(f"Going on with the run in {folder}: {done}.")
-        training.run(watchers, progress)
-    finally:
-        precision.restore()
+    with hold_state(folder if processes.first else None):
+        if folder is not None and not resume and has_state(folder):
+            raise ValueError(
+                f"{folder} holds the state of an earlier run: go on from it with resume=True "
+                "(--resume), or delete that folder."
+            )
+        precision = make_precision(config.precision, device)
+        try:
+            training = Training(
+                model, train_set, val_set, config, precision, processes, device, folder
+            )
+            if resume and training.load():
+                done = f"{training.epoch} of {config.epochs} epochs done"
+                print(f"Going on with the run in {folder}: {done}.")
+            training.run(watchers, progress)
+        finally:
+            precision.restore()
     model.load_state_dict(training.best)
     model.eval()
     return training.history
@@ -92,8 +103,6 @@ def build_model(config: TrainConfig) -> DeepConnection:
 
 def make_transforms(config: TrainConfig) -> tuple[EvalTransform, EvalTransform]:
     """Two transforms: of the pictures that a network learns from, and of all others."""
-    if config.augmenter not in AUGMENTERS:
-        raise ValueError(f"augmenter must be one of {tuple(AUGMENTERS)}, not {config.augmenter!r}.")
     size, mean, std = config.image_size, config.mean, config.std
     plain = EvalTransform(size, mean, std)
     if not config.augment:
@@ -126,24 +135,38 @@ def train_checkpoint(
     Epoch, temperature and from where on photos get an answer are chosen on val, so that only the
     number on test, where there is one, is untouched; the threshold is 0.5.
     While it trains, the run's state lies in `folder`.run, from where `resume` goes on (see `fit`).
+    Raises what `check_target` does, before the work.
     Of several processes only the first writes; the others return None.
     """
     processes, device = join_processes(config.device)
-    splits = load_splits(root, config)
-    precision = make_precision(config.precision, device)
-    config = replace(config, precision=precision.name)  # what it comes to is said once, and kept
-    model, run = build_model(config), Path(folder).with_name(Path(folder).name + ".run")
-    if processes.first:
-        print(describe_run(config, splits["train"], processes.world))
-    fit(model, splits["train"], splits["val"], config, run, resume, watchers, progress)
-    if not processes.first:
-        return None
-    chosen = calibrate(*predict_logits(model, make_loader(splits["val"], 32)), model.classes)
-    results = accuracies(model, splits)
-    transform = splits["val"].transform
-    save_checkpoint(folder, model, transform, fingerprint(root), results, config.weights, **chosen)
-    forget_state(run)
+    data, run = fingerprint(root), _run_of(folder)
+    check_target(folder, data)
+    with hold_state(run if processes.first else None):
+        splits = load_splits(root, config)
+        precision = make_precision(config.precision, device)
+        config = replace(config, precision=precision.name)  # what it comes to is said once
+        model = build_model(config)
+        if processes.first:
+            print(describe_run(config, splits["train"], processes.world))
+        fit(model, splits["train"], splits["val"], config, run, resume, watchers, progress)
+        if not processes.first:
+            return None
+        chosen = calibrate(*predict_logits(model, make_loader(splits["val"], 32)), model.classes)
+        results, transform = accuracies(model, splits), splits["val"].transform
+        save_checkpoint(folder, model, transform, data, results, config.weights, **chosen)
+        forget_state(run)
     return load_checkpoint(folder, device)
+
+
+def is_ended(folder: str | Path) -> bool:
+    """Whether a checkpoint is there, and no state from which its training could go on."""
+    return is_checkpoint(Path(folder)) and not has_state(_run_of(folder))
+
+
+def _run_of(folder: str | Path) -> Path:
+    """Where the state of a checkpoint's training lies."""
+    folder = Path(folder).resolve()
+    return folder.with_name(f"{folder.name}.run")
 
 
 def calibrate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -168,27 +191,49 @@ def load_or_train(
 ) -> Checkpoint:
     """The checkpoint in `folder`, or one trained on `n` drawings of couples now; prints which.
 
-    A training that was cut off goes on. For one process only.
+    It is only trained in a folder whose name begins with "demo": FileNotFoundError for another that
+    is not there. A training that was cut off goes on; the end of one that runs is awaited. For one
+    process only.
     """
-    present = Path(folder).exists()
+    folder = Path(folder)
+    put_back(folder)
+    present = is_checkpoint(folder)
+    if not present and not folder.name.startswith("demo"):
+        raise FileNotFoundError(
+            f"There is no checkpoint at {folder}. Name the folder of yours (is its drive there?), "
+            "or checkpoints/demo, which is trained on drawings if it is missing."
+        )
     if not present:
-        print(f"There is no checkpoint at {folder}: training one on {n} drawings of couples.")
-        train_checkpoint(render_couples(root, n), folder, config, resume=True)
+        with hold_state(_run_of(folder), wait=True):
+            present = is_checkpoint(folder)  # by now, of the process that was awaited
+            if not present:
+                print(
+                    f"There is no checkpoint at {folder}: training one on {n} drawings of couples."
+                )
+                train_checkpoint(render_couples(root, n), folder, config, resume=True)
     checkpoint = load_checkpoint(folder, pick_device(config.device))
     print(f"{'Found' if present else 'Trained'} the checkpoint {checkpoint}")
     return checkpoint
 
 
 def describe_run(config: TrainConfig, train_set: CoupleFolder, world: int = 1) -> str:
-    """One sentence: network, start, data, augmentation, device and precision of a run."""
+    """A sentence on network, start, data, augmentation and device; another if they do not fit."""
     starts = {None: "a random start", "imagenet": "ImageNet weights"}
     start = starts.get(config.weights) or f"the weights {Path(str(config.weights)).name}"
     by = {"imgaug": "imgaug in the loader", "tensor": "tensor operations on the training device"}
     augmented = f"augmented by {by[config.augmenter]} (strength {config.augment:g})"
     device = pick_device(config.device)
     together = "" if world == 1 else f" in {world} processes"
+    drawn = all(source.startswith(DRAWN) for source in train_set.column("source"))
+    misfit = (
+        ""
+        if config.weights or drawn
+        else (
+            " WARNING: a random start is for drawn couples; for photographs take the preset colab."
+        )
+    )
     return (
         f"Training {config.backbone} (stage {config.stage}) from {start} on {len(train_set)} "
         f"pictures at {config.image_size} px, {augmented if config.augment else 'not augmented'}, "
-        f"on {device}{together} in {make_precision(config.precision, device)}."
+        f"on {device}{together} in {make_precision(config.precision, device)}.{misfit}"
     )

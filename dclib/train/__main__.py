@@ -8,16 +8,16 @@ torchrun --nproc-per-node 2 -m dclib.train data/couples checkpoints/mine
 
 import argparse
 import io
-import sys
 from argparse import Namespace
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from dclib.checkpoint import Checkpoint
+from dclib.checkpoint import Checkpoint, load_checkpoint
+from dclib.cli import number, sentences
 from dclib.model import STAGES
-from dclib.train import train_checkpoint
+from dclib.train import is_ended, train_checkpoint
 from dclib.train.config import TrainConfig
 from dclib.train.distributed import join_processes, leave_processes
 
@@ -41,9 +41,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("data", type=Path, help="folder with train/ and val/")
     add("folder", type=Path, help="folder to write")
     add("--resume", action="store_true", help="go on with a run that was cut off")
-    add("--ablate", type=int, nargs="?", const=3, metavar="K", help="compare the stages, K times")
-    add("--folds", type=int, help="predict out of fold: FOLDER/<stage>/predictions.csv")
-    add("--seeds", type=int, help="how often all folds are trained (3)")
+    times = number(int, 1, 1000)
+    add("--ablate", type=times, nargs="?", const=3, metavar="K", help="compare the stages, K times")
+    folds = "predict out of fold: FOLDER/<stage>/predictions.csv"
+    add("--folds", type=number(int, 2, 1000), help=folds)
+    add("--seeds", type=times, help="how often all folds are trained (3)")
     add("--stages", nargs="+", choices=STAGES, help="of --folds: several, instead of --stage")
     add("--preset", choices=("paper", "colab", "demo"), default="colab")
     settings = parser.add_argument_group("settings, instead of the preset's (see TrainConfig)")
@@ -67,6 +69,9 @@ def run_command(config: TrainConfig, args: Namespace) -> Checkpoint | str | None
         return run_ablation(config, args)
     if args.folds is not None:
         return run_folds(config, args)
+    if args.resume and is_ended(args.folder):
+        print("This training has ended, and nothing was done; without --resume it begins anew:")
+        return load_checkpoint(args.folder)
     return train_checkpoint(args.data, args.folder, config, args.resume)
 
 
@@ -108,13 +113,11 @@ def main() -> None:
     args = make_parser().parse_args()
     given = {s.name: vars(args)[s.name] for s in fields(TrainConfig) if s.name in args}
     changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    try:
+    with sentences("Stopped. The same command goes on; without --ablate or --folds add --resume."):
         config = getattr(TrainConfig, args.preset)(**changes)
         processes, _ = join_processes(config.device)
         with nullcontext() if processes.first else redirect_stdout(io.StringIO()):
             print(run_command(config, args))
-    except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
-        sys.exit(str(error))
     leave_processes()
 
 

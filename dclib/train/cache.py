@@ -10,10 +10,7 @@ import contextlib
 import hashlib
 import inspect
 import json
-import os
 import shutil
-import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -23,12 +20,11 @@ import numpy as np
 from PIL import Image, features
 from tqdm.auto import tqdm
 
-from dclib import pictures
+from dclib import colour, heif, pictures
 from dclib.data.loading import CoupleFolder, EvalTransform
-from dclib.files import file_hash
+from dclib.files import file_hash, write_whole
 
 RESERVE = 10**9  # bytes of disk that a cache leaves to others, checkpoints above all
-ABANDONED = 600  # seconds after the last write to an unfinished file: its process has ended
 CHUNK = 64  # pictures that wait in memory for being written
 
 
@@ -90,24 +86,23 @@ def build_cache(dataset: CoupleFolder, size: int) -> None:
 
 def _fingerprint(dataset: CoupleFolder, paths: list[Path]) -> str:
     """Of the files in their order and the code that decodes and resizes, ours and Pillow's."""
-    code = [inspect.getsource(pictures), inspect.getsource(EvalTransform.resize)]
-    code += [str(features.version(name)) for name in ("pil", "libjpeg_turbo", "webp")]
+    code = [inspect.getsource(of) for of in (pictures, colour, heif, EvalTransform.resize)]
+    code += [str(features.version(name)) for name in ("pil", "libjpeg_turbo", "webp", "littlecms2")]
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(file_hash, paths))
     return hashlib.sha256(json.dumps([code, dataset.ids, hashes]).encode()).hexdigest()[:16]
 
 
 def _remove_stale(folder: Path, start: str, file: Path) -> None:
-    """Remove caches of the same split and size but `file`, and what killed processes left."""
-    for other in folder.glob(f"{start}*"):
+    """Remove caches of the same split and size but `file`."""
+    for other in folder.glob(f"{start}*.npy"):
         with contextlib.suppress(OSError):  # another process was faster, or the folder is read-only
-            old = time.time() - other.stat().st_mtime > ABANDONED
-            if other != file and (other.suffix == ".npy" or old):
+            if other != file:
                 other.unlink()
 
 
 def _build(cache: PictureCache) -> None:
-    """Write all pictures into a file of this process alone, then give it its name at once."""
+    """Write all pictures into their file."""
     folder, paths, resize = cache.file.parent, list(cache.rows), EvalTransform(cache.size).resize
     shape = (len(paths), cache.size, cache.size, 3)
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,21 +116,18 @@ def _build(cache: PictureCache) -> None:
     def decode(path: Path) -> bytes:
         return resize(pictures.read_picture(path).image).tobytes()
 
-    unfinished = cache.file.with_suffix(f".{uuid.uuid4().hex}.unfinished")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    try:
-        # written in order, not through a memory map: there a full disk would kill the process
-        with unfinished.open("xb") as file, ThreadPoolExecutor() as pool:
-            np.lib.format.write_array_header_1_0(file, header)
-            chunks = (pool.map(decode, paths[n : n + CHUNK]) for n in range(0, len(paths), CHUNK))
-            decoded = chain.from_iterable(chunks)
-            for pixels in tqdm(decoded, "decoding", len(paths), unit="picture"):
-                file.write(pixels)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(cache.file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # written in order, not through a memory map: there a full disk would kill the process
+    with (
+        write_whole(cache.file) as unfinished,
+        unfinished.open("xb") as file,
+        ThreadPoolExecutor() as pool,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        chunks = (pool.map(decode, paths[n : n + CHUNK]) for n in range(0, len(paths), CHUNK))
+        decoded = chain.from_iterable(chunks)
+        for pixels in tqdm(decoded, "decoding", len(paths), unit="picture"):
+            file.write(pixels)
     print(f"Decoded {len(paths)} pictures at {cache.size} px into {folder} ({_amount(needed)})")
 
 

@@ -6,18 +6,39 @@ from typing import Any, Self
 import torch
 from torch.optim import Optimizer
 
+from dclib.checkpoint import NETWORK
 from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD
 from dclib.model import BLOCKS, DeepConnection
+from dclib.rules import TEXT, TRUTH, check, number, one_of, or_none
 from dclib.spp import LEVELS
 
-LEAST = {  # smallest values that mean something; batch statistics of one picture are none
-    **dict.fromkeys(("augment", "freeze_epochs", "lr", "weight_decay", "clip", "workers"), 0),
-    **dict.fromkeys(("image_size", "dropout_samples", "accumulate", "epochs", "patience"), 1),
-    "batch_size": 2,
-}
 # From the head down; every group learns at `lr_decay` times the rate of the one above it.
 GROUPS = (("head",), *BLOCKS[::-1])
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+PRECISIONS = ("auto", "fp32", "torch", "apex")
+TIMES = number(1, 1e6, whole=True)
+RULES = NETWORK | {  # what each setting may be
+    "weights": or_none(TEXT),
+    "augment": number(0, 10),
+    "augmenter": one_of("imgaug", "tensor"),
+    "dropout_loss": one_of("logits", "loss"),
+    "freeze_backbone": TRUTH,
+    "freeze_epochs": number(0, 1e6, whole=True),
+    "optimizer": one_of(*OPTIMIZERS),
+    "lr": number(0, 100),
+    "lr_decay": number(1e-6, 1),
+    "weight_decay": number(0, 100),
+    "clip": or_none(number(0, 1e6)),
+    "batch_size": number(2, 1e5, whole=True),  # batch statistics of one picture are none
+    "accumulate": TIMES,
+    "epochs": TIMES,
+    "patience": TIMES,
+    "seed": number(0, 2**31 - 1, whole=True),
+    "precision": one_of(*PRECISIONS),
+    "workers": number(0, 256, whole=True),
+    "cache": TRUTH,
+    "device": TEXT,
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +78,7 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}.")
+        check(vars(self), RULES)
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
@@ -131,10 +150,6 @@ def make_optimizer(model: DeepConnection, config: TrainConfig) -> Optimizer:
     The head learns at config.lr, each ResNet stage at config.lr_decay times the rate of the stage
     above it (Howard & Ruder, arXiv 1801.06146, section 3.2).
     """
-    if config.optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {tuple(OPTIMIZERS)}, not {config.optimizer!r}.")
-    if not 0 < config.lr_decay <= 1:
-        raise ValueError(f"lr_decay lies above 0 and up to 1, not {config.lr_decay}.")
     groups = []
     for depth, names in enumerate(GROUPS):
         modules = [

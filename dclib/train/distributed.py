@@ -16,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dclib.predict import pick_device
 
+MEETING = "MASTER_ADDR", "MASTER_PORT"
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -51,22 +53,38 @@ def join_processes(device: str | torch.device = "auto") -> tuple[Processes, torc
     On CUDA each has the GPU of its local rank, which becomes torch's current one, as does a GPU
     that is named ("cuda:1"). A second call changes nothing.
     """
-    device = pick_device(device)
-    processes = Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    device, processes = pick_device(device), _find_place()
     if device.type == "cuda" and processes.world > 1:
-        local, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        local, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
         if local > gpus:
             raise ValueError(
                 f"torchrun starts {local} processes on this machine, which has {gpus} GPUs: "
                 "give --nproc-per-node no more than that, or train with --device cpu."
             )
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     if processes.world > 1 and not dist.is_initialized():
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            place = ":".join(os.environ[name] for name in MEETING)
+            print(f"Waiting for all {processes.world} processes (WORLD_SIZE) at {place}.")
         # gloo beside NCCL: counts and metrics lie on the CPU
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return processes, device
+
+
+def _find_place() -> Processes:
+    """Which process this is among how many, as torchrun tells it."""
+    rank, world, *meeting = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", *MEETING))
+    if world in ("", "0", "1"):
+        return Processes()
+    numbers = rank.isdecimal() and world.isdecimal() and int(rank) < int(world)
+    if not numbers or not all(meeting):
+        raise ValueError(
+            f"WORLD_SIZE is {world!r:.20}, and RANK, MASTER_ADDR and MASTER_PORT do not fit it: "
+            "start several processes with torchrun, or unset WORLD_SIZE to train in one."
+        )
+    return Processes(int(rank), int(world))
 
 
 def leave_processes() -> None:

@@ -320,8 +320,7 @@ class Training:
         try:
             save_state(self.folder, state)
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter
-            said = str(error).splitlines()[0]
-            tqdm.write(f"The state could not be saved in {self.folder} ({said}); training goes on.")
+            tqdm.write(f"The state could not be saved, and training goes on: {error}")
 
     def load(self) -> bool:
         """Go on from the state in the folder, if there is one. Returns whether there was."""
@@ -331,13 +330,24 @@ class Training:
             raise ValueError(f"All processes must see the same folder {self.folder}.")
         if self.folder is None or state is None:
             return False
-        check_same_run(self.folder, state["identity"], self.identity)
+        try:
+            check_same_run(self.folder, state["identity"], self.identity)
+            self.restore(state)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"What lies in {self.folder} is no state of such a run ({type(error).__name__}): "
+                "move it away, or choose another folder."
+            ) from error
+        return True
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be where the run was when it saved this state."""
         self.history = History(**state["history"])
         for name in PROGRESS:
             setattr(self, name, state[name])
         self.parts = max(self.parts, self.config.accumulate)
         if self.finished:
-            return True
+            return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["precision"] == str(self.precision):
@@ -347,7 +357,6 @@ class Training:
         torch.set_rng_state(state["random"])
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
-        return True
 
 
 class Stopwatch:

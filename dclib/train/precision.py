@@ -8,8 +8,8 @@ import sys
 import torch
 
 from dclib.train.amp import Precision
+from dclib.train.config import PRECISIONS
 
-PRECISIONS = ("auto", "fp32", "torch", "apex")
 TRIAL_SECONDS = 180
 _worked = False  # whether a trial did; a failure is tried again, as Apex may be installed since
 

@@ -38,12 +38,12 @@ from dclib.train.cache import build_cache
 from dclib.train.config import TrainConfig
 from dclib.train.distributed import join_processes
 from dclib.train.precision import make_precision
-from dclib.train.resume import check_same_run, forget_state
+from dclib.train.resume import DONE, forget_state, hold_state, load_done
 
 with extra("evaluate"):
     import pandas as pd
 
-DONE, TABLE = "done.json", "predictions.csv"
+TABLE = "predictions.csv"
 INNER = 7  # one in so many pictures of a training part decides: 14 %
 OTHER = {"logits": "loss", "loss": "logits"}  # of `dropout_loss`
 
@@ -103,28 +103,30 @@ def train_each(
     Every finished training is saved at once in `folder`/done.json, the state of the one that runs
     beside it; the next call goes on. Raises ValueError if that file is of other settings.
     """
-    done, tables = load_done(folder, settings), {}
-    first = join_processes(settings["device"])[0].first
-    for name, job in plan.items():
-        state = folder and Path(folder) / f"{name.replace(',', '').replace(' ', '-')}.run"
-        if name not in done:
-            done[name] = train_one(pool, job, state, progress)
-            if folder and first:
-                save_json(Path(folder) / DONE, {"settings": settings, "done": done})
-        if state and first:
-            forget_state(state)
-        row, scored = done[name], take(pool, job.parts.scored)
-        if row["ids"] != scored.ids:
-            raise ValueError(
-                f"{DONE} in {folder} has answers to other pictures for {name}; delete it to begin "
-                "again."
+    first, tables = join_processes(settings["device"])[0].first, {}
+    with hold_state(folder if first else None):
+        done = load_done(folder, settings)
+        for name, job in plan.items():
+            state = folder and Path(folder) / f"{name.replace(',', '').replace(' ', '-')}.run"
+            if name not in done:
+                done[name] = train_one(pool, job, state, progress)
+                if folder and first:
+                    save_json(Path(folder) / DONE, {"settings": settings, "done": done})
+            if state and first:
+                forget_state(state)
+            row, scored = done[name], take(pool, job.parts.scored)
+            if row["ids"] != scored.ids:
+                raise ValueError(
+                    f"{DONE} in {folder} has answers to other pictures for {name}; choose another "
+                    "folder, or delete it to begin again."
+                )
+            chosen = row["temperature"], row["threshold"]
+            table = tables[name] = make_table(scored, row["logits"], job.seed, job.fold, *chosen)
+            print(
+                f"{len(tables)} of {len(plan)}: {name}: {_right(table).sum()} of {len(table)} "
+                f"right (epoch {row['epoch'] + 1}, temperature {chosen[0]:.2f}, threshold "
+                f"{chosen[1]:.2f})"
             )
-        chosen = row["temperature"], row["threshold"]
-        table = tables[name] = make_table(scored, row["logits"], job.seed, job.fold, *chosen)
-        print(
-            f"{len(tables)} of {len(plan)}: {name}: {_right(table).sum()} of {len(table)} right "
-            f"(epoch {row['epoch'] + 1}, temperature {chosen[0]:.2f}, threshold {chosen[1]:.2f})"
-        )
     return tables
 
 
@@ -153,28 +155,10 @@ def train_one(
     }
 
 
-def load_done(folder: str | Path | None, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What `train_one` returned for each training that is saved; empty if there are none."""
-    path = Path(folder or "") / DONE
-    if folder and not path.exists() and path.with_name(TABLE).exists():
-        raise ValueError(f"{folder} holds predictions of something else; take another folder.")
-    if not folder or not path.exists():
-        return {}
-    try:
-        saved = json.loads(path.read_text())
-        done, before = dict(saved["done"]), dict(saved["settings"])
-        if any(np.shape(row["logits"]) != (len(row["ids"]), 2) for row in done.values()):
-            raise ValueError("a training in it does not have two logits for each picture")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); delete it to begin again.") from error
-    check_same_run(path.parent, before, settings)
-    print(f"Going on with the run in {folder}: {len(done)} trainings were done before.")
-    return done
-
-
 def _settings(config: TrainConfig, data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """What must stay the same when a study goes on, as JSON gives it back."""
-    return json.loads(json.dumps(asdict(config) | {"data": data["sha256"]} | more))
+    pictures = {"n": sum(data["n"].values()), "sha256": data["sha256"]}
+    return json.loads(json.dumps(asdict(config) | {"data": pictures} | more))
 
 
 def _right(table: pd.DataFrame) -> np.ndarray:
@@ -254,8 +238,6 @@ class Ablation:
 
 def variants_of(config: TrainConfig) -> dict[str, TrainConfig]:
     """{variant: its config}: the three stages, and spp+pmt with the other kind of dropout."""
-    if config.dropout_loss not in OTHER:
-        raise ValueError(f"dropout_loss must be one of {(*OTHER,)}, not {config.dropout_loss!r}.")
     variants = {stage: replace(config, stage=stage) for stage in STAGES}
     other = OTHER[config.dropout_loss]
     last = replace(variants["spp+pmt"], dropout_loss=other)
@@ -386,7 +368,7 @@ def _cut_inner(
     return min(both, key=distance, default=None)
 
 
-def baselines(root: str | Path, table: pd.DataFrame, seed: int = 0) -> dict[str, pd.DataFrame]:
+def baselines(root: str | Path, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What one gets without looking: {"majority": table, "metadata only": table}.
 
     Both answer to the pictures of the table's first seed, with temperature 1 and threshold 0.5; for
@@ -410,7 +392,7 @@ def baselines(root: str | Path, table: pd.DataFrame, seed: int = 0) -> dict[str,
         for name, column in zip(CLASSES, LOGITS, strict=True):
             share = (learned[name] + 1) / (learned.total() + len(CLASSES))  # Laplace: it may be 0
             majority.loc[part.index, column] = np.log(share)
-    scores = dict(zip((row["id"] for row in known), guess(known, seed)[0]))
+    scores = dict(zip((row["id"] for row in known), guess(known)[0]))
     margins = one["id"].map(scores)
     guessed = one.assign(fold=-1, **{LOGITS[0]: -margins / 2, LOGITS[1]: margins / 2})
     return {"majority": check_predictions(majority), "metadata only": check_predictions(guessed)}

@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import find_evidence, fold_head
+from dclib.faces import find_faces
 from dclib.files import extra
 from dclib.frames import Clip, VideoSource
-from dclib.photo.faces import find_faces, too_few, why_not
+from dclib.photo.gate import too_few, why_not
 from dclib.predict import extract_features, label_of
 from dclib.video import timeline
 

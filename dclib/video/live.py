@@ -15,9 +15,10 @@ from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.colab import in_colab
 from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import find_evidence, fold_head
+from dclib.faces import Face, find_faces
 from dclib.photo import limits, not_sure
-from dclib.photo.faces import find_faces, why_not
-from dclib.pictures import Boxes, PictureError, read_picture
+from dclib.photo.gate import why_not
+from dclib.pictures import PictureError, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.predict import extract_features, how_sure, label_of, percent, sigmoid
 from dclib.video.timeline import Thumbnail, is_cut, thumbnail, weighted_mean
@@ -205,7 +206,7 @@ def live_panel(checkpoint: Checkpoint | str | Path) -> "LivePanel":
     return LivePanel(checkpoint)
 
 
-class LivePanel(ipywidgets.VBox):
+class LivePanel(web.Panel):
     """Buttons, the camera's picture, how old the answer is, and the answer with its timeline."""
 
     def __init__(self, checkpoint: Checkpoint | str | Path) -> None:
@@ -234,7 +235,7 @@ class LivePanel(ipywidgets.VBox):
         self.timeline = LiveTimeline(config["threshold"], self.checkpoint.abstain)
         self.began: float | None = None  # the browser's clock at the first frame
         self.before: Thumbnail | None = None  # of the last frame
-        self.faces: Boxes | None = None
+        self.faces: tuple[Face, ...] | None = None
         self.looked = -math.inf  # when they were looked for
         drawn = self.checkpoint.knows_only_drawings
         self.notes: tuple[str, ...] = (DRAWINGS_ONLY,) if drawn else ()

@@ -28,6 +28,23 @@ KEYS = (  # JupyterLab takes arrows and letters from whatever in a notebook has 
 Cell = tuple[int, ...]  # row and column, from 0
 
 
+class Panel(ipywidgets.VBox):
+    """A box that takes along what is in it when it is closed."""
+
+    def close(self) -> None:
+        discard([self])
+
+
+def discard(widgets: Iterable[ipywidgets.Widget]) -> None:
+    """Close widgets that leave the page, and all that is in them: else they are kept for ever."""
+    for widget in widgets:
+        discard(getattr(widget, "children", ()))
+        for part in ("layout", "style"):
+            if hasattr(widget, part):
+                getattr(widget, part).close()
+        ipywidgets.Widget.close(widget)
+
+
 def notes_html(notes: Iterable[str]) -> str:
     """Sentences as paragraphs of small print, escaped."""
     return "".join(f'<p class="dc-note">{html.escape(note)}</p>' for note in notes)

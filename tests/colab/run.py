@@ -20,8 +20,9 @@ import nbformat
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 UV = ROOT / ".uv" / "bin" / "uv"
-TESTS = ["test_widgets", "test_live", "test_pages_photo", "test_photo", "test_odd_pictures"]
-TESTS += ["test_frames", "test_timeline", "test_video", "test_video_export"]
+TESTS = ["test_photo", "test_photo_page", "test_photo_panel", "test_faces", "test_framing"]
+TESTS += ["test_heif", "test_colour", "test_odd_pictures", "test_frames"]
+TESTS += ["test_video", "test_video_export", "test_video_live", "test_video_timeline"]
 
 
 def call(*command, **options):
