@@ -12,7 +12,7 @@ if ROUNDS == 1:  # the short version: those that people really start twice
     PAIRS = [(name, name) for name in ("draw", "train", "scrape", "divide")]
 
 
-@pytest.mark.parametrize("number", range(max(1, ROUNDS // 2)))
+@pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_two_at_once(first, second, number, folders, tmp_path):
     foreign = tmp_path / "place.old"
