@@ -4,6 +4,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 FIRST := notebooks/07_your_couple_photo.ipynb
+APP := notebooks/app/photo.ipynb
 BIG := {"websocket_max_message_size": 104857600}
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
@@ -40,20 +41,20 @@ check: setup ## lint, format, spelling, types, stripped notebooks, generated tab
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
 	$(BIN)/mypy
-	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS)
+	$(BIN)/nbstripout --verify --keep-id $(NOTEBOOKS) $(APP)
 	$(BIN)/python notebooks/index.py --check
 
 fix: setup ## put right what can be put right by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/nbstripout --keep-id $(NOTEBOOKS)
+	$(BIN)/nbstripout --keep-id $(NOTEBOOKS) $(APP)
 	$(BIN)/python notebooks/index.py
 
 lab: setup ## open the clone in JupyterLab, notebook 07 in front, with uploads up to 100 MB
 	$(BIN)/jupyter lab --ServerApp.tornado_settings='$(BIG)' --LabApp.default_url=/lab/tree/$(FIRST)
 
-app: setup ## show it your photos without code: notebook 07 as an app; what it knew goes with its page
-	$(BIN)/voila --Voila.tornado_settings='$(BIG)' $(FORGET) $(FIRST)
+app: setup ## show it your photos without code, in a browser; what it knew goes with its page
+	$(BIN)/voila --Voila.tornado_settings='$(BIG)' $(FORGET) $(APP)
 
 wheel: $(UV) ## dclib as one file in build, to upload beside a notebook in Colab
 	$(UV) build --quiet --wheel --out-dir build .
@@ -86,5 +87,5 @@ $(UV):
 	.uv/bin/pip install --quiet "uv>=0.9,<1"
 
 .venv/ready: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --frozen --all-extras
+	$(UV) sync --frozen --all-extras --compile-bytecode
 	@touch $@

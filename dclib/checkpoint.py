@@ -23,9 +23,11 @@ from dclib import __version__
 from dclib.data import CLASSES, DRAWN
 from dclib.data.loading import EvalTransform
 from dclib.files import Proof, check_folder, file_hash, put_back, write_folder
+from dclib.framing import KINDS
 from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
 from dclib.rules import TEXT, Rule, check, number, one_of, or_none, row_of
 
+INSIDE = Path(__file__).parent / "pretrained"
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
 CARD, CARD_TAG = "README.md", "- deepconnection\n"  # see dclib.evaluate.card
 NETWORK = {  # settings of a training too
@@ -36,6 +38,8 @@ NETWORK = {  # settings of a training too
     "image_size": number(1, 4096, whole=True),
     "mean": row_of(number(0, 1), 3, 3),
     "std": row_of(number(1e-3, 10), 3, 3),
+    "frame?": one_of(*KINDS),
+    "frame_margin?": number(0, 10),
 }
 SHARE, COUNT = number(0, 1), number(0, 1e9, whole=True)
 HASH = Rule("64 hexadecimal digits", lambda v: bool(re.fullmatch("[0-9a-f]{64}", str(v))))
@@ -56,6 +60,7 @@ ENTRIES: dict[str, Any] = NETWORK | {  # all that config.json may hold
     "versions": {"*": TEXT},
     "weights_sha256": HASH,
 }
+LOOKS = dict(zip(KINDS, ("the whole picture", "the couple", "faces and couple")))
 ADVICE = "it is damaged, or parts of two checkpoints were mixed. Copy the whole folder again."
 DRAWINGS_ONLY = (
     "This checkpoint has only ever seen drawn couples. What it says about a photograph means "
@@ -78,12 +83,18 @@ class Checkpoint:
     @property
     def transform(self) -> EvalTransform:
         """What turns a picture into this network's input."""
-        return EvalTransform(self.config["image_size"], self.config["mean"], self.config["std"])
+        names = ("image_size", "mean", "std", "frame", "frame_margin")
+        return EvalTransform(*(self.config[name] for name in names))
 
     @property
     def knows_only_drawings(self) -> bool:
         """Whether all its training pictures were drawn, so that photographs mean nothing to it."""
         return _is_drawn(self.config["training_data"])
+
+    @property
+    def name(self) -> str:
+        """Its folder, or that it is the network inside the package."""
+        return "the network inside the package" if self.folder == INSIDE else str(self.folder)
 
     @property
     def abstain(self) -> float | None:
@@ -94,7 +105,8 @@ class Checkpoint:
         data, config = self.config["training_data"], self.config
         fitted = config["temperature"] != 1
         lines = [
-            f"{self.folder}: {config['backbone']} ({config['stage']}), {config['image_size']} px"
+            f"{self.name}: {config['backbone']} ({config['stage']}), {config['image_size']} px, "
+            f"looks at {LOOKS[config['frame']]}"
             + (f", temperature {config['temperature']:.2f} (fitted on val)" if fitted else ""),
             f"trained on {data['n'].get('train', '?')} pictures of {data['name']} ({data['kind']})",
         ]
@@ -203,15 +215,16 @@ def is_card(path: Path) -> bool:
 
 
 def load_checkpoint(
-    folder: "Checkpoint | str | Path", device: str | torch.device = "cpu"
+    folder: "Checkpoint | str | Path | None" = None, device: str | torch.device = "cpu"
 ) -> Checkpoint:
     """Read a checkpoint folder, with the network in eval mode on `device`.
 
-    One that is loaded already is returned as it is. Raises FileNotFoundError or CheckpointError.
+    None is the network inside the package, which has seen photographs (its card: `INSIDE`). One
+    that is loaded already is returned as it is. Raises FileNotFoundError or CheckpointError.
     """
     if isinstance(folder, Checkpoint):
         return folder
-    folder = Path(folder)
+    folder = INSIDE if folder is None else Path(folder)
     put_back(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no such folder.")
@@ -276,6 +289,8 @@ def _config_of(
         "image_size": transform.size,
         "mean": list(transform.mean),
         "std": list(transform.std),
+        "frame": transform.frame,
+        "frame_margin": transform.margin,
         "start_weights": start_weights and Path(start_weights).name,
         "versions": {
             "python": platform.python_version(),
@@ -299,6 +314,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
     if entries.get("stage") == "resnet34":  # what "plain" was called at first
         entries["stage"] = "plain"
+    entries = {"frame": KINDS[0], "frame_margin": 0.0} | entries  # older ones know no other
     try:
         check(entries, ENTRIES)
     except ValueError as error:

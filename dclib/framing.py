@@ -1,11 +1,12 @@
 """The part of a picture that a network looks at, and where in the picture each of its pixels lies.
 
-    whole     the picture as it is, as the authors had it
+    whole     a square around the whole picture, as the authors had it (they squashed it)
     couple    a square around both faces, with a margin
-    faces     two squares side by side, one around each face, with a margin: twice as wide as high
+    faces     above a square around each face, with a margin; below both together, with shoulders
 
-Nothing is ever squashed, and the margin is kept: a square that reaches beyond the picture is moved
-into it; where it does not fit, what lies beyond has the colour that means nothing to a network.
+A frame is a square. Nothing is ever squashed, and the margin is kept: a piece that reaches beyond
+the picture is moved into it; where it does not fit, what lies beyond has the colour that means
+nothing to a network.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,13 @@ import numpy as np
 from PIL import Image
 
 from dclib.cells import spread_to
+from dclib.mark import drawn_faces
 from dclib.pictures import Boxes
 
 KINDS = ("whole", "couple", "faces")
 BEYOND = (124, 116, 104)  # the mean colour of ImageNet
-LONGEST = 3  # sides: what is longer still is made smaller, not squashed
+
+SHOULDERS = 0.6, 0.25  # of a face's side: room around both faces, and how far below they go
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
@@ -36,8 +39,8 @@ class Piece(NamedTuple):
 class Frame:
     """What a network looks at.
 
-    image     RGB, not yet of the size that the network takes
-    pieces    what it is made of, from left to right
+    image     RGB, of the size that the network takes
+    pieces    what it is made of, from left to right and from above
     size      of the picture it was cut from: width, height
     """
 
@@ -45,17 +48,18 @@ class Frame:
     pieces: tuple[Piece, ...]
     size: tuple[int, int]
 
-    def fit(self, side: int) -> Image.Image:
-        """The image as a network takes it: `side` pixels along its shorter side."""
-        ratio = min(side / min(self.image.size), LONGEST * side / max(self.image.size))
-        width, height = (max(1, round(length * ratio)) for length in self.image.size)
-        return self.image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    @property
+    def enlarged(self) -> float:
+        """How much the pieces were enlarged, the most: below 1 is made smaller."""
+        return max(1 / _scale(piece) for piece in self.pieces)
 
     def to_picture(self, boxes: Boxes) -> list[Box]:
         """Boxes in pixels of the frame -> in pixels of the picture, each by where its middle is."""
         result = []
         for x0, y0, x1, y1 in boxes:
-            piece = next((p for p in self.pieces if (x0 + x1) / 2 < p.target[2]), self.pieces[-1])
+            x, y = (x0 + x1) / 2, (y0 + y1) / 2
+            inside = (p for p in self.pieces if x < p.target[2] and y < p.target[3])
+            piece = next(inside, self.pieces[-1])
             start, offset = np.array(piece.target[:2]), np.array(piece.source[:2])
             ends = (np.array([(x0, y0), (x1, y1)]) - start) * _scale(piece) + offset
             result.append(tuple(ends.ravel().tolist()))
@@ -65,15 +69,14 @@ class Frame:
         self,
         values: np.ndarray,
         shape: tuple[int, int],
-        size: int | tuple[int, int],
         smooth: bool = False,
     ) -> np.ndarray:
         """A map of the frame over the whole picture, (h, w) -> (H, W), 0 where nobody looked.
 
-        `shape`: pixels (H, W) in which the picture is shown. `size`: of the network's input,
-        a side or (height, width). Where two pieces overlap, their values add up.
+        `shape`: pixels (H, W) in which the picture is shown. Where two pieces overlap, their values
+        add up.
         """
-        whole = np.zeros(shape)
+        whole, size = np.zeros(shape), self.image.size[::-1]
         for piece in self.pieces:
             rows, down = self._inside(piece, 1, shape[0])
             columns, across = self._inside(piece, 0, shape[1])
@@ -89,8 +92,10 @@ class Frame:
         return inside, shares / self.image.size[axis]
 
 
-def frame_picture(image: Image.Image, boxes: Boxes, kind: str, margin: float = 0.0) -> Frame:
-    """The frame of an RGB image around its couple.
+def frame_picture(
+    image: Image.Image, boxes: Boxes, kind: str, side: int, margin: float = 0.0
+) -> Frame:
+    """The frame of an RGB image around its couple: side x side pixels.
 
     Args:
         boxes: of the two faces, in pixels; "whole" needs none.
@@ -100,20 +105,51 @@ def frame_picture(image: Image.Image, boxes: Boxes, kind: str, margin: float = 0
     Raises ValueError for another kind, and unless there are two boxes.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+        raise ValueError(f"The frame must be one of {', '.join(KINDS)}, not {kind!r}.")
+    all_of_it = (0, 0, side, side)
     if kind == "whole":
-        ends = (0.0, 0.0, float(image.width), float(image.height))
-        return Frame(image, (Piece(ends, ends),), image.size)
+        middle = np.array(image.size) / 2
+        return _join(image, side, [(_cut(image, middle, max(image.size)), all_of_it)])
     faces = np.array(sorted(boxes, key=lambda box: box[0] + box[2]), float)  # from left to right
     if faces.shape != (2, 4):
         raise ValueError(f"A couple has the boxes of two faces, not of {len(boxes)}.")
     sides = (faces[:, 2:] - faces[:, :2]).mean(1)  # (2,): width and height of each, on average
-    if kind == "faces":
-        rooms = sides * (1 + 2 * margin)
-        return _join(image, [_square(face, room, image) for face, room in zip(faces, rooms)])
-    both = np.concatenate([faces[:, :2].min(0), faces[:, 2:].max(0)])
-    longer = (both[2:] - both[:2]).max()
-    return _join(image, [_square(both, longer + 2 * margin * sides.mean(), image)])
+    both = np.array([faces[:, :2].min(0), faces[:, 2:].max(0)])
+    (wide, high), middle, face = both[1] - both[0], both.mean(0), sides.mean()
+    if kind == "couple":
+        longer = max(wide, high) + 2 * margin * face
+        return _join(image, side, [(_cut(image, middle, longer), all_of_it)])
+    half, (room, lower) = side // 2, SHOULDERS
+    left, right = (
+        _cut(image, (box[:2] + box[2:]) / 2, own * (1 + 2 * margin))
+        for box, own in zip(faces, sides)
+    )
+    height = max(1, round(max(wide / 2 + room * face, high + 2 * room * face)))
+    below = _cut(image, middle + np.array((0, lower * face)), 2 * height, height)
+    targets = (0, 0, half, half), (half, 0, side, half), (0, half, side, side)
+    return _join(image, side, list(zip((left, right, below), targets, strict=True)))
+
+
+def find_couple(image: Image.Image) -> Boxes:
+    """Boxes of the couple's faces in an RGB image: as its drawing says, else as they are found.
+
+    Raises ValueError, one sentence, unless there are two faces.
+    """
+    from dclib.faces import find_faces  # OpenCV
+
+    drawn = drawn_faces(image)
+    faces = [face.box for face in find_faces(image)] if drawn is None else drawn
+    if few := too_few(len(faces)):
+        raise ValueError(*few)
+    return [faces[k] for k in pick_two(faces, image.size)]
+
+
+def too_few(n: int) -> tuple[str, ...]:
+    """Why n faces are not a couple: one sentence, or none."""
+    if n > 1:
+        return ()
+    count = "Only one face was found" if n else "No face was found"
+    return (f"{count}, and the network judges two people whose faces are seen.",)
 
 
 def pick_two(boxes: Boxes, size: tuple[int, int]) -> tuple[int, ...]:
@@ -131,27 +167,28 @@ def pick_two(boxes: Boxes, size: tuple[int, int]) -> tuple[int, ...]:
     return tuple(sorted(sorted(range(len(boxes)), key=weight, reverse=True)[:2]))
 
 
-def _square(box: np.ndarray, side: float, image: Image.Image) -> tuple[int, int, int]:
-    """x0, y0 and side of a square around a box (4,), moved into the picture as far as it fits."""
-    side = max(1, round(side))
-    corner = np.rint((box[:2] + box[2:] - side) / 2)
-    room = np.array(image.size) - side  # negative where the square is longer than the picture
-    x, y = np.clip(corner, np.minimum(room, 0), np.maximum(room, 0)).astype(int).tolist()
-    return x, y, side
+def _cut(image: Image.Image, middle: np.ndarray, width: float, height: float | None = None) -> Box:
+    """x0, y0, x1, y1 around a point, moved into the picture as far as they fit; else a square."""
+    size = np.maximum(1, np.rint((width, width if height is None else height)))
+    corner = np.rint(middle - size / 2)
+    room = np.array(image.size) - size  # negative where it is longer than the picture
+    start = np.clip(corner, np.minimum(room, 0), np.maximum(room, 0))
+    x0, y0, x1, y1 = np.concatenate([start, start + size]).astype(int).tolist()
+    return x0, y0, x1, y1
 
 
-def _join(image: Image.Image, squares: Sequence[tuple[int, int, int]]) -> Frame:
-    """The frame of one or two squares side by side, as large as the largest."""
-    side = max(side for *_, side in squares)
-    canvas = Image.new("RGB", (len(squares) * side, side), BEYOND)
-    pieces = []
-    for k, (x, y, own) in enumerate(squares):
-        cut = Image.new("RGB", (own, own), BEYOND)
-        inside = (max(x, 0), max(y, 0), min(x + own, image.width), min(y + own, image.height))
-        cut.paste(image.crop(inside), (inside[0] - x, inside[1] - y))
-        canvas.paste(cut.resize((side, side), Image.Resampling.BICUBIC), (k * side, 0))
-        source = (float(x), float(y), float(x + own), float(y + own))
-        pieces.append(Piece(source, (float(k * side), 0.0, float((k + 1) * side), float(side))))
+def _join(image: Image.Image, side: int, parts: Sequence[tuple[Box, Box]]) -> Frame:
+    """The frame of parts of a picture, each with its place in the frame."""
+    canvas, pieces = Image.new("RGB", (side, side), BEYOND), []
+    for source, target in parts:
+        start, place = np.array(source[:2]), np.array(target[:2])
+        ratio = (target[2] - target[0]) / (source[2] - source[0])
+        inside = np.clip(np.reshape(source, (2, 2)), 0, image.size)  # of the picture
+        ends = np.rint((inside - start) * ratio).astype(int)  # where that is in the part
+        size, box = np.maximum(ends[1] - ends[0], 1).tolist(), tuple(inside.ravel().tolist())
+        part = image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+        canvas.paste(part, tuple((place + ends[0]).astype(int).tolist()))
+        pieces.append(Piece(source, target))
     return Frame(canvas, tuple(pieces), image.size)
 
 

@@ -54,6 +54,7 @@ class DeepConnection(nn.Module):
         if stage not in STAGES:
             raise ValueError(f"stage must be one of {STAGES}, not {stage!r}.")
         self.stage, self.backbone_name, self.classes = stage, backbone, tuple(classes)
+        self.norm_kept = False  # see `freeze_backbone`
         resnet, channels = _resnet(backbone, weights)
         parts = OrderedDict((name, getattr(resnet, name)) for name in BACKBONE_PARTS)
         self.backbone = nn.Sequential(parts)
@@ -83,17 +84,26 @@ class DeepConnection(nn.Module):
         """One set of logits a dropout mask: (B, 3, H, W) -> (S, B, 2); S is 1 in eval mode."""
         return self.head.sample_logits(self.pool(self.forward_features(images)))
 
-    def freeze_backbone(self, frozen: bool = True) -> Self:
-        """Train the head only (or, with False, everything again). Returns the model."""
-        for parameter in self.backbone.parameters():
-            parameter.requires_grad = not frozen
+    def freeze_backbone(self, stages: int = len(BLOCKS), norm: bool = False) -> Self:
+        """Only train what comes after so many ResNet stages: all, by default. Returns the model.
+
+        `norm`: batch norm of the whole ResNet keeps its statistics. 0 thaws everything again.
+        """
+        self.norm_kept = norm
+        for number, names in enumerate(BLOCKS):
+            for name in names:
+                getattr(self.backbone, name).requires_grad_(number >= stages)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As every module, but a frozen backbone stays in eval mode and keeps its statistics."""
+        """As every module, but what is frozen stays in eval mode and keeps its statistics."""
         super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
-            self.backbone.eval()
+        for part in self.backbone:
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        for part in self.backbone.modules() if self.norm_kept else ():
+            if isinstance(part, nn.modules.batchnorm._NormBase):
+                part.eval()
         return self
 
 

@@ -14,7 +14,6 @@ from dclib.framing import Frame
 
 with extra("plots"):
     import matplotlib.pyplot as plt
-    import seaborn as sns
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
@@ -86,7 +85,8 @@ def finish(fig: Figure, title: str | None = None) -> Figure:
     """The figure without frames around its axes, everything in its place."""
     if title:
         fig.suptitle(title, fontsize=9)
-    sns.despine(fig)
+    for axis in fig.axes:
+        axis.spines[["top", "right"]].set_visible(False)
     write_literally(fig)
     fig.tight_layout()
     return fig
@@ -138,8 +138,10 @@ def overlay(
     grey = picture.mean(2, keepdims=True) * 0.7 + picture * 0.3
     cells = np.asarray(values.cpu() if hasattr(values, "cpu") else values, np.float64)
     height, width = picture.shape[:2]
-    place = frame.spread if frame else spread
-    strength = place(cells / scale, (height, width), size, smooth)
+    if frame:
+        strength = frame.spread(cells / scale, (height, width), smooth)
+    else:
+        strength = spread(cells / scale, (height, width), size, smooth)
     strength = strength.clip(-1, 1)[..., None]  # (H, W) -> (H, W, 1)
     colour = np.where(strength < 0, to_rgb(HAPPY), to_rgb(UNHAPPY))
     share = OPACITY * np.abs(strength)

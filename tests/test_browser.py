@@ -19,12 +19,15 @@ from browser import (
     wait_until_no_kernel,
     write_notebook,
 )
-from PIL import Image
+from PIL import Image, ImageColor
 
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
+from dclib.mark import mark_drawn
+from dclib.plots import COLOURS
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_your_couple_photo.ipynb"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOK, APP = NOTEBOOKS / "07_your_couple_photo.ipynb", NOTEBOOKS / "app" / "photo.ipynb"
 
 SLIDER = """\
 from dclib.drawn.scenes import sample_scene
@@ -59,7 +62,7 @@ BOXES = """() => [".dc-grid", ":has(> .dc-grid) img"].map(
 @pytest.fixture
 def lab(tmp_path, drawn_checkpoint):
     """A JupyterLab on loopback over a folder with notebooks and a checkpoint; yields its URL."""
-    shutil.copy(NOTEBOOK, tmp_path)
+    copy_with(NOTEBOOK, tmp_path, 'CHECKPOINT = \\"\\"', 'CHECKPOINT = \\"checkpoints/demo\\"')
     write_notebook(tmp_path / "slider.ipynb", SLIDER)
     write_notebook(tmp_path / "panels.ipynb", PANELS)
     shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
@@ -67,15 +70,25 @@ def lab(tmp_path, drawn_checkpoint):
         yield url
 
 
-def choose(page, button, path):
+def copy_with(notebook, folder, before, after):
+    """A copy of a notebook with one text in place of another."""
+    text = notebook.read_text()
+    assert text.count(before) == 1
+    (folder / notebook.name).write_text(text.replace(before, after))
+
+
+def choose(page, button, *paths):
     with page.expect_file_chooser() as chooser:
         button.click()
-    chooser.value.set_files(path)
+    chooser.value.set_files(paths)
 
 
 def make_files(folder):
     """A drawn couple, the same as HEIC, a text called a picture, and over 10 MiB of noise."""
     draw_scene(sample_scene(1, 0)[0], 1024).save(folder / "us.jpg")
+    three = draw_scene(sample_scene(1, 0)[0], 512)
+    mark_drawn(three, [(0.1, 0.3, 0.3, 0.5), (0.4, 0.3, 0.6, 0.5), (0.75, 0.75, 0.85, 0.85)])
+    three.save(folder / "three.jpg")
     pillow_heif.from_pillow(draw_scene(sample_scene(1, 0)[0], 1024)).save(folder / "us.heic")
     (folder / "list.jpg").write_text("milk, bread")
     Image.effect_noise((2600, 2600), 90).convert("RGB").save(folder / "holiday photo.png")
@@ -91,19 +104,20 @@ def use_panel(page, expect, folder):
     wait_until_it_listens(panel.page, 1)
     for file in ("us.jpg", "list.jpg", "holiday photo.png", "us.heic"):
         choose(page, button, folder / file)
-        shown = panel.locator(".dc-error" if file == "list.jpg" else ".dc-verdict")
-        expect(shown.filter(has_text=file)).to_be_visible()
+        shown = panel.locator(".dc-one-photo").filter(has_text=file)
+        expect(shown).to_be_visible()
         if file == "list.jpg":
             expect(shown).to_contain_text("not a picture that can be read")
             continue
         expect(shown).to_contain_text("only ever seen drawn couples")
-        assert panel.locator("figure img").count() == (4 if file == "us.jpg" else 1)
-        if file == "us.jpg":  # whose file says that it is drawn
-            expect(shown).to_contain_text("The network gives")
-            expect(panel.locator(".dc-waterfall")).to_contain_text("margin")
+        drawn = file == "us.jpg"  # whose file says so
+        expect(panel.locator(".dc-figures img")).to_have_count(4 if drawn else 1)
+        if drawn:
+            read_the_answer(panel, expect)
     expect(panel.locator(".dc-status")).to_contain_text("Done: 1 picture")
     panel.get_by_role("button", name="A drawn couple").click()
     expect(panel.locator(".dc-verdict")).to_contain_text("A drawn couple of the demo set")
+    choose_faces(page, expect, folder)
     panel.get_by_role("button", name="Make a report").click()
     with page.expect_download() as download:
         panel.locator(".dc-save").first.click()
@@ -114,6 +128,41 @@ def use_panel(page, expect, folder):
     cells = panel.locator(".dc-grid button")
     cells.nth(1).click()
     expect(panel.locator(".dc-controls")).to_contain_text("without 1 cell")
+
+
+def read_the_answer(panel, expect):
+    """The sentence and a bar in its colour; the sums of neurons are folded."""
+    says, bar = panel.locator(".dc-says"), panel.locator(".dc-share i")
+    expect(says).to_contain_text("The network says")
+    label = says.locator("b")
+    colour = "e => getComputedStyle(e).{}"
+    assert to_rgb(COLOURS[label.inner_text()]) == label.evaluate(colour.format("color"))
+    assert bar.evaluate(colour.format("backgroundColor")) == label.evaluate(colour.format("color"))
+    expect(panel.locator(".dc-waterfall")).to_be_hidden()
+    panel.get_by_text("Why?").click()
+    expect(panel.locator(".dc-waterfall")).to_contain_text("margin")
+
+
+def to_rgb(colour):
+    """A colour as browsers write it."""
+    return f"rgb({', '.join(str(part) for part in ImageColor.getrgb(colour))})"
+
+
+def choose_faces(page, expect, folder):
+    """Another pair of three, by pointer and by keyboard."""
+    panel = page.locator(".dc-browser")
+    choose(page, panel.locator(".widget-upload"), folder / "three.jpg")
+    expect(panel.locator(".dc-verdict")).to_contain_text("three.jpg")
+    faces, taken = panel.locator("button.dc-face"), panel.locator("button.dc-face.mod-active")
+    expect(faces).to_have_count(3)
+    expect(taken).to_have_text(["1", "2"])
+    faces.nth(2).click()
+    expect(panel.locator(".dc-status")).to_contain_text("Done: faces 2 and 3 of three.jpg")
+    expect(taken).to_have_text(["2", "3"])
+    faces.nth(0).focus()
+    page.keyboard.press("Space")
+    expect(panel.locator(".dc-status")).to_contain_text("Done: faces 1 and 3 of three.jpg")
+    expect(taken).to_have_text(["1", "3"])
 
 
 def decode(address):
@@ -140,10 +189,9 @@ def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
     """Voila: the same panel, dropped files, a phone's width; nothing is left when it is closed."""
     from playwright.sync_api import expect, sync_playwright
 
-    shutil.copy(NOTEBOOK, tmp_path)
-    shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
+    copy_with(APP, tmp_path, "photo_panel()", f"photo_panel('{drawn_checkpoint}')")
     (tmp_path / "mine").mkdir()
-    with serve_app(tmp_path / NOTEBOOK.name) as url, sync_playwright() as playwright:
+    with serve_app(tmp_path / APP.name) as url, sync_playwright() as playwright:
         browser = open_browser(playwright)
         page = new_page(browser, viewport={"width": 1000, "height": 1400})
         page.goto(url)
@@ -151,10 +199,6 @@ def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
         drop(page, (tmp_path / "mine" / "us.jpg").read_bytes())
         expect(page.locator(".dc-verdict").last).to_contain_text("dropped.jpg")
         show_state(page, "07_app.png")
-        page.set_viewport_size({"width": 390, "height": 800})
-        page.locator(".dc-verdict").last.scroll_into_view_if_needed()
-        show_state(page, "07_phone.png")
-        assert page.locator(".dc-figures").last.evaluate("e => e.scrollWidth <= e.clientWidth + 1")
         before = sorted(p.name for p in tmp_path.iterdir())
         assert len(kernels()) == 1
         page.close(run_before_unload=True)
@@ -167,6 +211,74 @@ def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
         wait_until_no_kernel()
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert not list(tmp_path.glob("*.jpg")) and not list(tmp_path.glob("*report*"))
+
+
+WIDTHS = "() => [document.documentElement.scrollWidth, innerWidth]"
+
+
+@needs_chromium
+def test_the_app_on_a_phone(tmp_path, photo_checkpoint, pair):
+    """Upload first; a face is marked by touch; several photos have an overview."""
+    from playwright.sync_api import expect, sync_playwright
+
+    copy_with(APP, tmp_path, "photo_panel()", f"photo_panel('{photo_checkpoint}')")
+    (tmp_path / "mine").mkdir()
+    half, pair_file = tmp_path / "mine" / "half.jpg", tmp_path / "mine" / "pair.jpg"
+    grey = Image.new("RGB", pair.size, "grey")
+    grey.paste(pair.crop((0, 0, 400, 512)), (0, 0))
+    grey.save(half)
+    pair.save(pair_file)
+    with serve_app(tmp_path / APP.name) as url, sync_playwright() as playwright:
+        browser = open_browser(playwright)
+        phone = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
+        page = new_page(browser, **phone)
+        page.goto(url)
+        button = page.locator(".widget-upload")
+        button.wait_for()
+        wait_until_it_listens(page, 1)
+        assert button.bounding_box()["y"] < 400  # on the upper half of the first screen
+        assert page.get_by_text("torch").is_hidden()
+        choose(page, button, half)
+        expect(page.locator(".dc-verdict")).to_contain_text("Only one face was found")
+        assert (
+            page.locator(".dc-figures img").count() == 1 and not page.locator(".dc-share").count()
+        )
+        drag_by_touch(page, page.locator(".dc-photo"), (0.6, 0.1), (0.8, 0.5))
+        expect(page.locator(".dc-says")).to_contain_text("The network says")
+        expect(page.locator("button.dc-face.mod-active")).to_have_text(["1", "2"])
+        x, y, width, height = share_of(page, "button.dc-face >> nth=1", ".dc-photo")
+        assert (x, y, width, height) == pytest.approx((0.6, 0.1, 0.2, 0.4), abs=0.02)
+        page.get_by_text("Why?").click()
+        show_state(page, "07_phone.png")
+        assert len(set(page.evaluate(WIDTHS))) == 1  # nothing is wider than the screen
+        choose(page, button, pair_file, half)
+        expect(page.locator(".dc-overview tr")).to_have_count(2)
+        says = page.locator(".dc-one-photo .dc-says")
+        expect(says.nth(1)).to_be_hidden()
+        page.locator(".dc-link").nth(1).click()
+        expect(says.nth(1)).to_have_text("Not assessable.")
+        show_state(page, "07_phone_overview.png")
+        assert len(set(page.evaluate(WIDTHS))) == 1
+        browser.close()
+
+
+def drag_by_touch(page, part, start, end):
+    """A finger from one place to another, in shares of a part of the page."""
+    part.scroll_into_view_if_needed()
+    box, touch = part.bounding_box(), page.context.new_cdp_session(page)
+    for kind, places in (("Start", [start]), ("Move", [end]), ("End", [])):
+        points = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in places
+        ]
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+
+def share_of(page, inner, outer):
+    """Where a part of the page is in another: left, top, width, height as shares of its sides."""
+    small, large = (page.locator(part).bounding_box() for part in (inner, outer))
+    width, height = large["width"], large["height"]
+    left, top = small["x"] - large["x"], small["y"] - large["y"]
+    return left / width, top / height, small["width"] / width, small["height"] / height
 
 
 def drop(page, content):

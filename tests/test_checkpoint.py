@@ -45,7 +45,7 @@ def saved(unspoilt, tmp_path):
 def test_round_trip(tmp_path, stage):
     torch.manual_seed(1)
     model = DeepConnection(stage, "resnet18", None, (3, 1), classes=("unhappy", "happy")).eval()
-    transform = EvalTransform(96, mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
+    transform = EvalTransform(96, (0.1, 0.2, 0.3), (1, 1, 1), "faces", 0.25)
     save_checkpoint(tmp_path / "c", model, transform, PHOTOS, {}, threshold=0.6, temperature=2.0)
     loaded = load_checkpoint(tmp_path / "c")
     images = torch.randn(2, 3, 96, 96)
@@ -53,7 +53,7 @@ def test_round_trip(tmp_path, stage):
     assert loaded.model.classes == ("unhappy", "happy")
     assert not loaded.model.training
     assert (loaded.config["threshold"], loaded.config["temperature"]) == (0.6, 2.0)
-    assert (loaded.transform.size, loaded.transform.mean) == (96, (0.1, 0.2, 0.3))
+    assert vars(loaded.transform) == vars(transform)
     assert {p.name for p in (tmp_path / "c").iterdir()} == {"model.safetensors", "config.json"}
 
 
@@ -308,6 +308,8 @@ ODD = {
     "training_data": ({}, [], None, *(PHOTOS | {"n": n} for n in ([1], {"train": "x"}, None))),
     "metrics": ([], None, {"val": 0.5}, {"val": {"accuracy": nan, "low": 0, "high": 1, "n": 1}}),
     "versions": ([], None, {"torch": 2}),
+    "frame": ("", "face", None, 1, ["faces"]),
+    "frame_margin": (-0.1, 11, *NUMBERS),
 }
 ODD["training_data"] += tuple(PHOTOS | {"kind": kind} for kind in (None, 1, []))
 

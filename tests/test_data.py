@@ -1,6 +1,8 @@
 import csv
+import json
 import shutil
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from dclib.data.loading import (
     make_loader,
     read_boxes,
 )
+from dclib.framing import frame_picture
 
 
 @pytest.fixture
@@ -67,11 +70,11 @@ def test_unreadable_files_are_listed_and_left_out(folder, capsys):
     (good.parent / "half.jpg").write_bytes(good.read_bytes()[:-200])
     train = CoupleFolder(folder)
     assert len(train) == 24
-    assert [path.name for path, _ in train.unreadable] == ["half.jpg", "text.jpg"]
+    assert [path.name for path, _ in train.left_out] == ["half.jpg", "text.jpg"]
     out = capsys.readouterr().out
     assert "Left out of train: text.jpg is not a picture that can be read" in out
     assert "half.jpg is damaged or cut off" in out
-    assert "2 unreadable left out" in str(train)
+    assert "2 left out" in str(train)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_names_that_people_and_their_machines_give(folder):
     metadata.write_text("\ufeff" + metadata.read_text(), encoding="utf-8")
     train = CoupleFolder(folder)
     assert len(train) == 25
-    assert train.unreadable == []
+    assert train.left_out == []
     assert "" not in train.column("group")[:12]
 
 
@@ -256,6 +259,44 @@ class Listed:
 
     def column(self, name):
         return self.values
+
+
+def test_what_a_network_looks_at_is_cut_around_the_boxes_of_metadata(couples):
+    transform = EvalTransform(32, frame="faces", margin=0.2)
+    train = CoupleFolder(couples, transform=transform)
+    assert len(train) == 24 and train.left_out == []
+    boxes = read_boxes(train)[3].tolist()
+    frame = frame_picture(train.picture(3), boxes, "faces", 32, 0.2)
+    assert train.framed(3).pieces == frame.pieces
+    assert torch.equal(train[3][0], transform.to_tensor(frame.image))
+    assert torch.equal(keep(train, [3])[0][0], train[3][0])
+
+
+def test_of_many_boxes_the_couple_is_taken_and_without_any_faces_are_looked_for(
+    folder, pair, capsys
+):
+    photo = folder / "train" / "happy" / "photo.jpg"
+    pair.save(photo)
+    Image.new("RGB", (90, 90), "red").save(photo.with_name("nobody.png"))
+    table = folder / "train" / "metadata.csv"
+    many = [[0, 0, 3, 3], [20, 20, 30, 30], [34, 20, 44, 30]]
+    rows = list(csv.DictReader(table.open()))
+    name = rows[0]["file_name"]
+    rows[0]["boxes"] = json.dumps(many)
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    train = CoupleFolder(folder, transform=EvalTransform(32, frame="couple"))
+    couples = {path.name: boxes for path, boxes in train.couples.items()}
+    assert couples[Path(name).name] == many[1:]
+    (a, b), width = couples["photo.jpg"], pair.width / 2
+    assert abs(abs(a[0] - b[0]) - width) < 8  # the same face twice
+    assert "Left out of train: 1 of 26 pictures in which two faces" in capsys.readouterr().out
+    assert [path.name for path, _ in train.left_out] == ["nobody.png"] and "1 left out" in str(
+        train
+    )
+    assert len(CoupleFolder(folder)) == 26  # who looks at the whole picture sees all
 
 
 def test_boxes_are_those_of_metadata(couples):

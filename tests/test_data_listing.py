@@ -140,7 +140,7 @@ def test_a_read_error_that_passes_costs_no_picture(couples, folder, monkeypatch)
     before = fingerprint(couples) | {"name": "data"}
     failing(monkeypatch, 2)
     train = CoupleFolder(folder)
-    assert (len(train), train.unreadable) == (24, [])
+    assert (len(train), train.left_out) == (24, [])
     assert (read_split(folder / "train").rows, fingerprint(folder)) == (train.rows, before)
     assert train.picture(0).size == (64, 64)
     assert len(measure_pictures(folder)) == 36

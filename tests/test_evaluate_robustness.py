@@ -21,10 +21,11 @@ from dclib.evaluate.predictions import LOGITS, answers, check_predictions, predi
 from dclib.evaluate.robustness import (
     SWEEPS,
     change_picture,
-    input_size,
     predict_sweeps,
     prepare,
+    rotate,
     summarise,
+    turned,
 )
 
 SMALL = {"size": (48, 96)}
@@ -202,7 +203,8 @@ def changed(picture, kind, level):
 def test_at_the_reference_nothing_changes(picture, kind):
     reference = SWEEPS[kind].reference
     assert (changed(picture, kind, reference) == np.asarray(picture)).all()
-    assert input_size(kind, reference, 64) == (64, 64)
+    transform = EvalTransform(64)
+    assert (prepare(picture, (), transform, kind, reference) == transform(picture)).all()
 
 
 @pytest.mark.parametrize("kind", ["brightness", "blur", "rotation", "hidden"])
@@ -262,13 +264,30 @@ def test_hidden_boxes_may_reach_over_the_edge(picture):
 
 @pytest.mark.parametrize("level", SWEEPS["aspect"].levels)
 def test_another_aspect_has_as_many_pixels(level):
-    width, height = input_size("aspect", level, 224)
+    picture = Image.new("RGB", (300, 300))
+    _, height, width = prepare(picture, (), EvalTransform(224), "aspect", level).shape
     assert width / height == pytest.approx(level, rel=0.01)
     assert width * height == pytest.approx(224**2, rel=0.01)
 
 
-def test_the_preparation_is_the_usual_one(picture):
-    transform = EvalTransform(40)
-    assert (prepare(picture, transform, (40, 40)) == transform(picture)).all()
-    assert prepare(picture, transform, (64, 32)).shape == (3, 32, 64)
-    assert input_size("size", 384, 64) == (384, 384)
+@pytest.mark.parametrize("frame", ["whole", "faces"])
+def test_the_preparation_is_the_usual_one(picture, frame):
+    transform = EvalTransform(40, frame=frame)
+    expected = transform(transform.cut(picture, BOXES))
+    assert (prepare(picture, BOXES, transform, "blur", 0.1) == expected).all()
+    larger = EvalTransform(96, frame=frame)
+    assert (
+        prepare(picture, BOXES, transform, "size", 96) == larger(larger.cut(picture, BOXES))
+    ).all()
+    assert transform.size == 40
+
+
+@pytest.mark.parametrize("level", [-30, 10, 90])
+def test_boxes_turn_with_their_picture(picture, level):
+    spot = Image.new("RGB", (120, 80))
+    spot.paste("white", (80, 20, 90, 30))
+    ((x0, y0, x1, y1),) = turned([(80, 20, 90, 30)], level, spot.size)
+    assert (x1 - x0, y1 - y0) == pytest.approx((10, 10))
+    rows, columns = np.nonzero(np.asarray(rotate(spot, level, ()).convert("L")) > 99)
+    middle = (columns.mean() + 0.5, rows.mean() + 0.5)
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(middle, abs=0.5)

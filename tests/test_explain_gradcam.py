@@ -132,7 +132,7 @@ def state_of(model):
 def test_the_network_is_left_as_found(frozen):
     model = lively_network().train()
     model(images_of(4, 3, 64, 64)).sum().backward()
-    model.freeze_backbone(frozen)
+    model.freeze_backbone(5 * frozen)
     model.head.dropout.eval()  # a part in a mode of its own
     before = state_of(model)
     in_training = grad_cam(model, extract_features(model, images_of(2, 3, 64, 64)))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data.loading import CoupleFolder
-from dclib.explain.evidence import find_evidence, fold_head
+from dclib.explain.evidence import find_evidence, fold_head, strongest_neurons
 from dclib.explain.neuron_plots import (
     plot_cards,
     plot_own_right,
@@ -20,7 +20,7 @@ from dclib.explain.neuron_plots import (
     plot_scatter,
     plot_waterfall,
 )
-from dclib.explain.neurons import activation_states, neuron_table, strongest_neurons
+from dclib.explain.neurons import activation_states, neuron_table
 from dclib.explain.unhappiness import own_right
 from dclib.plots import HAPPY, UNHAPPY
 

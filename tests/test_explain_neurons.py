@@ -172,9 +172,9 @@ def test_a_dead_neuron_has_no_crops(states, couples):
 
 
 def test_a_crop_lies_around_the_strongest_cell_and_inside_the_picture():
-    assert _crop_box((3, 2), 256, (256, 256), 2) == (32, 64, 96, 128)  # centre (64, 96)
-    assert _crop_box((0, 7), 256, (256, 256), 2) == (192, 0, 256, 64)
-    assert _crop_box((1, 1), 96, (300, 150), 5) == (0, 0, 300, 150)
+    assert _crop_box((3, 2), 256, 2) == (32, 64, 96, 128)  # centre (64, 96)
+    assert _crop_box((0, 7), 256, 2) == (192, 0, 256, 64)
+    assert _crop_box((1, 1), 96, 5) == (0, 0, 96, 96)
 
 
 def test_a_crop_shows_what_is_in_the_cell(tmp_path):

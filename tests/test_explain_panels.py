@@ -177,7 +177,7 @@ def test_every_neuron_has_its_map_and_its_number(checkpoint, couple, neurons):
     assert f"{on} of 100 neurons are on" in neurons.answer.value
     maps = (pull / z)[:, None, None] * evidence.neuron_maps[0]
     scale = max(maps[k].abs().max() for k in listed[:on]).item()
-    square = couple.resize((SIDE, SIDE))
+    square = neurons.look.image.resize((SIDE, SIDE))
     for k in (*listed[:5], listed[-1]):
         neurons.neuron.value = k
         values = maps[k] if z[k] > 0 else torch.zeros(2, 2)  # a neuron that is off has no colour

@@ -123,7 +123,7 @@ def test_freezing_leaves_exactly_the_head():
     network.freeze_backbone()
     head = 512 * 100 + 100 + 2 * 100 + 100 * 2 + 2  # lin1, bn1, lin2
     assert count_trainable(network) == head < everything
-    network.freeze_backbone(False)
+    network.freeze_backbone(0)
     assert count_trainable(network) == everything
 
 
@@ -136,7 +136,28 @@ def test_a_frozen_backbone_does_not_move_in_training():
     optimizer.step()
     after = network.backbone.state_dict()  # running statistics of batch norm included
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert network.freeze_backbone(False).backbone.training
+    assert network.freeze_backbone(0).backbone.training
+
+
+@pytest.mark.parametrize("stages", range(6))
+@pytest.mark.parametrize("norm", [False, True])
+def test_only_later_stages_move_and_batch_norm_if_it_may(stages, norm):
+    torch.manual_seed(0)
+    network = DeepConnection("spp", "resnet18", weights=None, levels=(1,))
+    network.freeze_backbone(stages, norm).train()
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    logits = network.sample_logits(torch.randn(4, 3, 64, 64))
+    dropout_loss(logits, torch.tensor([0, 1, 0, 1])).backward()
+    optimizer.step()
+    after = network.backbone.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    blocks = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
+    free = {name for block in blocks[stages:] for name in block}
+    expected = {name for name in before if name.split(".")[0] in free}
+    statistics = {name for name in before if "running" in name or "tracked" in name}
+    assert moved == (expected - statistics if norm else expected)
+    assert network.head.training and network.head.bn1.training
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -7,34 +7,87 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dclib.checkpoint import DRAWINGS_ONLY
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.photo import predict_photo
-from dclib.photo.page import framed, photo_page, report_json, waterfall_html
+from dclib.photo.page import (
+    NOBODY,
+    about_html,
+    face_places,
+    lit,
+    overview_html,
+    photo_html,
+    photo_page,
+    report_json,
+    roughly,
+    shown,
+    verdict_html,
+    waterfall_html,
+)
+from dclib.plots import COLOURS
 
 
 @pytest.fixture(scope="module")
-def prediction(checkpoint):
-    return predict_photo(draw_scene(sample_scene(0, 0)[0], 128), checkpoint)
+def picture():
+    return draw_scene(sample_scene(0, 0)[0], 128)
 
 
-def test_the_page_has_answer_maps_and_their_texts(prediction):
-    page = photo_page("<script>us</script>.jpg", prediction)
+@pytest.fixture(scope="module")
+def prediction(checkpoint, picture):
+    return predict_photo(picture, checkpoint)
+
+
+@pytest.fixture(scope="module")
+def dark(checkpoint, picture):
+    return predict_photo(picture.point(lambda value: value * 0.1), checkpoint)
+
+
+def body(page):
+    """A page without its styles."""
+    return re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_answer_photo_evidence_and_doubts_come_first_and_the_rest_is_folded(prediction):
+    page = body(photo_page("<script>us</script>.jpg", prediction))
     assert "<script>" not in page
-    assert f"the network says <b>{prediction.label}</b>" in page
-    assert DRAWINGS_ONLY in page
-    pictures = re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="([^"]+)">', page)
-    assert len(pictures) == 4 and pictures[1].startswith("exact evidence; strongest in row")
+    open_part, folded = page.split("<details")
+    order = ["The network says", "dc-share", "<img", "exact evidence", DRAWINGS_ONLY, NOBODY]
+    places = [open_part.index(part) for part in order]
+    assert places == sorted(places)
+    assert open_part.count("<img") == 2 and folded.count("<img") == 2
+    assert not re.search("neuron|log-odds|Grad-CAM|dropout", open_part)
+    assert "Grad-CAM for happy" in folded and "margin" in folded
+    assert "does not say how often it is right" in folded and "95 %" not in folded
 
 
-def test_what_is_not_assessable_shows_reason_and_photo_and_no_number(checkpoint, prediction):
-    dark = predict_photo(prediction.image.point(lambda v: v * 0.1), checkpoint)
-    page = photo_page("us.jpg", dark)
-    assert page.index("not assessable") < page.index("too dark") < page.index("<img")
-    assert not re.search("the network says|happy|%|margin", page.split("</style>")[1])
+@pytest.mark.parametrize(("label", "other"), [("happy", "unhappy"), ("unhappy", "happy")])
+def test_one_bar_in_the_colour_of_the_answer(prediction, label, other):
+    answer = replace(prediction, label=label, probs={label: 0.866, other: 0.134})
+    page = verdict_html("us.jpg", answer).replace("\xa0", " ")
+    assert f'says <b style="color: {COLOURS[label]}">{label}</b>: 87 %, fairly sure.' in page
+    (bar,) = re.findall(r'<i style="(.*?)">', page)
+    assert bar == f"width: 86.6%; background: {COLOURS[label]}"
+    assert f'aria-label="{label} 87 %, {other} 13 %"' in page
+    assert COLOURS[other] not in page and "<meter" not in page
+
+
+def test_no_probability_is_certain():
+    assert [roughly(p) for p in (1, 0.994, 0.5, 0.0)] == [
+        *("over 99\xa0%", "99\xa0%", "50\xa0%", "under 1\xa0%")
+    ]
+
+
+def test_what_is_not_assessable_shows_reason_and_photo_and_no_number(checkpoint, dark):
+    page = body(photo_page("us.jpg", dark))
+    assert page.index("Not assessable") < page.index("too dark") < page.index("What helps")
+    assert page.index("What helps") < page.index("<img") and page.count("<img") == 1
+    seen = re.sub(r'src="[^"]+"|style="[^"]+"', "", page)
+    assert not re.search("the network says|happy|%|margin|evidence|<details", seen)
     report = json.loads(report_json("us.jpg", dark, checkpoint))
-    assert report["probs"] == {} and report["margin"] is None and "grad_cam" not in report
+    assert report["label"] == "not assessable" and report["reasons"]
+    numbers = ("probs", "margin", "margin_sd", "unhappy_under_dropout", "grad_cam")
+    assert not set(numbers) & set(report) and "evidence_by_cell" not in report
 
 
 def test_the_waterfall_adds_up_to_the_margin(prediction):
@@ -45,12 +98,44 @@ def test_the_waterfall_adds_up_to_the_margin(prediction):
     assert total == pytest.approx(prediction.margin, abs=0.006)
 
 
-def test_faces_are_framed_where_they_are(prediction):
-    plain = framed(replace(prediction, faces=()))
-    boxed = framed(replace(prediction, faces=((32, 32, 64, 64),)))
-    changed = np.argwhere(np.abs(boxed - plain).max(2) > 0)
-    assert changed.min(0).tolist() == pytest.approx([84, 84], abs=3)  # 32 of 128 is 84 of 336
-    assert changed.max(0).tolist() == pytest.approx([168, 168], abs=3)
+def test_faces_are_numbered_where_they_are_and_two_are_marked(prediction):
+    faces = ((32, 16, 64, 48), (64, 16, 96, 48), (-9, 100, 20, 140))
+    page = photo_page("us.jpg", replace(prediction, faces=faces, two=(0, 1)))
+    found = re.findall(r'<b class="dc-face ?(.*?)" style="(.*?)">(\d)</b>', page)
+    assert [(kind, number) for kind, _, number in found] == [
+        *(("dc-taken", "1"), ("dc-taken", "2"), ("", "3"))
+    ]
+    assert found[0][1] == "left: 25.00%; top: 12.50%; width: 25.00%; height: 25.00%"
+    assert face_places(faces, (128, 128))[2].startswith("left: 0.00%; top: 78.12%; width: 15.62%;")
+
+
+def test_the_photo_is_bright_where_the_network_looked_and_keeps_its_shape(checkpoint, picture):
+    config = checkpoint.config | {"frame": "couple", "frame_margin": 0.1}
+    wide = picture.resize((256, 128)).crop((0, 0, 256, 100))
+    faces = ((20, 20, 50, 50), (60, 20, 90, 50))
+    near = Checkpoint(checkpoint.model, config, checkpoint.folder)
+    answer = predict_photo(wide, near, faces)
+    assert shown(answer.image).size == (400, 156)
+    bright = lit(answer)
+    assert bright.shape == (156, 400)
+    assert bright[55, 86] and not bright[55, 250:].any()
+    assert "faces 1 and 2 taken for the couple" in photo_html(answer)
+    whole = predict_photo(wide, checkpoint, faces)
+    assert lit(whole).all() and "the network looked at all of it" in photo_html(whole)
+
+
+def test_the_overview_leads_to_every_answer(prediction, dark):
+    table = overview_html([("<b>us.jpg", prediction), ("dark.jpg", dark), ("list.jpg", None)])
+    rows = re.findall(r"<tr>(.*?)</tr>", table)
+    assert [f'data-answer="{k}"' in row for k, row in enumerate(rows)] == [True] * 3
+    assert "&lt;b&gt;us.jpg" in rows[0] and prediction.label in rows[0] and "\xa0%" in rows[0]
+    assert "not assessable" in rows[1] and "%" not in re.sub('src="[^"]+"', "", rows[1])
+    assert "could not be read" in rows[2] and "<img" not in rows[2]
+
+
+def test_what_is_technical_is_folded(checkpoint):
+    page = about_html(checkpoint)
+    assert page.startswith("<details") and "resnet18" in page and "torch" in page
 
 
 def test_the_numbers_add_up_and_come_without_the_photo(checkpoint, prediction):

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dclib.augment.panel import strength_panel
 from dclib.checkpoint import DRAWINGS_ONLY
@@ -18,6 +18,7 @@ from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.explain.panels import HidePanel, hide_panel, neuron_panel
+from dclib.mark import mark_drawn
 from dclib.photo import panel as photo_widget
 from dclib.photo.panel import WELCOME, photo_panel
 from dclib.video.live import live_panel
@@ -57,59 +58,167 @@ def buttons(panel):
 
 def test_without_a_verdict_there_is_nothing_to_hide(panel, pair):
     panel.show([("a photograph", pair)])
-    assert "Hide a region" not in buttons(panel) and "Make a report" in buttons(panel)
+    answer = panel.answers.children[0]
+    assert answer.hide.layout.display == "none" and answer.report.layout.display is None
+    assert not (answer.evidence.value or "<details" in answer.rest.value)
 
 
 def test_verdict_appears_and_the_upload_is_forgotten(panel, photo):
     upload(panel, ("us.jpg", photo))
     (answer,) = panel.answers.children
-    page = answer.children[0].value
-    assert "us.jpg: the network says <b>" in page and DRAWINGS_ONLY in page
-    assert page.count("<figure>") == 4
+    assert "us.jpg" in answer.verdict.value and "The network says <b" in answer.verdict.value
+    assert DRAWINGS_ONLY in answer.rest.value
+    assert answer.evidence.value.count("<img") == 1 and answer.rest.value.count("<img") == 2
     assert not panel.upload.value
     assert "Done: 1 picture." in panel.status.value
     upload(panel, ("us.jpg", photo), ("again.jpg", photo))
     assert len(panel.answers.children) == 2
 
 
+def test_several_photos_have_an_overview_and_all_but_the_first_are_folded(panel, photo):
+    upload(panel, ("us.jpg", photo))
+    assert panel.overview.value == ""
+    upload(panel, ("us.jpg", photo), ("list.jpg", b"milk, bread"), ("again.jpg", photo))
+    assert panel.overview.value.count("data-answer=") == 3
+    assert "could not be read" in panel.overview.value
+    folded = ["dc-folded" in answer._dom_classes for answer in panel.answers.children]
+    assert folded == [False, True, True]
+    panel.clear.click()
+    assert panel.overview.value == ""
+
+
 def test_an_unusable_file_gets_a_sentence(panel, photo):
     upload(panel, ("<b>list</b>.jpg", b"milk, bread"), ("us.jpg", photo))
     error, answer = panel.answers.children
-    assert "&lt;b&gt;list&lt;/b&gt;.jpg" in error.value
-    assert "not a picture that can be read" in error.value
-    assert "us.jpg" in answer.children[0].value
+    assert "&lt;b&gt;list&lt;/b&gt;.jpg" in error.verdict.value
+    assert "not a picture that can be read" in error.verdict.value
+    assert error.hide.layout.display == error.report.layout.display == "none"
+    assert "us.jpg" in answer.verdict.value
 
 
 def test_a_network_that_fails_gets_a_sentence(panel, photo, monkeypatch):
     fail = Mock(side_effect=RuntimeError("out of memory"))
     monkeypatch.setattr(photo_widget, "predict_photo", fail)
     upload(panel, ("us.jpg", photo))
-    assert "could not look at it (out of memory)" in panel.answers.children[0].value
+    assert "could not look at it (out of memory)" in panel.answers.children[0].verdict.value
 
 
 def test_a_button_that_fails_gets_a_sentence(panel, photo, monkeypatch):
     upload(panel, ("us.jpg", photo))
     monkeypatch.setitem(panel.checkpoint.config, "image_size", 768)
     buttons(panel)["Hide a region"].click()
-    more = panel.answers.children[0].children[2]
+    more = panel.answers.children[0].more
     assert "This network takes 768 pixels a side" in more.children[0].value
     assert "Done." in panel.status.value
 
 
 def test_examples_reports_and_clearing(panel):
     buttons(panel)["Another one"].click()
-    assert "Another one of the demo set" in panel.answers.children[0].children[0].value
+    answer = panel.answers.children[0]
+    assert "Another one of the demo set" in answer.verdict.value
     buttons(panel)["Make a report"].click()
-    links = panel.answers.children[0].children[2].children[0].value
+    links = answer.more.children[0].value
     files = dict(re.findall(r'download="([^"]+)" href="data:[^,]+,([^"]+)"', links))
     name = "Another one of the demo set.report"
     assert list(files) == [f"{name}.html", f"{name}.json"]
     report = base64.b64decode(files[f"{name}.html"]).decode()
     assert report.startswith("<!doctype html>") and report.count("<figure>") == 4
+    assert "width=device-width" in report  # a phone shows it in its own width
     buttons(panel)["Hide a region"].click()
-    assert isinstance(panel.answers.children[0].children[2].children[0], HidePanel)
+    assert isinstance(answer.more.children[0], HidePanel)
     panel.clear.click()
     assert panel.answers.children == () and WELCOME in panel.status.value
+
+
+# ------------------------------------------------------------------ which two faces
+
+
+@pytest.fixture
+def three():
+    """A drawing that says it has three faces."""
+    image = draw_scene(sample_scene(0, 0)[0], 200)
+    mark_drawn(image, [(0.1, 0.4, 0.3, 0.6), (0.4, 0.4, 0.6, 0.6), (0.75, 0.8, 0.85, 0.9)])
+    return image
+
+
+def pressed(picker):
+    return [k for k, button in enumerate(picker.buttons) if button.value]
+
+
+def test_another_pair_is_asked_about(panel, three):
+    """By pressing a third face, or by releasing one and pressing another."""
+    panel.show([("us.jpg", three)])
+    answer = panel.answers.children[0]
+    picker, before = answer.picker, answer.prediction
+    assert len(picker.buttons) == 3 and pressed(picker) == list(before.two) == [0, 1]
+    assert picker.buttons[0].layout.left == "10.00%" and "taken" in picker.buttons[0].tooltip
+    assert "press another number" in picker.words.value
+    picker.buttons[2].value = True  # what a click does
+    assert answer.prediction.two == (1, 2) and pressed(picker) == [1, 2]
+    assert answer.prediction.faces == before.faces
+    assert "Done: faces 2 and 3 of us.jpg" in panel.status.value
+    picker.buttons[1].value = False
+    assert "One face is chosen" in answer.verdict.value
+    assert not answer.evidence.value and answer.hide.layout.display == "none"
+    picker.buttons[0].value = True
+    assert answer.prediction.two == (0, 2) and "The network says" in answer.verdict.value
+    buttons(panel)["Hide a region"].click()
+    assert isinstance(answer.more.children[0], HidePanel)
+
+
+def test_a_face_that_was_missed_is_marked(photo_checkpoint, pair):
+    """Both faces, one by one, in a photograph in which none is found."""
+    panel = photo_panel(photo_checkpoint)
+    panel.show([("us.jpg", ImageOps.flip(pair))])
+    answer = panel.answers.children[0]
+    picker = answer.picker
+    assert "No face was found" in answer.verdict.value and picker.buttons == []
+    assert picker.mark.value and "dc-drawing" in picker.stage._dom_classes
+    picker.field.value = "10 30 40 80"  # what browser.js does when a box is dragged
+    assert "One face is chosen" in answer.verdict.value and picker.field.value == ""
+    picker.field.value = "60 30 90 80"
+    assert answer.prediction.faces == ((80, 153.6, 320, 409.6), (480, 153.6, 720, 409.6))
+    assert answer.prediction.two == (0, 1) and answer.prediction.probs
+    assert not picker.mark.value and "dc-drawing" not in picker.stage._dom_classes
+
+
+def test_two_that_were_found_can_be_overruled(panel, three):
+    panel.show([("us.jpg", three), ("other.jpg", three)])
+    answer = panel.answers.children[0]
+    picker = answer.picker
+    picker.mark.value = True
+    picker.field.value = "10, 10, 20, 20"
+    assert answer.prediction.two == (1, 3) and len(picker.buttons) == 4
+    assert answer.prediction.faces[3] == (20, 20, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("left", "four numbers from 0 to 100"),
+        ("10 10 20", "four numbers from 0 to 100"),
+        ("10 10 20 120", "four numbers from 0 to 100"),
+        ("10 10 10.5 40", "too small"),
+        ("40 10 20 40", "too small"),
+    ],
+)
+def test_a_box_that_is_none_gets_a_sentence(panel, three, typed, sentence):
+    panel.show([("us.jpg", three)])
+    answer = panel.answers.children[0]
+    picker, before = answer.picker, answer.prediction
+    picker.field.value = typed
+    assert sentence in picker.words.value and picker.field.value == ""
+    assert answer.prediction is before and len(picker.buttons) == 3
+
+
+def test_a_network_that_fails_on_another_pair_gets_a_sentence(panel, three, monkeypatch):
+    panel.show([("us.jpg", three)])
+    answer = panel.answers.children[0]
+    fail = Mock(side_effect=RuntimeError("out of memory"))
+    monkeypatch.setattr(photo_widget, "predict_photo", fail)
+    answer.picker.buttons[2].value = True
+    assert "could not look at it (out of memory)" in answer.verdict.value
+    assert not answer.evidence.value and "Done" in panel.status.value
 
 
 def test_begins_with_the_photos_of_colabs_dialog(drawn_checkpoint, photo):
@@ -130,7 +239,7 @@ def leave_pictures_behind(panel, photo):
     buttons(panel)["Make a report"].click()
     buttons(panel)["Hide a region"].click()
     buttons(panel)["Hide a region"].click()
-    return weakref.ref(panel.answers.children[1].children[2].children[0].look)
+    return weakref.ref(panel.answers.children[1].more.children[0].look)
 
 
 def test_what_leaves_the_page_leaves_the_memory(checkpoint, photo, widgets):
@@ -138,7 +247,7 @@ def test_what_leaves_the_page_leaves_the_memory(checkpoint, photo, widgets):
     before = set(widgets)
     looks = [leave_pictures_behind(panel, photo)]
     upload(panel, ("list.jpg", b"milk"))  # in place of what was there
-    assert looks[0]() is None and len(set(widgets) - before) <= 3
+    assert looks[0]() is None and len(set(widgets) - before) <= 25  # one answer, nearly empty
     looks.append(leave_pictures_behind(panel, photo))
     panel.clear.click()
     assert looks[1]() is None and set(widgets) == before

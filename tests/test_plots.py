@@ -55,6 +55,13 @@ def test_a_prediction_shows_both_probabilities(drawn_checkpoint):
     ]
 
 
+def test_without_a_verdict_there_are_reasons_and_no_bars(drawn_checkpoint):
+    image = draw_scene(sample_scene(0, 0)[0], 64).point(lambda value: value * 0.1)
+    _, axis = plot_prediction(image, predict_photo(image, drawn_checkpoint)).axes
+    assert not axis.patches
+    assert axis.texts[0].get_text() == "Not assessable.\nThe picture is too dark."
+
+
 def test_the_probe_shows_every_column_around_a_half_and_the_whole_with_its_interval():
     probe = Check("metadata", "", 0.75, 0.66, 0.81, 50, 40, COLUMNS)
     axis = plot_probe(probe).axes[0]

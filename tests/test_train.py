@@ -13,6 +13,7 @@ from conftest import FORKSERVER
 from dclib.checkpoint import load_checkpoint
 from dclib.data.loading import CoupleFolder, make_loader
 from dclib.evaluate.calibration import abstain_confidence, fit_temperature
+from dclib.evaluate.intervals import Accuracy, accuracy
 from dclib.files import hold
 from dclib.model import DeepConnection
 from dclib.predict import predict_logits, score
@@ -122,7 +123,7 @@ def test_early_stopping_restores_the_best(monkeypatch, splits, val, epochs_run, 
 
 
 def test_frozen_backbone_stays(splits):
-    config = replace(TINY, freeze_backbone=True)
+    config = replace(TINY, freeze_stages=5)
     before = build_model(config).state_dict()
     model, _ = trained(splits, config)
     for name, value in model.state_dict().items():
@@ -341,6 +342,18 @@ def test_train_checkpoint_measures_and_remembers(couples, tmp_path, capsys):
     assert again.config["threshold"] == 0.5
     assert isinstance(checkpoint.model, DeepConnection)
     assert not (tmp_path / "c.run").exists()  # a checkpoint needs no state
+
+
+def test_what_the_network_looks_at_is_kept_in_its_checkpoint(couples, tmp_path, tiny_config):
+    config = replace(tiny_config, frame="faces", frame_margin=0.2, epochs=1, freeze_norm=True)
+    trained = train_checkpoint(couples, tmp_path / "c", config, progress=False)
+    again = load_checkpoint(tmp_path / "c")
+    assert (again.transform.frame, again.transform.margin) == ("faces", 0.2)
+    assert vars(again.transform) == vars(trained.transform)
+    assert "looks at faces and couple" in str(again)
+    test = CoupleFolder(couples, "test", again.transform)
+    logits, labels = predict_logits(again.model, make_loader(test, 6))
+    assert accuracy(logits, labels) == Accuracy(**again.config["metrics"]["test"])
 
 
 def test_the_confidence_from_which_on_photos_get_an_answer_is_that_of_val(capsys):

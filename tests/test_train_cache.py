@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, features
 
-from dclib import colour, heif, pictures
+from dclib import colour, framing, heif, pictures
 from dclib.augment import TrainTransform
 from dclib.augment.tensor import TensorTransform
 from dclib.data import fingerprint, splits_of
@@ -40,7 +40,7 @@ def folder(couples, tmp_path):
 
 def cached(folder, transform=None):
     train = CoupleFolder(folder, transform=transform or EvalTransform(32))
-    build_cache(train, train.transform.size)
+    build_cache(train)
     return train
 
 
@@ -128,7 +128,7 @@ def test_odd_pictures_are_the_same_too(side, size, seed):
                 (Path(root) / "train" / label / f"{kind}.{suffix}").write_bytes(data)
         train = CoupleFolder(root, transform=EvalTransform(size))
         without = items(train, 1)
-        build_cache(train, size)
+        build_cache(train)
         forget_pictures(Path(root))
         assert len(train) == 2 * len(KINDS)
         assert items(train, 1) == without
@@ -145,6 +145,18 @@ def test_the_file_is_what_numpy_writes(folder, monkeypatch):
     buffer = io.BytesIO()
     np.save(buffer, pixels)
     assert file.read_bytes() == buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_what_is_cut_out_around_faces_is_the_same_too(folder, kind):
+    train = cached(folder, kind(32, frame="faces", margin=0.2))
+    assert len(train.couples) == N and same(train)
+    path = train.samples[0][0]
+    train.couples[path] = [[0, 0, 20, 20], [30, 30, 60, 60]]  # others: another cache
+    build_cache(train)
+    assert len(files(folder)) == 1
+    cut = train.transform.cut(train.picture(0), train.couples[path]).image
+    assert np.array_equal(np.asarray(train.caches[path][path].image), np.asarray(cut))
 
 
 def test_what_wants_another_size_is_decoded(folder):
@@ -223,7 +235,7 @@ def test_any_change_of_the_folder_makes_another_cache(folder, change):
     assert not set(files(folder)) & set(stale)
 
 
-CODE = [pictures, colour, heif, EvalTransform.resize, "pil", "libjpeg_turbo", "littlecms2"]
+CODE = [pictures, colour, heif, framing, "pil", "libjpeg_turbo", "littlecms2"]
 
 
 @pytest.mark.parametrize("code", CODE)
@@ -242,10 +254,12 @@ def test_splits_and_sizes_leave_each_other_alone(folder):
     cached(folder)
     cached(folder, EvalTransform(16))
     val = CoupleFolder(folder, "val", EvalTransform(32))
-    build_cache(val, 32)
+    build_cache(val)
     assert same(val)
+    cached(folder, EvalTransform(32, frame="faces", margin=0.1))
+    assert same(cached(folder))  # what it removes is not another frame's
     names = [file.name.rsplit("-", 1)[0] for file in files(folder)]
-    assert names == ["train-16px", "train-32px", "val-32px"]
+    assert names == ["train-16px", "train-32px", "train-faces-0.1-32px", "val-32px"]
 
 
 def test_nobody_takes_the_cache_for_pictures(folder):
@@ -291,7 +305,7 @@ def refused(folder, capsys):
     out = capsys.readouterr().out
     assert train.caches == {}
     assert out.count("\n") == 1
-    assert out.startswith("Pictures of train at 32 px are decoded every time, because")
+    assert out.startswith("Pictures of train are decoded every time, because")
     assert same(train)
     return out
 
@@ -355,7 +369,7 @@ def build_until(train, row):
     read, stop = pictures.read_picture, dict(enumerate(train.samples)).get(row, (None,))[0]
     pictures.read_picture = lambda path: time.sleep(60) if path == stop else read(path)
     os.fsync = lambda _: time.sleep(60)
-    build_cache(train, 32)
+    build_cache(train)
 
 
 def test_killed_while_it_builds(folder):
@@ -369,7 +383,7 @@ def test_killed_while_it_builds(folder):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert not list(folder.glob(".cache/*.npy"))
-    build_cache(train, 32)
+    build_cache(train)
     assert len(train.caches) == N
     assert same(train)
     assert [file.suffix for file in files(folder)] == [".npy"]  # what the killed left has gone
@@ -378,7 +392,7 @@ def test_killed_while_it_builds(folder):
 def build_beside(train, barrier):
     """Build; the file gets its name when the other process has come as far."""
     os.fsync = lambda _: barrier.wait(300)
-    build_cache(train, 32)
+    build_cache(train)
     os._exit(0 if same(train) and train.caches else 1)
 
 
@@ -391,7 +405,7 @@ def test_two_processes_build_at_once(folder):
             process.join()
             assert process.exitcode == 0
         (file,) = files(folder)
-        build_cache(train, 32)
+        build_cache(train)
         assert same(train)
         file.unlink()
 

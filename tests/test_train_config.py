@@ -47,9 +47,10 @@ def test_the_optimizers(model):
 
 
 ODD = (-1, -0.5, 0.0, 10**30, nan, inf, -inf, "", "nothing", None, True, (), ("a",), [[]], {})
-FITTING = {"clip": {None, 0.0}, "weights": {None, "", "nothing"}, "freeze_backbone": {True}}
+FITTING = {"clip": {None, 0.0}, "weights": {None, "", "nothing"}, "freeze_stages": {5}}
 FITTING |= {"cache": {True}, "backbone": {"", "nothing"}, "device": {"", "nothing"}}
-FITTING |= {"augment": {0.0}, "lr": {0.0}, "weight_decay": {0.0}}
+FITTING |= {"augment": {0.0}, "lr": {0.0}, "weight_decay": {0.0}, "frame_margin": {0.0}}
+FITTING |= {"freeze_norm": {True}}
 
 
 @pytest.mark.parametrize("name", [setting.name for setting in fields(TrainConfig)])

@@ -70,7 +70,7 @@ def test_the_rate_falls_like_torchs_cosine(splits, config):
     [
         ({}, [False, False, False]),
         ({"freeze_epochs": 2}, [True, True, False]),
-        ({"freeze_backbone": True, "freeze_epochs": 1}, [True, True, True]),
+        ({"freeze_stages": 5, "freeze_epochs": 1}, [True, True, True]),
     ],
 )
 def test_which_epochs_are_frozen(splits, config, changes, frozen):

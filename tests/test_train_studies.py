@@ -188,8 +188,8 @@ def test_a_pool_knows_what_was_left_out(couples, tmp_path):
     root = shutil.copytree(couples, tmp_path / "data")
     (root / "val" / "happy" / "broken.jpg").write_bytes(b"no picture")
     pool = load_pool(root, replace(CONFIG, cache=False))
-    assert [path.name for path, _ in pool.unreadable] == ["broken.jpg"]
-    assert "36 pictures" in str(pool) and "1 unreadable left out" in str(pool)
+    assert [path.name for path, _ in pool.left_out] == ["broken.jpg"]
+    assert "36 pictures" in str(pool) and "1 left out" in str(pool)
 
 
 def test_decoded_pictures_are_used_and_change_nothing(couples, tmp_path, monkeypatch):

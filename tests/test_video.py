@@ -1,17 +1,21 @@
 """Scoring a film, against judging its frames one by one."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from dclib import video
-from dclib.checkpoint import DRAWINGS_ONLY
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint
 from dclib.drawn import render_film
 from dclib.frames import Clip, VideoError, write_mp4
 from dclib.framing import frame_picture
 from dclib.photo import look
-from dclib.video import NO_FACES, NOT_SURE, VideoResult, score_video
+from dclib.video import NO_FACES, NOT_SURE, VideoResult, cut_couple, score_video
+from dclib.video.export import film_map
+from dclib.video.truth import known_faces
 
 COUPLE = ("couple", (("happy", 2), ("unhappy", 2)))
 PLAN = (COUPLE, ("dark", ((None, 2),)), ("couple", (("happy", 1),)))
@@ -33,7 +37,7 @@ def test_each_frame_is_judged_as_a_photo_would_be(film, checkpoint, result):
     frames = list(Clip(film, 4))
     assert len(result.frames) == len(frames) == len(result.maps) == 28
     for k in (0, 9, 20, 27):
-        evidence, *_ = look(checkpoint, frame_picture(frames[k].image, (), "whole"))
+        evidence, *_ = look(checkpoint, frame_picture(frames[k].image, (), "whole", 64))
         row = result.frames.iloc[k]
         assert row["time"] == frames[k].time == k / 4
         assert row["margin"] == pytest.approx(evidence.margin.item(), abs=1e-4)
@@ -52,6 +56,43 @@ def test_cuts_dark_spans_and_notes(result):
     assert result.frames["faces"].isna().all()
     assert all(note in str(result) for note in result.notes)
     assert [s["end"] for s in result.spans][-1] == 7
+
+
+@pytest.fixture(scope="module")
+def framed(checkpoint):
+    """The same network, looking at faces."""
+    looks = {"frame": "faces", "frame_margin": 0.1}
+    return Checkpoint(checkpoint.model, checkpoint.config | looks, checkpoint.folder)
+
+
+def test_a_network_that_looks_at_faces_is_told_them_in_every_frame(film, framed):
+    known = known_faces(json.loads(film.with_suffix(".json").read_text()))
+    result = score_video(film, framed, progress=False, faces=known)
+    frames = list(Clip(film, 4))
+    for k in (0, 9, 27):
+        couple = known(frames[k].time)
+        assert len(couple) == 2 and all(0 <= v <= 96 for box in couple for v in box)
+        evidence, *_ = look(framed, frame_picture(frames[k].image, couple, "faces", 64, 0.1))
+        assert result.frames["margin"][k] == pytest.approx(evidence.margin.item(), abs=1e-4)
+    assert (result.frames["faces"] == 2).all() and NO_FACES not in result.notes
+    assert film_map(result, frames[0].image, 0).shape == (96, 96, 3)
+
+
+def test_where_nobody_is_found_there_is_no_answer_and_no_map(film, framed):
+    result = score_video(film, framed, progress=False, faces=lambda time: [(0, 0, 9, 9)])
+    assert result.frames["margin"].isna().all() and result.looks == (None,) * 28
+    assert set(result.seconds["label"]) == {"not assessable"}
+    assert "Only one face was found" in result.frames["reason"][0]
+    assert (np.ptp(film_map(result, next(iter(Clip(film, 4))).image, 0), axis=2) == 0).all()
+
+
+def test_of_many_faces_the_largest_two_are_looked_at(framed):
+    image = Image.new("RGB", (200, 100))
+    faces = [(0, 0, 9, 9), (60, 30, 90, 60), (110, 30, 140, 60), (190, 90, 199, 99)]
+    frame = cut_couple(framed.transform, image, faces)
+    assert frame.pieces == framed.transform.cut(image, faces[1:3]).pieces
+    assert cut_couple(framed.transform, image, faces[:1]) is None
+    assert cut_couple(framed.transform, image, None) is None
 
 
 def test_batches_do_not_matter(film, checkpoint, result):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dclib.data import draw_seed
 from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
+from dclib.framing import KINDS, Frame
 
 if TYPE_CHECKING:
     from dclib.augment.imgaug_numpy2 import iaa
@@ -31,13 +32,15 @@ class TrainTransform(EvalTransform):
         std: Sequence[float] = IMAGENET_STD,
         strength: float = 1.0,
         seed: int = 0,
+        frame: str = KINDS[0],
+        margin: float = 0.0,
     ) -> None:
-        super().__init__(size, mean, std)
+        super().__init__(size, mean, std, frame, margin)
         self.strength, self.seed = strength, seed
         self.pipeline = authors_policy(strength)
 
-    def __call__(self, image: Image.Image, epoch: int = 0, index: int = 0) -> Tensor:
-        pixels = np.asarray(self.resize(image))
+    def __call__(self, picture: Image.Image | Frame, epoch: int = 0, index: int = 0) -> Tensor:
+        pixels = np.asarray(self.resize(picture))
         self.pipeline.seed_(draw_seed(self.seed, epoch, index))
         return self.to_tensor(self.pipeline(image=pixels))
 

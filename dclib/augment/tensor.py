@@ -24,6 +24,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from dclib.augment import policy_ranges
 from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
+from dclib.framing import KINDS, Frame
 
 NOISE_PLACES = 2**22  # from where in the table a picture's noise may start
 Draw = dict[str, Any]  # parameters by operation, and their "order"; see `TensorPolicy.draw`
@@ -101,14 +102,16 @@ class TensorTransform(EvalTransform):
         std: Sequence[float] = IMAGENET_STD,
         strength: float = 1.0,
         seed: int = 0,
+        frame: str = KINDS[0],
+        margin: float = 0.0,
     ) -> None:
-        super().__init__(size, mean, std)
+        super().__init__(size, mean, std, frame, margin)
         self.policy = TensorPolicy(strength, seed)
 
     def __call__(  # type: ignore[override]  # pairs
-        self, image: Image.Image, epoch: int = 0, index: int = 0
+        self, picture: Image.Image | Frame, epoch: int = 0, index: int = 0
     ) -> tuple[Tensor, Tensor]:
-        return pil_to_tensor(self.resize(image)), torch.tensor([epoch, index])
+        return pil_to_tensor(self.resize(picture)), torch.tensor([epoch, index])
 
     def finish(  # type: ignore[override]  # pairs
         self, batch: tuple[Tensor, Tensor], device: str | torch.device

@@ -17,7 +17,8 @@ from torchvision.transforms import functional
 from dclib.data import CLASSES, check_groups, read_split, strata
 from dclib.data.listing import patiently, sort_out
 from dclib.data.metadata import group_names
-from dclib.pictures import read_picture
+from dclib.framing import KINDS, Frame, find_couple, frame_picture, pick_two
+from dclib.pictures import Boxes, read_picture
 
 Key = tuple[int, int]  # (epoch, index)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,10 +34,11 @@ class CoupleFolder(Dataset):
             are (RGB Pillow image, label index).
         classes: folder names in the order of the labels (the checkpoint's, never the alphabet's).
 
-    Every picture is decoded once; those that cannot be read are listed in `unreadable` (path,
-    reason), printed and left out. Raises FileNotFoundError for a missing folder, ValueError for one
-    without readable pictures and for what `read_split` and `check_groups` refuse, OSError where the
-    drive is at fault and not the picture.
+    Every picture is decoded once; those that cannot be read, and those without two faces where the
+    transform looks at faces, are listed in `left_out` (path, reason), printed and left out. Raises
+    FileNotFoundError for a missing folder, ValueError for one without pictures that can be used and
+    for what `read_split` and `check_groups` refuse, OSError where the drive is at fault and not the
+    picture.
     """
 
     def __init__(
@@ -52,9 +54,12 @@ class CoupleFolder(Dataset):
         folder = self.root / split
         pictures, self.rows, notes = read_split(folder, self.classes)
         check_groups(self.root)
-        self.samples, self.unreadable = sort_out(pictures)
-        for sentence in (*notes, *(f"Left out of {split}: {why}" for _, why in self.unreadable)):
+        self.samples, self.left_out = sort_out(pictures)
+        for sentence in (*notes, *(f"Left out of {split}: {why}" for _, why in self.left_out)):
             print(sentence)
+        self.couples: dict[Path, Boxes] = {}  # by picture, where the transform looks at faces
+        if getattr(transform, "frame", KINDS[0]) != KINDS[0]:
+            self._find_couples()
         for index, name in enumerate(self.classes):
             if not any(label == index for _, label in self.samples):
                 raise ValueError(f"No picture in {folder / name} can be read; training needs some.")
@@ -70,17 +75,47 @@ class CoupleFolder(Dataset):
             return self.picture(index), label
         return self.transform(self._cached(index), epoch, index), label
 
-    def _cached(self, index: int) -> Image.Image:
-        """The picture as the transform takes it: from a cache, where one has its size."""
+    def _cached(self, index: int) -> Frame:
+        """What the transform's network looks at: from a cache, where one has its view."""
         path, _ = self.samples[index]
         cache = self.caches.get(path)
         try:
-            if cache and cache.size == self.transform.size:
+            if cache and cache.view == self.transform.view:
                 return cache[path]
         except OSError as error:
             print(f"From now on pictures are decoded every time: {error}.")
             self.caches = {}
-        return self.picture(index)
+        return self.framed(index)
+
+    def framed(self, index: int) -> Frame:
+        """What the transform's network looks at in a picture."""
+        return self.transform.cut(self.picture(index), self.couples.get(self.samples[index][0]))
+
+    def _find_couples(self) -> None:
+        """Where the two of each picture are: as metadata.csv says, else as they are found."""
+        without = []
+        for index, boxes in enumerate(read_boxes(self)):
+            path = self.samples[index][0]
+            try:
+                self.couples[path] = self._couple(index, boxes.tolist())
+            except ValueError as error:
+                without.append((path, str(error)))
+        if without:
+            name = without[0][0].relative_to(self.root).as_posix()
+            print(
+                f"Left out of {self.split}: {len(without)} of {len(self)} pictures in which two "
+                f"faces are not found, such as {name}."
+            )
+        self.samples = [sample for sample in self.samples if sample[0] in self.couples]
+        self.left_out += without
+
+    def _couple(self, index: int, boxes: Boxes) -> Boxes:
+        """The two of a picture, `boxes` of whose faces are known."""
+        if len(boxes) == 2:
+            return boxes
+        if len(boxes) < 2:
+            return find_couple(self.picture(index))
+        return [boxes[k] for k in pick_two(boxes, self.picture(index).size)]
 
     def picture(self, index: int) -> Image.Image:
         """The picture itself, an RGB Pillow image."""
@@ -118,7 +153,7 @@ class CoupleFolder(Dataset):
     def __str__(self) -> str:
         counts = Counter(self.classes[label] for _, label in self.samples)
         parts = ", ".join(f"{counts[name]} {name}" for name in self.classes)
-        left_out = f"; {len(self.unreadable)} unreadable left out" if self.unreadable else ""
+        left_out = f"; {len(self.left_out)} left out" if self.left_out else ""
         return f"{self.split}: {len(self)} pictures ({parts}){left_out}"
 
 
@@ -243,25 +278,46 @@ def make_loader(
 
 
 class EvalTransform:
-    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values."""
+    """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values.
+
+    `frame` and `margin`: what the network looks at, see `dclib.framing`.
+
+    Called with a picture, or with the frame that `cut` made of one. Raises ValueError for a picture
+    without two faces, unless the frame is "whole".
+    """
 
     def __init__(
         self,
         size: int = 512,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        frame: str = KINDS[0],
+        margin: float = 0.0,
     ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1 pixel, not {size}.")
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+        self.frame, self.margin = frame, margin
 
-    def __call__(self, image: Image.Image, epoch: int = 0, index: int = 0) -> Tensor:
-        return self.to_tensor(self.resize(image))
+    def __call__(self, picture: Image.Image | Frame, epoch: int = 0, index: int = 0) -> Tensor:
+        return self.to_tensor(self.resize(picture))
 
-    def resize(self, image: Image.Image) -> Image.Image:
-        """The picture squashed to size x size."""
-        side = (self.size, self.size)
-        return image.resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    @property
+    def view(self) -> str:
+        """All that decides the pixels, as a name."""
+        kind = "" if self.frame == KINDS[0] else f"{self.frame}-{self.margin:g}-"
+        return f"{kind}{self.size}px"
+
+    def cut(self, image: Image.Image, couple: Boxes | None = None) -> Frame:
+        """The frame of a picture; `couple`: boxes of the two faces, else they are looked for."""
+        if couple is None and self.frame != KINDS[0]:
+            couple = find_couple(image)
+        boxes = () if couple is None else couple
+        return frame_picture(image, boxes, self.frame, self.size, self.margin)
+
+    def resize(self, picture: Image.Image | Frame) -> Image.Image:
+        """What the network takes of a picture, not yet normalised."""
+        return picture.image if isinstance(picture, Frame) else self.cut(picture).image
 
     def to_tensor(self, pixels: Image.Image | np.ndarray) -> Tensor:
         """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""

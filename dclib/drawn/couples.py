@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,15 @@ from tqdm.auto import tqdm
 from dclib.data import CLASSES
 from dclib.drawn.drawing import DRAWINGS, Box, draw_scene
 from dclib.drawn.scenes import OURS, sample_scene
-from dclib.files import save_json, write_folder
+from dclib.files import check_folder, save_json, write_folder
 
 RECIPE = "recipe.json"
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+VERSIONS = ("drawings", "composer")  # what a recipe calls those of the code
+
+Recipe = dict[str, Any]
+Row = dict[str, Any]  # of metadata.csv
+Make = Callable[[str, int], tuple[bytes, Row]]
 
 
 def our_couple(label: str = "happy", size: int = 256) -> Image.Image:
@@ -54,55 +59,26 @@ def render_couples(
     meantime; any other that is not empty raises FileExistsError. It appears when the last picture
     is drawn, never half full.
     """
-    root, splits = Path(root), splits or SHARES
-    recipe = {"n": n, "seed": seed, "size": size, "splits": splits, "shortcut": shortcut}
+    recipe = {"n": n, "seed": seed, "size": size, "splits": splits or SHARES, "shortcut": shortcut}
     recipe["drawings"] = DRAWINGS
-    if n < 2 * len(splits):
-        raise ValueError(f"n is {n}, but {len(splits)} splits need at least {2 * len(splits)}.")
-    present = _read_recipe(root)
 
-    def same(folder: Path) -> bool:
-        return _read_recipe(folder) == recipe and _is_whole(folder, n)
+    def draw(split: str, index: int) -> tuple[bytes, Row]:
+        return _draw_one(index, seed, size, shortcut)
 
-    if same(root):
-        return root
-    if present is not None and present | {"drawings": DRAWINGS} == recipe:
-        what = "only some of its drawings" if present == recipe else "older drawings"
-        raise FileExistsError(f"{root} holds {what}; delete it or choose another folder.")
-    with (
-        write_folder(root, same) as unfinished,
-        tqdm(total=n, desc="drawing couples", unit="picture") as progress,
-    ):
-        for split, indices in _split_indices(n, splits).items():
-            rows = []
-            for index in indices:
-                rows.append(_render_one(unfinished / split, index, seed, size, shortcut))
-                progress.update()
-            with (unfinished / split / "metadata.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0])
-                writer.writeheader()
-                writer.writerows(rows)
-        save_json(unfinished / RECIPE, recipe)
-    return root
+    return write_set(Path(root), recipe, draw, "drawings")
 
 
-def _render_one(
-    folder: Path, index: int, seed: int, size: int, shortcut: str | None
-) -> dict[str, Any]:
-    """Draw and save one picture; return its row of metadata.csv."""
+def _draw_one(index: int, seed: int, size: int, shortcut: str | None) -> tuple[bytes, Row]:
+    """One picture as JPEG, and its row of metadata.csv."""
     scene, attributes = sample_scene(seed, index, shortcut)
     buffer = io.BytesIO()
     draw_scene(scene, size).save(buffer, "JPEG", quality=92, subsampling=0)
-    file_name = f"{attributes['label']}/{index:05d}.jpg"
-    (folder / file_name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / file_name).write_bytes(buffer.getvalue())
     boxes = {
         "boxes": [person.face_box() for person in scene.couple],
         "body_boxes": [person.body_box() for person in scene.couple],
         "bystander_boxes": [person.face_box() for person in scene.bystanders],
     }
     row = {
-        "file_name": file_name,
         **{name: attributes.pop(name) for name in ("label", "group", "source")},
         "licence": "MIT",
         "author": "dclib.drawn",
@@ -110,7 +86,56 @@ def _render_one(
         "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
     }
     row |= {name: json.dumps(_to_pixels(value, size)) for name, value in boxes.items()}
-    return row | attributes
+    return buffer.getvalue(), row | attributes
+
+
+def is_there(root: Path, recipe: Recipe, what: str) -> bool:
+    """Whether the folder `root` holds the set of a recipe, whose pictures are called `what`.
+
+    Raises FileExistsError if it holds anything else, ValueError for too few pictures.
+    """
+    least = 2 * len(recipe["splits"])
+    if recipe["n"] < least:
+        parts = f"{len(recipe['splits'])} splits need at least {least}"
+        raise ValueError(f"n is {recipe['n']}, but {parts}.")
+    if _holds(root, recipe):
+        return True
+    present = _read_recipe(root)
+    if present is not None and present | {k: recipe[k] for k in VERSIONS if k in recipe} == recipe:
+        held = f"only some of its {what}" if present == recipe else f"older {what}"
+        raise FileExistsError(f"{root} holds {held}; delete it or choose another folder.")
+    check_folder(root, lambda folder: _holds(folder, recipe))
+    return False
+
+
+def write_set(root: Path, recipe: Recipe, make: Make, what: str) -> Path:
+    """Fill the folder `root` as a recipe with `n` and `splits` says, if it is not; return its path.
+
+    make(split, index) gives a JPEG and its row of metadata.csv, which has a label. The rest is as
+    in `render_couples` and `is_there`.
+    """
+    if is_there(root, recipe, what):
+        return root
+    with (
+        write_folder(root, lambda folder: _holds(folder, recipe)) as unfinished,
+        tqdm(total=recipe["n"], desc=what, unit="picture") as progress,
+    ):
+        for split, indices in _split_indices(recipe["n"], recipe["splits"]).items():
+            rows = []
+            for index in indices:
+                content, row = make(split, index)
+                row = {"file_name": f"{row['label']}/{index:05d}.jpg"} | row
+                path = unfinished / split / row["file_name"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                rows.append(row)
+                progress.update()
+            with (unfinished / split / "metadata.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
+        save_json(unfinished / RECIPE, recipe)
+    return root
 
 
 def _to_pixels(boxes: Sequence[Box], size: int) -> list[list[float]]:
@@ -131,8 +156,8 @@ def _split_indices(n: int, splits: Mapping[str, float]) -> dict[str, range]:
     return indices
 
 
-def _read_recipe(root: Path) -> dict[str, Any] | None:
-    """How the set in a folder was drawn; None if it is no such set."""
+def _read_recipe(root: Path) -> Recipe | None:
+    """How the set in a folder was made; None if it is no such set."""
     try:
         recipe = json.loads((root / RECIPE).read_text())
     except (OSError, ValueError):
@@ -140,6 +165,6 @@ def _read_recipe(root: Path) -> dict[str, Any] | None:
     return {"drawings": 1} | recipe if isinstance(recipe, dict) else None  # the first had no number
 
 
-def _is_whole(root: Path, n: int) -> bool:
-    """Whether all drawings of a set are there."""
-    return len(list(root.glob("*/*/*.jpg"))) == n
+def _holds(root: Path, recipe: Recipe) -> bool:
+    """Whether a folder holds all pictures of a set."""
+    return _read_recipe(root) == recipe and len(list(root.glob("*/*/*.jpg"))) == recipe["n"]

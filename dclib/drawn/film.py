@@ -15,6 +15,7 @@ from dclib.drawn.canvas import draw_backdrop
 from dclib.drawn.drawing import Scene, draw_scene
 from dclib.drawn.scenes import OURS, sample_scene
 from dclib.files import save_json
+from dclib.mark import drawn_faces
 
 Parts = Sequence[tuple[str | None, float]]  # moods one after another with their seconds
 Plan = Sequence[tuple[str, Parts]]  # shots one after another: what is seen, and the moods in it
@@ -39,12 +40,19 @@ def render_film(
     `plan` is a sequence of shots ("couple", "empty" or "dark", ((mood or None, seconds), ...)). The
     couples are those of `sample_scene`; their cues pass from mood to mood within half a second. The
     truth holds shots, moods (each a list of start, end and what), cuts and changes in seconds, and
-    is also saved beside the film as JSON. The same arguments give the same pictures.
+    faces (boxes in pixels of the couple in each of the film's frames); it is also saved beside the
+    film as JSON. The same arguments give the same pictures.
     """
     from dclib.frames import write_mp4
 
-    truth = _schedule(plan) | {"seed": seed, "rate": RATE, "size": size}
-    write_mp4(path, _draw(plan, seed, size), RATE)
+    truth = _schedule(plan) | {"seed": seed, "rate": RATE, "size": size, "faces": []}
+
+    def frames() -> Iterator[Image.Image]:
+        for image in _draw(plan, seed, size):
+            truth["faces"].append(drawn_faces(image) or ())
+            yield image
+
+    write_mp4(path, frames(), RATE)
     save_json(Path(path).with_suffix(".json"), truth)
     return truth
 

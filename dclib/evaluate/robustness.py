@@ -4,9 +4,11 @@ All models answer to the same pictures at all levels, so that drops are those of
 follow that photographs taken in the dark are sorted as well as darkened ones.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,6 +47,17 @@ def brighten(image: Image.Image, level: float, boxes: Boxes) -> Image.Image:
 def blur(image: Image.Image, level: float, boxes: Boxes) -> Image.Image:
     """Gaussian, as Pillow approximates it; the side is the shorter one."""
     return image.filter(ImageFilter.GaussianBlur(level * min(image.size)))
+
+
+def turned(boxes: Boxes, level: float, size: tuple[int, int]) -> Boxes:
+    """Boxes as large as before, around where `rotate` by `level` puts their middles."""
+    angle, middle = math.radians(level), np.tile(np.array(size) / 2, 2)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    result = []
+    for box in np.asarray(boxes, float) - middle:
+        centre = (box[:2] + box[2:]) / 2
+        result.append(tuple((box + np.tile(turn @ centre - centre, 2) + middle).tolist()))
+    return result
 
 
 def rotate(image: Image.Image, level: float, boxes: Boxes) -> Image.Image:
@@ -108,7 +121,9 @@ def predict_sweeps(
         if kind not in SWEEPS:
             raise ValueError(f"There is no sweep {kind!r}; there are {', '.join(SWEEPS)}.")
     wanted = {kind: levels.get(kind, SWEEPS[kind].levels) for kind in kinds}
-    dataset = CoupleFolder(root, split)
+    transforms = [checkpoint.transform for checkpoint in models.values()]
+    framed = (transform for transform in transforms if transform.frame != "whole")
+    dataset = CoupleFolder(root, split, next(framed, None))  # the same pictures for all models
     chosen = choose_pictures(dataset, n)
     boxes: list[Boxes] = [()] * len(dataset)
     if "hidden" in wanted:
@@ -153,8 +168,9 @@ def _ask_all(
         for start in range(0, len(chosen), BATCH):
             part = chosen[start : start + BATCH]
             images = dict(zip(part, pool.map(dataset.picture, part), strict=True))
+            couples = {index: dataset.couples.get(dataset.samples[index][0], ()) for index in part}
             for name, checkpoint in models.items():
-                ask = partial(_ask, checkpoint, images, boxes, pool)
+                ask = partial(_ask, checkpoint, images, boxes, couples, pool)
                 as_is = ask("size", checkpoint.config["image_size"], part)
                 for kind, levels in wanted.items():
                     shown = [index for index in part if kind != "hidden" or boxes[index]]
@@ -170,17 +186,19 @@ def _ask(
     checkpoint: "Checkpoint",
     images: Mapping[int, Image.Image],
     boxes: Sequence[Boxes],
+    couples: Mapping[int, Boxes],
     pool: ThreadPoolExecutor,
     kind: str,
     level: float,
     shown: Sequence[int],
 ) -> dict[int, Tensor]:
     """{index: logits (2,)} of pictures as a sweep has them at a level."""
-    size = input_size(kind, level, checkpoint.config["image_size"])
 
     def prepared(index: int) -> Tensor:
-        image = change_picture(images[index], kind, level, boxes[index])
-        return prepare(image, checkpoint.transform, size)
+        image, couple = change_picture(images[index], kind, level, boxes[index]), couples[index]
+        if kind == "rotation":
+            couple = turned(couple, level, image.size)
+        return prepare(image, couple, checkpoint.transform, kind, level)
 
     inputs = torch.stack(list(pool.map(prepared, shown)))  # (B, 3, H, W)
     logits, _ = predict_logits(checkpoint.model, [(inputs, torch.zeros(len(shown)))])
@@ -199,18 +217,19 @@ def change_picture(image: Image.Image, kind: str, level: float, boxes: Boxes = (
     return image if change is None or level == reference else change(image, level, boxes)
 
 
-def input_size(kind: str, level: float, size: int) -> tuple[int, int]:
-    """(width, height) of the network's input, where it usually is (size, size)."""
+def prepare(
+    image: Image.Image, couple: Boxes, transform: EvalTransform, kind: str, level: float
+) -> Tensor:
+    """The usual preparation for an input of another size or aspect: -> (3, H, W)."""
+    transform = copy(transform)
     if kind == "size":
-        return int(level), int(level)
-    if kind == "aspect":
-        return max(1, round(size * level**0.5)), max(1, round(size / level**0.5))
-    return size, size
-
-
-def prepare(image: Image.Image, transform: EvalTransform, size: tuple[int, int]) -> Tensor:
-    """The usual preparation for an input of any (width, height): -> (3, height, width)."""
-    return transform.to_tensor(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+        transform.size = int(level)
+    if kind == "aspect" and level != 1:
+        size = round(transform.size * level**0.5), round(transform.size / level**0.5)
+        transform.size *= 2  # so that squashing is what blurs, nothing before it
+        frame = transform.cut(image, couple).image
+        return transform.to_tensor(frame.resize(size, Image.Resampling.BILINEAR))
+    return transform(transform.cut(image, couple))
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:

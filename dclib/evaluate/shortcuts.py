@@ -135,8 +135,9 @@ class Painted(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         pixels = paint(np.asarray(self.dataset.picture(index)), self.boxes[index])
-        image = self.dataset.transform(Image.fromarray(pixels))
-        return image, self.dataset.samples[index][1]
+        path, label = self.dataset.samples[index]
+        frame = self.dataset.transform.cut(Image.fromarray(pixels), self.dataset.couples.get(path))
+        return self.dataset.transform(frame), label
 
 
 def with_boxes(dataset: CoupleFolder) -> tuple[CoupleFolder, list[np.ndarray]]:

@@ -131,6 +131,25 @@ def fold_head(model: DeepConnection, temperature: float = 1.0) -> FoldedHead:
     )
 
 
+def strongest_neurons(evidence: Evidence, index: int = 0, n: int = 12) -> list[int]:
+    """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
+    added = evidence.of_margin("contributions")[index].abs()
+    return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
+
+
+def waterfall_steps(evidence: Evidence, index: int = 0, n: int = 10) -> list[tuple[str, float]]:
+    """(name, log-odds for unhappy) of constant, n neurons and all others, which make the margin."""
+    added = evidence.of_margin("contributions")[index].cpu().double()
+    margin, shown = float(evidence.margin[index]), strongest_neurons(evidence, index, n)
+    rest = added.clone()
+    rest[shown] = 0
+    steps = [("constant", margin - float(added.sum()))]
+    steps += [(f"neuron {k}", float(added[k])) for k in shown]
+    for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
+        steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
+    return steps
+
+
 def _by_bin(weights: Tensor, levels: Sequence[int], branches: int) -> tuple[Tensor, ...]:
     """lin1's weights (100, P * C * bins) as one (bins, P * C, 100) a level, copied once."""
     bins = [n * n for n in levels]

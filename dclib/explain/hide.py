@@ -13,11 +13,9 @@ from torch import Tensor
 
 from dclib.cells import cell_edges
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
-from dclib.data.loading import EvalTransform
-from dclib.evaluate.shortcuts import paint
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.model import DeepConnection
-from dclib.pictures import Source, read_picture
+from dclib.pictures import Boxes, Source, read_picture
 from dclib.predict import extract_features, head_logits, target_weights
 
 CHUNK = 64  # feature maps in the head at once
@@ -57,10 +55,13 @@ def leave_one_out(model: DeepConnection, feature_map: Tensor, target: str = "mar
 class Look:
     """A network (or its folder), a picture, and what one has to say about the other.
 
-    `size`: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
+    Args:
+        size: pixels a side of the network's input, 32 to 512; the checkpoint's by default.
+        couple: boxes of the two faces in pixels; else those of a drawing are, and in a photograph
+            they are looked for.
 
     Attributes, besides `model` and `size`:
-        image: the RGB picture; `notes`, sentences that belong beside it.
+        image: what the network looks at, a square RGB image; `notes`, sentences that belong beside.
         feature_map: (1, C, h, w); `evidence`, what it is made of.
         margin: log-odds for unhappy; `margin_map` (h, w), what each cell adds to it, on the CPU.
         scale: log-odds of the strongest cell, which has full colour; 1 if there is no evidence.
@@ -69,14 +70,18 @@ class Look:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint | str | Path, image: Source, size: int | None = None
+        self,
+        checkpoint: Checkpoint | str | Path,
+        image: Source,
+        size: int | None = None,
+        couple: Boxes | None = None,
     ) -> None:
         checkpoint = load_checkpoint(checkpoint)
-        config = checkpoint.config
-        self.size = _choose_size(size, config["image_size"])
-        self.model = checkpoint.model
-        self.transform = EvalTransform(self.size, config["mean"], config["std"])
-        self.image, notes = read_picture(image)
+        config, self.model = checkpoint.config, checkpoint.model
+        self.transform = checkpoint.transform
+        self.size = self.transform.size = _choose_size(size, config["image_size"])
+        picture, notes = read_picture(image)
+        self.image = self.transform.cut(picture, couple).image
         self.notes = [*([DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []), *notes]
         self.head = fold_head(self.model, config["temperature"])
         self.feature_map = self.features(self.image)
@@ -86,8 +91,8 @@ class Look:
         self.scale = self.margin_map.abs().max().item() or 1.0
 
     def features(self, image: Image.Image) -> Tensor:
-        """The feature map (1, C, h, w) of an RGB image."""
-        return extract_features(self.model, self.transform(image)[None])
+        """The feature map (1, C, h, w) of an RGB image of this size."""
+        return extract_features(self.model, self.transform.to_tensor(image)[None])
 
     def margin_without(self, hidden: Tensor) -> float:
         """Log-odds for unhappy with cells (h, w) zeroed in the feature map."""
@@ -99,7 +104,9 @@ class Look:
         return find_evidence(self.head, self.features(self.covered(hidden))).margin.item()
 
     def covered(self, hidden: Tensor) -> Image.Image:
-        """The picture with the pixels of cells (h, w) in the mean colour of its rest."""
+        """The image with the pixels of cells (h, w) in the mean colour of its rest."""
+        from dclib.evaluate.shortcuts import paint  # pandas and scipy, for which no photo waits
+
         rows, columns = hidden.nonzero().numpy().T  # (K,) each
         down, across = (cell_edges(n, self.size) for n in hidden.shape)
         ends = (across[columns], down[rows], across[columns + 1], down[rows + 1])

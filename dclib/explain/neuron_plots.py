@@ -11,10 +11,11 @@ from PIL import Image
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, DRAWN
 from dclib.data.loading import CoupleFolder
-from dclib.explain.evidence import Evidence, fold_head
-from dclib.explain.neurons import States, strongest_neurons, top_crops, waterfall_steps
+from dclib.explain.evidence import Evidence, fold_head, strongest_neurons, waterfall_steps
+from dclib.explain.neurons import States, top_crops
 from dclib.explain.unhappiness import KINDS, OwnRight
 from dclib.files import extra
+from dclib.framing import Frame
 from dclib.plots import (
     COLOURS,
     EVIDENCE,
@@ -94,14 +95,18 @@ def _draw_folded(
 
 
 def plot_region_maps(
-    image: Image.Image | np.ndarray, evidence: Evidence, size: int, n: int = 12
+    image: Image.Image | np.ndarray,
+    evidence: Evidence,
+    size: int,
+    n: int = 12,
+    frame: Frame | None = None,
 ) -> Figure:
     """What each region adds to the margin through each of the n strongest neurons, on one scale.
 
     Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
     through one that pulls towards happy it is the reverse. Summed over all neurons that are on,
     these maps are the margin map. `evidence` is of this picture, the first of its batch; `size`,
-    pixels a side of the network's input.
+    pixels a side of the network's input; `frame`, what it looked at, if that was not all of it.
     """
     shown = strongest_neurons(evidence, n=n)
     if not shown:
@@ -115,7 +120,7 @@ def plot_region_maps(
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, k, values in zip(axes.flat, shown, maps, strict=False):
-        axis.imshow(overlay(image, values, scale, size))
+        axis.imshow(overlay(image, values, scale, size, frame=frame))
         colour = UNHAPPY if added[k] > 0 else HAPPY
         axis.set_title(f"neuron {k}: {added[k]:+.2f}", fontsize=9, color=colour)
     draw_scale(fig, axes, scale, "log-odds a cell")

@@ -23,8 +23,9 @@ from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, strata
 from dclib.data.loading import CoupleFolder, choose_pictures, keep, make_loader, read_boxes
 from dclib.evaluate.intervals import area_intervals, group_interval
-from dclib.explain.evidence import Evidence, FoldedHead, find_evidence, fold_head
+from dclib.explain.evidence import FoldedHead, find_evidence, fold_head
 from dclib.files import extra
+from dclib.framing import Box
 from dclib.model import DeepConnection
 from dclib.predict import extract_features
 
@@ -129,8 +130,9 @@ def _watch(
     model: DeepConnection, head: FoldedHead, dataset: CoupleFolder, size: int
 ) -> dict[str, np.ndarray]:
     """What `States` holds of neurons and regions; region maps are reduced batch by batch."""
+    whole = dataset.transform.frame == "whole"  # else faces are nearly all that there is
     faces = [
-        boxes / np.tile(dataset.picture(index).size, 2) if len(boxes) else boxes
+        boxes / np.tile(dataset.picture(index).size, 2) if len(boxes) and whole else boxes[:0]
         for index, boxes in enumerate(read_boxes(dataset))
     ]  # (K, 4) a picture, as shares of its sides
     parts: list[dict[str, np.ndarray]] = []
@@ -245,9 +247,9 @@ def top_crops(
 ) -> list[Crop]:
     """What excites a neuron most: up to `n` `Crop`s, at most one a group, the strongest first.
 
-    `dataset`: the `CoupleFolder` of these states, with any transform. `context`: side of a crop in
-    steps from cell to cell. It is centred where the strongest cell of the neuron's region map
-    looks, but moved where it would leave the picture. Where the neuron is off there is no crop.
+    `dataset`: the `CoupleFolder` of these states. `context`: side of a crop in steps from cell to
+    cell. It is centred where the strongest cell of the neuron's region map looks, but moved where
+    it would leave what the network looks at. Where the neuron is off there is no crop.
     """
     places = {name: index for index, name in enumerate(dataset.ids)}
     z, crops = states.z[:, neuron], dict[str, Crop]()  # by group
@@ -255,40 +257,19 @@ def top_crops(
         if z[row] <= 0 or len(crops) == n:
             break
         if states.groups[row] not in crops:
-            picture = dataset.picture(places[states.ids[row]])
-            box = _crop_box(states.cells[row, neuron], states.size, picture.size, context)
+            index = places[states.ids[row]]
+            box = _crop_box(states.cells[row, neuron], states.size, context)
+            (ends,) = dataset.framed(index).to_picture([box])
+            picture, (x0, y0, x1, y1) = dataset.picture(index), map(round, ends)
             label = CLASSES[int(states.labels[row])]
             crops[states.groups[row]] = Crop(
-                picture.crop(box), states.ids[row], label, float(z[row])
+                picture.crop((x0, y0, x1, y1)), states.ids[row], label, float(z[row])
             )
     return list(crops.values())
 
 
-def _crop_box(
-    cell: np.ndarray, size: int, shape: tuple[int, int], context: float
-) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 in pixels around a cell (row, column), inside a picture (width, height)."""
-    side, (width, height) = min(context * STRIDE / size, 1.0), shape
-    top, left = (np.clip(place * STRIDE / size - side / 2, 0, 1 - side) for place in cell)
-    x0, x1 = (round(share * width) for share in (left, left + side))
-    y0, y1 = (round(share * height) for share in (top, top + side))
-    return x0, y0, x1, y1
-
-
-def strongest_neurons(evidence: Evidence, index: int = 0, n: int = 12) -> list[int]:
-    """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
-    added = evidence.of_margin("contributions")[index].abs()
-    return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
-
-
-def waterfall_steps(evidence: Evidence, index: int = 0, n: int = 10) -> list[tuple[str, float]]:
-    """(name, log-odds for unhappy) of constant, n neurons and all others, which make the margin."""
-    added = evidence.of_margin("contributions")[index].cpu().double()
-    margin, shown = float(evidence.margin[index]), strongest_neurons(evidence, index, n)
-    rest = added.clone()
-    rest[shown] = 0
-    steps = [("constant", margin - float(added.sum()))]
-    steps += [(f"neuron {k}", float(added[k])) for k in shown]
-    for side, part in (("unhappy", rest.clamp(min=0)), ("happy", rest.clamp(max=0))):
-        steps.append((f"{int((part != 0).sum())} others towards {side}", float(part.sum())))
-    return steps
+def _crop_box(cell: np.ndarray, size: int, context: float) -> Box:
+    """x0, y0, x1, y1 around a cell (row, column), inside an input of `size` pixels a side."""
+    side = min(context * STRIDE, size)
+    top, left = (float(np.clip(place * STRIDE - side / 2, 0, size - side)) for place in cell)
+    return left, top, left + side, top + side

@@ -1,6 +1,6 @@
 """Looking inside by hand: hide cells, or choose a neuron and a cell. For ipywidgets 7.7.1 and 8.
 
-Both panels show the picture as the network sees it, a square. Every cell of the feature map is a
+Both panels show what the network looks at. Every cell of the feature map is a
 button over it, for pointer and keyboard. Where no kernel runs, a still picture is left.
 """
 
@@ -164,8 +164,9 @@ class HidePanel(CellPanel):
         look, hidden, covering = self.look, self.pressed, self.how.value == PIXELS
         image = look.covered(hidden) if covering else look.image
         values = look.margin_map.masked_fill(hidden, 0)
-        pixels = overlay(image.resize((web.SIDE, web.SIDE)), values, look.scale, look.size)
-        grey = spread(hidden.numpy(), (web.SIDE, web.SIDE), look.size) & (not covering)
+        image = image.resize((web.SIDE, web.SIDE))
+        pixels = overlay(image, values, look.scale, look.size)
+        grey = spread(hidden.numpy(), image.size[::-1], look.size) & (not covering)
         pixels = np.where(grey[..., None], 0.5, pixels)
         title = f"the picture with {_count(hidden)} hidden"
         return look.margin_map, self._answer(hidden, covering), title, pixels

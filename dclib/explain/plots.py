@@ -15,6 +15,7 @@ from torch import Tensor
 from dclib.explain.evidence import Evidence
 from dclib.explain.pointing import AGAINST, MEASURES
 from dclib.files import extra
+from dclib.framing import Frame
 from dclib.plots import HAPPY, INK, SMALL, UNHAPPY, draw_scale, finish, lines_for, overlay
 
 with extra("plots"):
@@ -35,6 +36,7 @@ def show_maps(
     size: int,
     smooth: bool = False,
     unit: str = "log-odds",
+    frames: Sequence[Frame] | None = None,
 ) -> Figure:
     """A row for each picture: itself, then maps over it. All are on one scale, drawn beside them.
 
@@ -43,6 +45,7 @@ def show_maps(
             title begins with "happy" it is for happy, and drawn in its colour.
         size: pixels a side of the network's input.
         smooth: as `dclib.plots.overlay` takes it.
+        frames: what the network looked at in each picture, if that was not all of it.
     """
     signs = {title: -1 if title.startswith("happy") else 1 for title in maps}
     signed = [torch.as_tensor(values, device="cpu") * signs[k] for k, values in maps.items()]
@@ -50,10 +53,11 @@ def show_maps(
     rows, columns = len(pictures), len(maps) + 1
     inches = (1.9 * columns + 0.8, 1.95 * rows + 0.3)
     fig, axes = plt.subplots(rows, columns, figsize=inches, squeeze=False, layout="constrained")
-    for row, picture, *of_picture in zip(axes, pictures, *signed, strict=True):
+    looks: Sequence[Frame | None] = frames or [None] * rows
+    for row, picture, look, *of_picture in zip(axes, pictures, looks, *signed, strict=True):
         row[0].imshow(picture)
         for axis, values in zip(row[1:], of_picture, strict=True):
-            axis.imshow(overlay(picture, values, scale, size, smooth=smooth))
+            axis.imshow(overlay(picture, values, scale, size, smooth, look))
             if not values.any():
                 place = {"x": 0.5, "y": 0.04, "ha": "center", "transform": axis.transAxes}
                 axis.text(**place, s="no evidence", fontsize=8, bbox={"fc": "w", "ec": "none"})

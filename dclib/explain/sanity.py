@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dclib.cells import from_centre
 from dclib.checkpoint import Checkpoint
-from dclib.data.loading import CoupleFolder, EvalTransform, choose_pictures, keep, make_loader
+from dclib.data.loading import CoupleFolder, choose_pictures, keep, make_loader
 from dclib.evaluate.intervals import estimate, mean_row
 from dclib.explain.evidence import find_evidence
 from dclib.explain.gradcam import grad_cam
@@ -65,9 +65,13 @@ class Sample:
         n: int | None = None,
         size: int | None = None,
     ) -> None:
-        config, self.model = checkpoint.config, checkpoint.model
-        self.size = size or config["image_size"]
-        transform = EvalTransform(self.size, config["mean"], config["std"])
+        transform, self.model = checkpoint.transform, checkpoint.model
+        if transform.frame != "whole":
+            raise ValueError(
+                f"{checkpoint.folder} only looks at faces: whether maps find them can be asked of "
+                'a network that sees whole pictures (frame "whole", as checkpoints/demo).'
+            )
+        self.size = transform.size = size or transform.size
         everything = CoupleFolder(root, split, transform, self.model.classes)
         self.dataset = keep(everything, choose_pictures(everything, n))
         self.groups = np.unique(self.dataset.groups, return_inverse=True)[1]

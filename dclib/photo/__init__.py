@@ -10,12 +10,12 @@ from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import Evidence, find_evidence, fold_head
 from dclib.explain.gradcam import Cams, grad_cam
-from dclib.framing import Frame, frame_picture, pick_two
+from dclib.framing import Frame, pick_two
 from dclib.mark import drawn_faces
 from dclib.pictures import Boxes, Source, read_picture
 from dclib.predict import Z95, extract_features, how_sure, label_of, percent, sigmoid
 
-FRAME = {"frame": "whole", "frame_margin": 0.0}  # of a checkpoint that says nothing of it
+ENLARGED = 2  # times, from which on that is said
 IN_PROFILE = "A face is seen from the side; networks learn mostly from faces seen from the front."
 
 
@@ -36,7 +36,6 @@ class Prediction:
     margin      logit_unhappy - logit_happy in log-odds, after temperature
     margin_sd   its standard deviation under the dropout of training
     frame       what the network looked at, and where it is in the picture (`Frame`)
-    size        height and width of the network's input in pixels
     evidence    exact shares in the margin by cell and neuron (`Evidence`), batch of one
     grad_cam    Grad-CAM for both classes, batch of one
     """
@@ -51,9 +50,13 @@ class Prediction:
     margin: float | None = None
     margin_sd: float | None = None
     frame: Frame | None = field(default=None, repr=False, compare=False)
-    size: tuple[int, int] | None = field(default=None, repr=False, compare=False)
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
     grad_cam: Cams | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def size(self) -> int | None:
+        """Pixels a side of the network's input; None without a verdict."""
+        return self.frame.image.width if self.frame else None
 
     @property
     def band(self) -> tuple[float, float] | None:
@@ -107,14 +110,13 @@ def predict_photo(
     from dclib.photo.gate import why_not  # OpenCV
 
     checkpoint = load_checkpoint(checkpoint)
-    kind, room = (checkpoint.config.get(key, FRAME[key]) for key in FRAME)
     image, notes = read_picture(source)
     drawn = drawn_faces(image)
     boxes, in_profile = _see(image, drawn if faces is None else faces)
     couple = pick_two(boxes, image.size) if two is None else _check_two(two, len(boxes))
     if in_profile & set(couple):
         notes = (IN_PROFILE, *notes)
-    notes = (*about_faces(len(boxes), kind, two is not None), *notes)
+    notes = (*about_faces(len(boxes), checkpoint.config["frame"], two is not None), *notes)
     seen: dict[str, Any] = {"faces": boxes, "two": couple, "image": image}
     reasons = why_not(image, boxes)
     if checkpoint.knows_only_drawings and drawn is None:
@@ -122,8 +124,8 @@ def predict_photo(
     if reasons:
         return Prediction(NOT_ASSESSABLE, reasons, notes, **seen)
 
-    frame = frame_picture(image, [boxes[k] for k in couple], kind, room)
-    evidence, cams, size = look(checkpoint, frame)  # one forward pass, and what it rests on
+    frame = checkpoint.transform.cut(image, [boxes[k] for k in couple])
+    evidence, cams = look(checkpoint, frame)  # one forward pass, and what it rests on
     margin = evidence.margin.item()  # log-odds for unhappy
     unhappy = sigmoid(margin)
     probs = {"happy": 1 - unhappy, "unhappy": unhappy}
@@ -132,26 +134,23 @@ def predict_photo(
     return Prediction(
         label_of(margin, checkpoint.config["threshold"]),
         reasons=(),
-        warnings=(*limits(checkpoint, frame.image), *notes),
+        warnings=(*limits(checkpoint, frame), *notes),
         **seen,
         probs={name: probs[name] for name in checkpoint.model.classes},
         margin=margin,
         margin_sd=evidence.margin_sd.item(),
         frame=frame,
-        size=size,
         evidence=evidence,
         grad_cam=cams,
     )
 
 
-def look(checkpoint: Checkpoint, frame: Frame) -> tuple[Evidence, Cams, tuple[int, int]]:
-    """`Evidence` and `Cams` of one forward pass, and the height and width of its input."""
-    pixels = frame.fit(checkpoint.config["image_size"])
-    images = checkpoint.transform.to_tensor(pixels)[None]  # (1, 3, H, W)
+def look(checkpoint: Checkpoint, frame: Frame) -> tuple[Evidence, Cams]:
+    """`Evidence` and `Cams` of one forward pass."""
+    images = checkpoint.transform(frame)[None]  # (1, 3, H, W)
     feature_map = extract_features(checkpoint.model, images)
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
-    evidence = find_evidence(head, feature_map)
-    return evidence, grad_cam(checkpoint.model, feature_map), (pixels.height, pixels.width)
+    return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
 
 
 def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
@@ -164,15 +163,14 @@ def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
     )
 
 
-def limits(checkpoint: Checkpoint, image: Image.Image) -> tuple[str, ...]:
+def limits(checkpoint: Checkpoint, frame: Frame) -> tuple[str, ...]:
     """What must be said of this network's answers to such a picture, in sentences."""
-    size, sentences = checkpoint.config["image_size"], []
+    sentences = []
     if checkpoint.knows_only_drawings:
         sentences.append(DRAWINGS_ONLY)
-    if min(image.size) < size / 2:
-        sentences.append(
-            f"The picture ({image.width} x {image.height}) was enlarged to {size} pixels."
-        )
+    if frame.enlarged > ENLARGED:
+        what = "The faces are" if checkpoint.config["frame"] == "faces" else "The picture is"
+        sentences.append(f"{what} small: enlarged {frame.enlarged:.1f} times for the network.")
     if checkpoint.abstain is None:
         sentences.append(
             "This checkpoint answers however unsure it is: no confidence is known from which on "

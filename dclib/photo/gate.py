@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dclib.files import extra
+from dclib.framing import too_few
 from dclib.pictures import is_blank
 
 with extra("photo"):
@@ -37,14 +38,6 @@ def why_not(image: Image.Image, faces: Sequence[object] | None = None) -> tuple[
     elif blur(grey, BLURRED) > BLURRED:
         reasons.append("The picture is too blurred.")
     return (*reasons, *(() if faces is None else too_few(len(faces))))
-
-
-def too_few(n: int) -> tuple[str, ...]:
-    """Why n faces are not a couple: one sentence, or none."""
-    if n > 1:
-        return ()
-    count = "Only one face was found" if n else "No face was found"
-    return (f"{count}, and the network judges two people whose faces are seen.",)
 
 
 def blur(grey: np.ndarray, enough: float = 0.0) -> float:

@@ -2,93 +2,211 @@
 
 import html
 import json
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
-from dclib.data import CLASSES, NOT_ASSESSABLE
-from dclib.explain.evidence import Evidence
-from dclib.explain.neurons import waterfall_steps
+from dclib.colab import describe_machine
+from dclib.data import CLASSES
+from dclib.explain.evidence import Evidence, waterfall_steps
 from dclib.photo import Prediction
-from dclib.plots import HAPPY, UNHAPPY, overlay
-from dclib.predict import percent
+from dclib.pictures import Boxes
+from dclib.plots import COLOURS, HAPPY, UNHAPPY, overlay
+from dclib.predict import how_sure, percent
 from dclib.web import html as web
 
+SIDE, SMALL, THUMB = 400, 240, 64  # pixels of the longer side: the photo, Grad-CAM, the overview
+DIMMED = 0.5  # of the light of what the network did not look at
+HELP = "What helps: another photo, sharp and in good light, in which the faces of both are seen."
+NOBODY = "Nothing here says anything about two people: it is about pixels."
 ABOUT = (
     "Evidence splits the network's log-odds exactly among the cells of the picture. It says where "
-    "a feature fired, not which pixels behind it; and nothing here says anything about two people."
+    "a feature fired, not which pixels behind it."
 )
 
 
 def photo_page(name: str, prediction: Prediction) -> str:
     """Everything about one picture as HTML, every text escaped."""
-    parts = [f"<style>{web.CSS}</style>", verdict_html(name, prediction), maps_html(prediction)]
-    if prediction.evidence:
-        parts += [waterfall_html(prediction.evidence), f'<p class="dc-note">{ABOUT}</p>']
-    return f'<div class="dc-panel">{"".join(parts)}</div>'
+    figures = photo_html(prediction) + evidence_html(prediction)
+    return (
+        f'<div class="dc-panel"><style>{web.CSS}</style>{verdict_html(name, prediction)}'
+        f'<div class="dc-figures">{figures}</div>{doubts_html(prediction)}{why_html(prediction)}'
+        "</div>"
+    )
 
 
 def verdict_html(name: str, prediction: Prediction) -> str:
-    """The answer, how sure it is, and what speaks against trusting it."""
-    rows = "".join(
-        f"<tr><td>{html.escape(label)}</td><td>"
-        f'<meter min="0" max="1" value="{prob:.3f}" aria-label="{html.escape(label)}"></meter>'
-        f"</td><td>{percent(prob)}</td></tr>"
-        for label, prob in prediction.probs.items()
-    )
-    answer = f"the network says <b>{html.escape(prediction.label)}</b>"
-    if prediction.label == NOT_ASSESSABLE:
-        answer = f"<b>{NOT_ASSESSABLE}</b>"
-    reasons = "".join(f"<p>{html.escape(text)}</p>" for text in prediction.reasons)
-    warnings = "".join(f'<p class="dc-warning">{html.escape(t)}</p>' for t in prediction.warnings)
-    numbers = f"<table>{rows}</table><p>{html.escape(prediction.words)}</p>" if rows else ""
+    """The answer in a sentence and a bar; or why there is none, and what to do."""
+    if not prediction.probs:
+        sentences = [*prediction.reasons, HELP]
+        said = "<b>Not assessable.</b></p>" + "".join(f"<p>{html.escape(s)}</p>" for s in sentences)
+    else:
+        label, prob = prediction.label, prediction.probs[prediction.label]
+        word = f'<b style="color: {COLOURS[label]}">{label}</b>'
+        said = f"The network says {word}: {roughly(prob)}, {how_sure(prob)}.</p>{_bar(prediction)}"
+    heading = f"<h4>{html.escape(name)}</h4>"
+    return f'<div class="dc-verdict">{heading}<p class="dc-says">{said}</div>'
+
+
+def roughly(share: float) -> str:
+    r"""A probability in whole percent, which no line breaks.
+
+    >>> roughly(0.866), roughly(0.9999)
+    ('87\xa0%', 'over 99\xa0%')
+    """
+    if not 0.005 <= share < 0.995:
+        return "over 99\xa0%" if share > 0.5 else "under 1\xa0%"
+    return f"{100 * share:.0f}\xa0%"
+
+
+def _bar(prediction: Prediction) -> str:
+    """The probability of the answer, as a bar in its colour between the names of both classes."""
+    label = prediction.label
+    other = next(name for name in CLASSES if name != label)
+    ends = [f"{name} {roughly(prediction.probs[name])}" for name in (label, other)]
+    filled = f"width: {prediction.probs[label]:.1%}; background: {COLOURS[label]}"
     return (
-        f'<div class="dc-verdict"><h4>{html.escape(name)}: {answer}.</h4>'
-        f"{reasons}{warnings}{numbers}</div>"
+        f'<div class="dc-share" role="img" aria-label="{", ".join(ends)}"><i style="{filled}"></i>'
+        f'</div><p class="dc-ends"><span>{ends[0]}</span><span>{ends[1]}</span></p>'
     )
 
 
-def maps_html(prediction: Prediction) -> str:
-    """The photo; with a verdict also the exact evidence and Grad-CAM of each class, over it."""
-    title = "the photo, with its faces" if prediction.faces else "the photo"
-    figures = [_figure(title, framed(prediction))]
-    if not (prediction.evidence and prediction.grad_cam and prediction.size):
-        return f'<div class="dc-figures">{figures[0]}</div>'
-    image, size, frame = shown(prediction.image), prediction.size, prediction.frame
+def photo_html(prediction: Prediction) -> str:
+    """The photo, bright where the network looked, with its faces numbered."""
+    faces = "".join(
+        f'<b class="dc-face {"dc-taken" * (k in prediction.two)}" style="{place}">{k + 1}</b>'
+        for k, place in enumerate(face_places(prediction.faces, prediction.image.size))
+    )
+    return (
+        f'<figure><div class="dc-photo">{lit_html(prediction)}{faces}</div>'
+        f"<figcaption>{caption(prediction)}</figcaption></figure>"
+    )
+
+
+def caption(prediction: Prediction) -> str:
+    """What is to be seen in the photo."""
+    if not prediction.frame:
+        return "the photo"
+    everywhere = lit(prediction).all()
+    if everywhere and len(prediction.frame.pieces) == 1:  # whoever is in it
+        return "the photo; the network looked at all of it"
+    where = "at all of it" if everywhere else "where it is bright"
+    taken = " and ".join(str(k + 1) for k in prediction.two)
+    return f"the photo, with faces {taken} taken for the couple; the network looked {where}"
+
+
+def face_places(faces: Boxes, size: tuple[int, int]) -> list[str]:
+    """Where each face is in a picture of this width and height, as CSS."""
+    places = []
+    for box in faces:
+        x0, y0, x1, y1 = np.clip(np.array(box) / (*size, *size), 0, 1) * 100
+        sides = {"left": x0, "top": y0, "width": x1 - x0, "height": y1 - y0}
+        places.append("; ".join(f"{side}: {value:.2f}%" for side, value in sides.items()))
+    return places
+
+
+def lit(prediction: Prediction) -> np.ndarray:
+    """Which pixels of the photo as it is shown the network looked at: (H, W) bool."""
+    width, height = shown(prediction.image).size
+    if not prediction.frame:
+        return np.ones((height, width), bool)
+    return prediction.frame.spread(np.ones((1, 1)), (height, width)) > 0
+
+
+def lit_html(prediction: Prediction) -> str:
+    """The photo as an <img>, dimmed where the network did not look."""
+    pixels = np.asarray(shown(prediction.image)) / 255
+    return _image(np.where(lit(prediction)[..., None], pixels, pixels * DIMMED), "the photo")
+
+
+def evidence_html(prediction: Prediction) -> str:
+    """The exact evidence over the photo as a figure; "" without a verdict."""
+    if not (prediction.evidence and prediction.size):
+        return ""
     margin_map = prediction.evidence.margin_map[0].cpu()
     scale, at = margin_map.abs().max().item() or 1.0, web.strongest_cell(margin_map)
-    alt = f"strongest in {web.place(at)}: {web.describe_pull(margin_map[at].item())}"
-    colours = overlay(image, margin_map, scale, size, frame=frame)
-    figures.append(_figure("exact evidence", colours, alt))
+    photo = shown(prediction.image)
+    colours = overlay(photo, margin_map, scale, prediction.size, frame=prediction.frame)
+    alt = (
+        f"exact evidence; strongest in {web.place(at)}: {web.describe_pull(margin_map[at].item())}"
+    )
+    words = f"where something spoke for {_named('happy')} or for {_named('unhappy')}"
+    return _figure(colours, alt, words)
+
+
+def doubts_html(prediction: Prediction) -> str:
+    """What speaks against trusting the answer."""
+    warnings = "".join(f'<p class="dc-warning">{html.escape(t)}</p>' for t in prediction.warnings)
+    return warnings + (f'<p class="dc-note">{NOBODY}</p>' if prediction.evidence else "")
+
+
+def why_html(prediction: Prediction) -> str:
+    """Folded: Grad-CAM of each class, neurons and sums, numbers; "" without a verdict."""
+    if not (prediction.evidence and prediction.grad_cam and prediction.size):
+        return ""
+    image, size, frame = shown(prediction.image, SMALL), prediction.size, prediction.frame
     cams = {name: prediction.grad_cam[name][0].clamp(min=0).cpu() for name in CLASSES}
     full = max(cam.max().item() for cam in cams.values()) or 1.0
+    figures = ""
     for name, cam in cams.items():
         signed = cam if name == "unhappy" else -cam
         colours = overlay(image, signed, full, size, smooth=True, frame=frame)
-        alt = "" if (cam > 0).any() else "no evidence"
-        figures.append(_figure(f"Grad-CAM for {name}", colours, alt))
+        title = f"Grad-CAM for {name}" + ("" if (cam > 0).any() else ": none")
+        figures += _figure(colours, title, title)
+    scale = prediction.evidence.margin_map[0].abs().max().item() or 1.0
     return (
-        f'<div class="dc-figures">{"".join(figures)}</div><p>{web.legend(scale)} Both Grad-CAM '
-        f"maps have one scale of their own (full colour: {full:.2g}).</p>"
+        f'<details class="dc-why"><summary>Why?</summary><p>{ABOUT} {web.legend(scale)}</p>'
+        f'<div class="dc-figures dc-small">{figures}</div><p>Both Grad-CAM maps have one scale of '
+        f"their own (full colour: {full:.2g}).</p>{waterfall_html(prediction.evidence)}"
+        f"{numbers_html(prediction)}</details>"
     )
 
 
-def shown(image: Image.Image) -> Image.Image:
-    """A picture as the page shows it: its longer side SIDE pixels long."""
-    ratio = web.SIDE / max(image.size)
-    return image.resize([max(1, round(length * ratio)) for length in image.size])
+def numbers_html(prediction: Prediction) -> str:
+    """Probabilities to a tenth of a percent, and what dropout makes of them."""
+    both = ", ".join(f"{name} {percent(prob)}" for name, prob in prediction.probs.items())
+    low, high = prediction.band or (0.0, 1.0)
+    return (
+        f"<p>Probabilities: {both}. With half of its last neurons left out at random, as in "
+        f"training, the network mostly gives between {percent(low)} and {percent(high)} for "
+        "unhappy: so much it wavers, which does not say how often it is right.</p>"
+    )
 
 
-def framed(prediction: Prediction) -> np.ndarray:
-    """The photo (H, W, 3), 0 to 1, with its faces framed."""
-    image = shown(prediction.image)
-    draw = ImageDraw.Draw(image)
-    ratios = np.tile(np.array(image.size) / prediction.image.size, 2)
-    for box in prediction.faces:
-        draw.rectangle((np.array(box) * ratios).tolist(), outline="white", width=3)
-    return np.asarray(image) / 255
+def overview_html(answers: Sequence[tuple[str, Prediction | None]]) -> str:
+    """A table of several photos, whose names open the answers; None: could not be looked at."""
+    rows = ""
+    for k, (name, prediction) in enumerate(answers):
+        image, word, prob = "", "could not be read", ""
+        if prediction:
+            thumb = np.asarray(shown(prediction.image, THUMB)) / 255
+            image, word = _image(thumb, ""), prediction.label
+        if prediction and prediction.probs:
+            word, prob = _named(word), roughly(prediction.probs[prediction.label])
+        link = (
+            f'<button type="button" class="dc-link" data-answer="{k}">{html.escape(name)}</button>'
+        )
+        rows += f"<tr><td>{image}</td><td>{link}</td><td>{word}</td><td>{prob}</td></tr>"
+    return f'<div class="dc-panel"><table class="dc-overview">{rows}</table></div>'
+
+
+def about_html(checkpoint: Checkpoint) -> str:
+    """Folded: which network this is, and what it runs on."""
+    text = html.escape(f"{checkpoint}\n{describe_machine()}")
+    return (
+        '<details class="dc-about"><summary>About the network and this computer</summary>'
+        f"<pre>{text}</pre></details>"
+    )
+
+
+def shown(image: Image.Image, side: int = SIDE) -> Image.Image:
+    """A picture as the page shows it: its longer side `side` pixels long."""
+    ratio = side / max(image.size)
+    size = [max(1, round(length * ratio)) for length in image.size]
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def waterfall_html(evidence: Evidence) -> str:
@@ -109,25 +227,32 @@ def waterfall_html(evidence: Evidence) -> str:
     return f'<table class="dc-waterfall">{head}{rows}{total}</table>'
 
 
-def _figure(title: str, pixels: np.ndarray, alt: str = "") -> str:
+def _named(label: str) -> str:
+    """The name of a class in its colour."""
+    return f'<span style="color: {COLOURS[label]}">{label}</span>' if label in COLOURS else label
+
+
+def _image(pixels: np.ndarray, alt: str) -> str:
+    """Values (H, W, 3) of 0 to 1 as an <img> that holds itself."""
     source = web.data_uri(web.to_image(pixels), "JPEG")
-    words = html.escape(f"{title}; {alt}" if alt else title)
-    caption = html.escape(title) + (": none" if alt == "no evidence" else "")
-    return f'<figure><img src="{source}" alt="{words}"><figcaption>{caption}</figcaption></figure>'
+    return f'<img src="{source}" alt="{html.escape(alt)}">'
+
+
+def _figure(pixels: np.ndarray, alt: str, words: str) -> str:
+    """A picture with what is written below it, which is HTML."""
+    return f"<figure>{_image(pixels, alt)}<figcaption>{words}</figcaption></figure>"
 
 
 def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> str:
     """What is known of one picture as JSON; the picture itself is not in it."""
     evidence, cams, config = prediction.evidence, prediction.grad_cam, checkpoint.config
     kept = ("stage", "backbone", "image_size", "temperature", "threshold", "training_data")
-    fields = ("label", "probs", "margin", "margin_sd", "faces", "two", "reasons", "warnings")
-    content = {
-        "picture": name,
-        **{field: getattr(prediction, field) for field in fields},
-        "unhappy_95": prediction.band,
-    }
+    fields = ["label", "faces", "two", "reasons", "warnings"]
+    fields += ["probs", "margin", "margin_sd"] if prediction.probs else []
+    content = {"picture": name} | {field: getattr(prediction, field) for field in fields}
     if evidence and cams:
         content |= {
+            "unhappy_under_dropout": prediction.band,
             "evidence_by_cell": evidence.margin_map[0].tolist(),
             "evidence_by_neuron": evidence.of_margin("contributions")[0].tolist(),
             "grad_cam": {target: cams[target][0].tolist() for target in cams.targets},
@@ -135,6 +260,6 @@ def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> st
     content |= {
         "checkpoint": {key: config[key] for key in (*kept, "metrics", "weights_sha256")},
         "deepconnection": __version__,
-        "about": ABOUT,
+        "about": f"{ABOUT} {NOBODY}",
     }
     return json.dumps(content, indent=1)

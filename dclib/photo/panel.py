@@ -12,48 +12,72 @@ from dclib.drawn.scenes import sample_scene
 from dclib.explain.hide import Look
 from dclib.explain.panels import HidePanel
 from dclib.photo import Prediction, predict_photo
-from dclib.photo.page import photo_page, report_json
-from dclib.pictures import PictureError, Source
+from dclib.photo.choose import FacePicker
+from dclib.photo.page import (
+    about_html,
+    doubts_html,
+    evidence_html,
+    overview_html,
+    photo_page,
+    report_json,
+    verdict_html,
+    why_html,
+)
+from dclib.pictures import Boxes, PictureError, Source
 from dclib.web import html as web
 from dclib.web.html import ipywidgets
 
 EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
 ACCEPT = "image/*,.heic,.heif,.hif,.avif"  # not every browser counts these as images
 STOP = ("dc-stop-button", "Close the camera")
+HEAD = (  # of a report
+    '<!doctype html><html lang="en"><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width">'
+)
+TITLE = "<h3>Show the network a photo of two people</h3>"
 WELCOME = (
     "Choose photos, drop them here, or take one. They go to the machine that runs this, nowhere "
     "else, and are gone when the page is closed."
 )
+ONE_MORE = "One face is chosen: choose the other, by its number or with “Mark a face”."
 
 
 def photo_panel(
-    checkpoint: Checkpoint | str | Path, photos: Mapping[str, bytes] | None = None
+    checkpoint: Checkpoint | str | Path | None = None, photos: Mapping[str, bytes] | None = None
 ) -> "PhotoPanel":
     """A widget that asks for photos and shows what a network says about each.
 
-    `photos` are {name: bytes} to begin with, as `dclib.colab.upload_photos` returns them. They go
-    to the kernel behind this notebook only, and nothing is written to disk.
+    `checkpoint`: the network inside the package by default. `photos` are {name: bytes} to begin
+    with, as `dclib.colab.upload_photos` returns them. They go to the kernel behind this notebook
+    only, and nothing is written to disk.
     """
     return PhotoPanel(checkpoint, photos)
 
 
 class PhotoPanel(web.Panel):
-    """A row of ways in, a line that says what happens, and one answer below another."""
+    """Ways in, a line that says what happens, an overview of several photos, and the answers."""
 
     def __init__(
-        self, checkpoint: Checkpoint | str | Path, photos: Mapping[str, bytes] | None = None
+        self,
+        checkpoint: Checkpoint | str | Path | None = None,
+        photos: Mapping[str, bytes] | None = None,
     ) -> None:
         self.checkpoint = load_checkpoint(checkpoint)
         self.upload = ipywidgets.FileUpload(accept=ACCEPT, multiple=True)
         self.upload.description = "Choose photos"
         self.clear = ipywidgets.Button(description="Clear")
-        self.status, self.answers = ipywidgets.HTML(), ipywidgets.VBox([])
+        self.status, self.overview = ipywidgets.HTML(), ipywidgets.HTML()
+        self.answers = ipywidgets.VBox([])
         self.said = 0
         examples = [ipywidgets.Button(description=name) for name in EXAMPLES]
+        script = web.start_script(f"{web.KEYS};{web.SCRIPT}")
+        title = ipywidgets.HTML(f"<style>{web.CSS}</style>{script}{TITLE}")
         camera = ipywidgets.HTML(web.camera_html(("dc-photo-button", "Take a photo"), STOP))
-        row = ipywidgets.Box([self.upload, camera, *examples, self.clear]).add_class("dc-row")
-        sheet = ipywidgets.HTML(f"<style>{web.CSS}</style>{web.start_script()}")
-        super().__init__([sheet, row, self.status, self.answers])
+        ways = ipywidgets.Box([self.upload, camera]).add_class("dc-row").add_class("dc-ways")
+        others = ipywidgets.Box([*examples, self.clear]).add_class("dc-row")
+        about = ipywidgets.HTML(about_html(self.checkpoint))
+        parts = [title, ways, self.status, others, self.overview, self.answers, about]
+        super().__init__(parts)
         self.add_class("dc-browser")
         self.upload.observe(self.take_uploads, names="value")
         self.clear.on_click(lambda _: self.forget())
@@ -77,68 +101,138 @@ class PhotoPanel(web.Panel):
 
     def show(self, photos: Sequence[tuple[str, Source]]) -> None:
         """Look at (name, picture) of each and put the answers in place of what was there."""
-        self.discard(self.answers)
-        answers = []
+        self.overview.value = ""
+        discard(self.answers)
+        answers: list[Answer] = []
         for number, (name, photo) in enumerate(photos, 1):
             self.say(f"Looking at {name} ({number} of {len(photos)}) …")
-            answers.append(self.answer(name, photo))
+            answers.append(Answer(name, photo, self.checkpoint, self.say))
+            if number > 1:
+                answers[-1].add_class("dc-folded")
+            answers[-1].changed = self.list_answers
             self.answers.children = answers
+        self.list_answers()
+        self.clear.layout.display = None
         self.say(f"Done: {len(photos)} picture{'s' if len(photos) > 1 else ''}.")
+
+    def list_answers(self) -> None:
+        """Write the overview, if there is more than one answer."""
+        listed = [(answer.name, answer.prediction) for answer in self.answers.children]
+        self.overview.value = overview_html(listed) if len(listed) > 1 else ""
 
     def forget(self) -> None:
         """Take the answers away."""
-        self.discard(self.answers)
+        self.overview.value = ""
+        discard(self.answers)
+        self.clear.layout.display = "none"
         self.say(WELCOME)
-
-    def discard(self, box: ipywidgets.VBox) -> None:
-        """Empty a box on the page, and free the pictures of what was in it."""
-        left, box.children = box.children, []
-        web.discard(left)
-        del left
-        gc.collect()  # widgets hold themselves, and their pictures, in circles
-        with contextlib.suppress(AttributeError, TypeError):  # only glibc keeps what is freed
-            ctypes.CDLL(None).malloc_trim(0)
 
     def say(self, sentence: str) -> None:
         """Write the line of what happens; even the same words replace it: see browser.js."""
         self.said += 1
         self.status.value = web.status_html(sentence, said=self.said)
 
-    def answer(self, name: str, photo: Source) -> ipywidgets.Widget:
-        """Page and buttons of one photo, or the reason why there is none."""
-        try:
-            prediction = predict_photo(photo, self.checkpoint)
-        except PictureError as error:
-            return ipywidgets.HTML(web.error_html(f"{name}: {error}"))
-        except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
-            sentence = f"{name}: the network could not look at it ({error})."
-            return ipywidgets.HTML(web.error_html(sentence))
-        hide = ipywidgets.Button(description="Hide a region")
-        report = ipywidgets.Button(description="Make a report")
-        more = ipywidgets.VBox([])
-        picture = prediction.image
-        hide.on_click(
-            lambda _: self.show_more(more, lambda: HidePanel(Look(self.checkpoint, picture)))
-        )
-        report.on_click(lambda _: self.show_more(more, lambda: self.links(name, prediction)))
-        page = ipywidgets.HTML(photo_page(name, prediction))
-        row = [hide, report] if prediction.evidence else [report]  # no verdict, nothing to hide
-        return ipywidgets.VBox([page, ipywidgets.Box(row).add_class("dc-row"), more])
 
-    def show_more(self, more: ipywidgets.VBox, make: Callable[[], ipywidgets.Widget]) -> None:
-        """Put what is made into `more`, and say when that is done."""
-        self.say("Working …")
-        self.discard(more)
+class Answer(web.Panel):
+    """What the network says of one photo, its faces to choose from, and what more there is.
+
+    `prediction` is None where the photo cannot be looked at. `changed` is called when the reader
+    has chosen other faces.
+    """
+
+    def __init__(
+        self, name: str, photo: Source, checkpoint: Checkpoint, say: Callable[[str], None]
+    ) -> None:
+        self.name, self.photo, self.checkpoint, self.say = name, photo, checkpoint, say
+        self.changed: Callable[[], None] = lambda: None
+        self.prediction: Prediction | None = None
+        self.verdict, self.evidence, self.rest = (ipywidgets.HTML() for _ in range(3))
+        self.picker: FacePicker | None = None
+        self.figures = ipywidgets.Box([self.evidence]).add_class("dc-figures")
+        self.hide = ipywidgets.Button(description="Hide a region")
+        self.report = ipywidgets.Button(description="Make a report")
+        self.more = ipywidgets.VBox([])
+        self.hide.on_click(lambda _: self.show_more(self.hide_panel))
+        self.report.on_click(lambda _: self.show_more(self.links))
+        row = ipywidgets.Box([self.hide, self.report]).add_class("dc-row")
+        super().__init__([self.verdict, self.figures, self.rest, row, self.more])
+        self.add_class("dc-panel").add_class("dc-one-photo")
+        self.look()
+
+    def look(self, faces: Boxes | None = None, two: tuple[int, int] | None = None) -> None:
+        """Ask the network, about these faces if they are given, and show what it says."""
         try:
-            more.children = [make()]
+            prediction = predict_photo(self.photo, self.checkpoint, faces, two)
+        except PictureError as error:
+            self.fail(str(error))
+        except (RuntimeError, MemoryError) as error:  # of torch: too little memory, mostly
+            self.fail(f"the network could not look at it ({error}).")
+        else:
+            self.prediction = prediction
+            if not self.picker:
+                self.picker = FacePicker(prediction, self.choose)
+                self.figures.children = [self.picker, self.evidence]
+            self.write(verdict_html(self.name, prediction))
+            self.picker.show(prediction)
+            self.evidence.value = evidence_html(prediction)
+            self.rest.value = doubts_html(prediction) + why_html(prediction)
+            self.report.layout.display = None
+            if prediction.evidence:
+                self.hide.layout.display = None
+
+    def fail(self, sentence: str) -> None:
+        """Say why there is nothing to show."""
+        self.write(web.error_html(f"{self.name}: {sentence}"))
+
+    def write(self, verdict: str) -> None:
+        """A verdict, and nothing below it yet."""
+        self.verdict.value, self.evidence.value, self.rest.value = verdict, "", ""
+        self.hide.layout.display = self.report.layout.display = "none"
+        discard(self.more)
+
+    def choose(self, faces: Boxes, two: tuple[int, ...]) -> None:
+        """The reader says where the faces are, or which: ask anew once there are two."""
+        if len(two) != 2:
+            self.write(f"<p>{ONE_MORE}</p>")
+            return
+        self.say(f"Looking at {self.name} …")
+        self.look(faces, (two[0], two[1]))
+        self.changed()
+        self.say(f"Done: faces {two[0] + 1} and {two[1] + 1} of {self.name}.")
+
+    def show_more(self, make: Callable[[Prediction], ipywidgets.Widget]) -> None:
+        """Put what is made into `more`, and say when that is done."""
+        if not self.prediction:
+            return
+        self.say("Working …")
+        discard(self.more)
+        try:
+            self.more.children = [make(self.prediction)]
         except (ValueError, RuntimeError, MemoryError) as error:  # a size, or too little memory
-            more.children = [ipywidgets.HTML(web.error_html(str(error)))]
+            self.more.children = [ipywidgets.HTML(web.error_html(str(error)))]
         self.say("Done.")
 
-    def links(self, name: str, prediction: Prediction) -> ipywidgets.HTML:
+    def hide_panel(self, prediction: Prediction) -> HidePanel:
+        """Cells to hide, of what the network looked at."""
+        couple = [prediction.faces[k] for k in prediction.two]
+        return HidePanel(Look(self.checkpoint, prediction.image, couple=couple))
+
+    def links(self, prediction: Prediction) -> ipywidgets.HTML:
         """The report as two files that the browser saves; none is written on the kernel's side."""
-        page = f'<!doctype html><meta charset="utf-8">{photo_page(name, prediction)}'
-        numbers = report_json(name, prediction, self.checkpoint)
-        files = {f"{name}.report.html": page, f"{name}.report.json": numbers}
+        page = f"{HEAD}{photo_page(self.name, prediction)}"
+        numbers = report_json(self.name, prediction, self.checkpoint)
+        files = {f"{self.name}.report.html": page, f"{self.name}.report.json": numbers}
         links = (web.link(file, text.encode()) for file, text in files.items())
         return ipywidgets.HTML(f"<p>Save: {' · '.join(links)}</p>")
+
+
+def discard(box: ipywidgets.VBox) -> None:
+    """Empty a box on the page, and free the pictures of what was in it."""
+    if not box.children:
+        return
+    left, box.children = box.children, []
+    web.discard(left)
+    del left
+    gc.collect()  # widgets hold themselves, and their pictures, in circles
+    with contextlib.suppress(AttributeError, TypeError):  # only glibc keeps what is freed
+        ctypes.CDLL(None).malloc_trim(0)

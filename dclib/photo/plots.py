@@ -1,5 +1,7 @@
 """The answer to one photo, drawn."""
 
+import textwrap
+
 from PIL import Image
 
 from dclib.files import extra
@@ -12,10 +14,15 @@ with extra("plots"):
 
 
 def plot_prediction(image: Image.Image, prediction: Prediction) -> Figure:
-    """A photo beside the probability of each class."""
+    """A photo beside the probability of each class, or the reasons why there is none."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 1.2))
     left.imshow(image)
     left.set_axis_off()
+    if not prediction.probs:
+        right.set_axis_off()
+        sentences = ("Not assessable.", *prediction.reasons)
+        right.text(0, 0.5, "\n".join(textwrap.fill(s, 50) for s in sentences), va="center")
+        return finish(fig)
     names, probs = list(prediction.probs), list(prediction.probs.values())
     right.barh(names, probs, color=[COLOURS[name] for name in names])
     for row, prob in enumerate(probs):

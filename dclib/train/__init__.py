@@ -104,10 +104,12 @@ def build_model(config: TrainConfig) -> DeepConnection:
 def make_transforms(config: TrainConfig) -> tuple[EvalTransform, EvalTransform]:
     """Two transforms: of the pictures that a network learns from, and of all others."""
     size, mean, std = config.image_size, config.mean, config.std
-    plain = EvalTransform(size, mean, std)
-    if not config.augment:
+    frame, margin, strength = config.frame, config.frame_margin, config.augment
+    plain = EvalTransform(size, mean, std, frame, margin)
+    if not strength:
         return plain, plain
-    return AUGMENTERS[config.augmenter](size, mean, std, config.augment, config.seed), plain
+    augmenter = AUGMENTERS[config.augmenter]
+    return augmenter(size, mean, std, strength, config.seed, frame, margin), plain
 
 
 def load_splits(root: str | Path, config: TrainConfig) -> dict[str, CoupleFolder]:
@@ -116,7 +118,7 @@ def load_splits(root: str | Path, config: TrainConfig) -> dict[str, CoupleFolder
     splits = {"train": CoupleFolder(root, "train", varied), "val": CoupleFolder(root, "val", plain)}
     if config.cache:
         for dataset in splits.values():
-            build_cache(dataset, config.image_size)
+            build_cache(dataset)
     if "test" in splits_of(root):
         splits["test"] = CoupleFolder(root, "test", plain)
     return splits

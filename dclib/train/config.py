@@ -22,7 +22,8 @@ RULES = NETWORK | {  # what each setting may be
     "augment": number(0, 10),
     "augmenter": one_of("imgaug", "tensor"),
     "dropout_loss": one_of("logits", "loss"),
-    "freeze_backbone": TRUTH,
+    "freeze_stages": number(0, len(BLOCKS), whole=True),
+    "freeze_norm": TRUTH,
     "freeze_epochs": number(0, 1e6, whole=True),
     "optimizer": one_of(*OPTIMIZERS),
     "lr": number(0, 100),
@@ -54,13 +55,16 @@ class TrainConfig:
     weights: str | None = "imagenet"  # or a path, or None for a random start
     levels: tuple[int, ...] = LEVELS
     image_size: int = 512  # pixels a side
+    frame: str = "whole"  # what it looks at: see `dclib.framing`
+    frame_margin: float = 0.1  # room around a face, as a share of its side
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     augment: float = 1.0  # strength of the authors' augmentation; 0 trains without any
     augmenter: str = "imgaug"  # in the loader; "tensor" does the same on the training device
     dropout_samples: int = 8
     dropout_loss: str = "logits"  # "loss" is multi-sample dropout as published
-    freeze_backbone: bool = False  # only the head ever learns
+    freeze_stages: int = 0  # ResNet stages, from the input on, that never learn; 5 are all
+    freeze_norm: bool = False  # batch norm of the ResNet keeps the statistics of its weights
     freeze_epochs: int = 0  # only the head learns in so many epochs at the start
     optimizer: str = "adam"  # "adam" (weight decay as an L2 penalty) or "adamw"
     lr: float = 1e-4  # of the head

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from dclib.data import draw_seed
 from dclib.data.loading import CoupleFolder, EpochBatches, make_loader
-from dclib.model import DeepConnection, dropout_loss
+from dclib.model import BLOCKS, DeepConnection, dropout_loss
 from dclib.predict import predict_logits, score
 from dclib.train.amp import Precision
 from dclib.train.config import TrainConfig, make_optimizer
@@ -137,11 +137,11 @@ class Training:
         if processes.world > 1 and device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it sees the whole batch
         # Apex notes now which parameters learn, so the ones that will be thawed must be among them
-        model.freeze_backbone(config.freeze_backbone)
+        model.freeze_backbone(config.freeze_stages, config.freeze_norm)
         optimizer = make_optimizer(model, config)
         self.bare, self.optimizer = precision.prepare(SampleLogits(model), optimizer)
         self.network: nn.Module  # the bare network for all processes; see `freeze`
-        self.frozen: bool | None = None
+        self.frozen: int | None = None
         self.epoch, self.finished, self.parts = 0, False, config.accumulate
         self.history, self.best = History(), dict[str, Tensor]()
         self.best_score: tuple[float, ...] = ()  # less than any other
@@ -201,9 +201,10 @@ class Training:
 
     def freeze(self) -> None:
         """Freeze or thaw the backbone as this epoch wants it."""
-        frozen = self.config.freeze_backbone or self.epoch < self.config.freeze_epochs
+        alone = self.epoch < self.config.freeze_epochs  # the head
+        frozen = len(BLOCKS) if alone else self.config.freeze_stages
         if frozen != self.frozen:
-            self.model.freeze_backbone(frozen)
+            self.model.freeze_backbone(frozen, self.config.freeze_norm)
             self.network = distribute(self.bare, self.processes, self.device)
             self.frozen = frozen
         self.model.train()

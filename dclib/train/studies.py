@@ -69,14 +69,16 @@ def load_pool(
     root: str | Path, config: TrainConfig, splits: Sequence[str] | None = None
 ) -> CoupleFolder:
     """The pictures of the named splits, default all, in one row; decoded ones if config.cache."""
-    folders = [CoupleFolder(root, split) for split in splits or splits_of(root) or ("train",)]
+    names, plain = splits or splits_of(root) or ("train",), make_transforms(config)[1]
+    folders = [CoupleFolder(root, split, plain) for split in names]
     if config.cache:
         for folder in folders:
-            build_cache(folder, config.image_size)
+            build_cache(folder)
     pool = copy(folders[0])
     pool.split = ""
     pool.samples = [sample for folder in folders for sample in folder.samples]
-    pool.unreadable = [left_out for folder in folders for left_out in folder.unreadable]
+    pool.left_out = [left_out for folder in folders for left_out in folder.left_out]
+    pool.couples = {path: two for folder in folders for path, two in folder.couples.items()}
     pool.rows = {f"{f.split}/{name}": row for f in folders for name, row in f.rows.items()}
     pool.caches = {path: cache for f in folders for path, cache in f.caches.items()}
     return pool

@@ -1,24 +1,28 @@
 """A film in, a line over time out: how the network reads the couple, second by second."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
+from dclib.data.loading import EvalTransform
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.faces import find_faces
 from dclib.files import extra
 from dclib.frames import Clip, VideoSource
-from dclib.photo.gate import too_few, why_not
+from dclib.framing import BEYOND, Frame, pick_two, too_few
+from dclib.photo.gate import why_not
+from dclib.pictures import Boxes
 from dclib.predict import extract_features, label_of
 from dclib.video import timeline
 
@@ -27,6 +31,7 @@ with extra("video"):
 
 NO_FACES = "Faces were not looked for: what finds them knows photographs only."
 NOT_SURE = "The network is not sure enough."
+MARGINS = ("margin", "margin_sd")
 Row = dict[str, Any]  # what is known of a frame
 
 
@@ -39,7 +44,7 @@ class VideoResult:
                      for unhappy, after temperature), margin_sd (of dropout), faces (NaN: nobody
                      looked), reason (why not assessable, or ""), smooth, low, high (line and band)
     maps             (N, h, w) float32, exact evidence for unhappy by cell, one scale for all
-    size             pixels a side of the network's input
+    looks            what the network looked at in each frame, without its pixels; None: nothing
     threshold        probability of "unhappy" from which that is the label
     abstain          confidence below which there is no label, or None
     notes            sentences that belong beside it
@@ -49,7 +54,7 @@ class VideoResult:
     duration: float
     frames: pd.DataFrame
     maps: np.ndarray
-    size: int
+    looks: tuple[Frame | None, ...]
     threshold: float
     abstain: float | None
     notes: tuple[str, ...]
@@ -113,6 +118,7 @@ def score_video(
     rate: float = 4.0,
     batch_size: int = 16,
     progress: bool = True,
+    faces: Callable[[float], Boxes] | None = None,
 ) -> VideoResult:
     """How the network reads a film, as a `VideoResult`; not a finding about the people in it.
 
@@ -121,8 +127,10 @@ def score_video(
         checkpoint: a loaded `Checkpoint`, or the path of its folder.
         rate: frames judged a second, at most 60; 2 to 5 is enough for people.
         batch_size: frames that the network sees at once.
+        faces: boxes in pixels at a time in seconds, where they are known (drawn films); else they
+            are looked for: in every frame by a network that looks at faces, else once a second.
 
-    Memory grows by one row and one small map a frame. Faces are looked for once a second.
+    Memory grows by one row and one small map a frame.
     Raises VideoError, FileNotFoundError, CheckpointError or ValueError.
     """
     if batch_size < 1:
@@ -130,39 +138,72 @@ def score_video(
     checkpoint = load_checkpoint(checkpoint)
     clip = Clip(source, rate)
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
-    frames = prepare(clip, checkpoint)
-    rows, maps = [], []
+    frames = prepare(clip, checkpoint, faces)
+    rows, maps, looks = [], [], []
     bar = tqdm(total=int(clip.duration * rate) or None, unit="frame", disable=not progress)
     with bar, ThreadPoolExecutor(1) as ahead:  # decodes while the network works
         waiting = ahead.submit(list, islice(frames, batch_size))
         while batch := waiting.result():
             waiting = ahead.submit(list, islice(frames, batch_size))
-            images = torch.stack([image for image, _ in batch])  # (B, 3, S, S)
+            images = torch.stack([image for image, *_ in batch])  # (B, 3, H, W)
             evidence = find_evidence(head, extract_features(checkpoint.model, images))
             values = torch.stack([evidence.margin, evidence.margin_sd], 1).double().cpu().tolist()
-            rows += [row | {"margin": m, "margin_sd": s} for (_, row), (m, s) in zip(batch, values)]
+            rows += [
+                row | ({"margin": m, "margin_sd": s} if seen else dict.fromkeys(MARGINS, np.nan))
+                for (_, row, seen), (m, s) in zip(batch, values)
+            ]
+            looks += [seen for *_, seen in batch]
             maps.append(evidence.margin_map.float().cpu().numpy())
             bar.update(len(batch))
-    return assemble(clip, checkpoint, rows, np.concatenate(maps))
+    return assemble(clip, checkpoint, rows, np.concatenate(maps), looks)
 
 
-def prepare(clip: Clip, checkpoint: Checkpoint) -> Iterator[tuple[Tensor, Row]]:
-    """Every frame as the network's input (3, S, S), and its row but for the margins."""
-    every = max(1, round(clip.rate))  # frames from one look for faces to the next
+def prepare(
+    clip: Clip, checkpoint: Checkpoint, known: Callable[[float], Boxes] | None
+) -> Iterator[tuple[Tensor, Row, Frame | None]]:
+    """Every frame as the network's input (3, H, W), its row but for the margins, and its look.
+
+    Where there are no two faces to look at, the input is blank and the look None.
+    """
+    transform = checkpoint.transform
+    blank = Image.new("RGB", (transform.size, transform.size), BEYOND)
+    often = known is not None or transform.frame != "whole"
+    every = 1 if often else max(1, round(clip.rate))  # frames from one look for faces to the next
     before: timeline.Thumbnail | None = None
     older: timeline.Thumbnail | None = None
     for k, (time, image) in enumerate(clip):
-        look = k % every == 0 and not checkpoint.knows_only_drawings
+        boxes: Boxes | None = None
+        if known:
+            boxes = known(time)
+        elif k % every == 0 and not checkpoint.knows_only_drawings:
+            boxes = [face.box for face in find_faces(image)]
         now = timeline.thumbnail(image)
         row: Row = {"time": time, "reason": " ".join(why_not(image))}
-        row["faces"] = float(len(find_faces(image))) if look else np.nan
+        row["faces"] = np.nan if boxes is None else float(len(boxes))
         row["change"] = timeline.change(before, now) if before else 0.0
         row["back"] = timeline.change(older, now) if older else np.nan
-        yield checkpoint.transform(image), row
+        frame = cut_couple(transform, image, boxes)
+        seen = frame and replace(frame, image=blank)  # pixels of all frames would fill the memory
+        yield transform(frame or Frame(blank, (), blank.size)), row, seen
         older, before = before, now
 
 
-def assemble(clip: Clip, checkpoint: Checkpoint, rows: list[Row], maps: np.ndarray) -> VideoResult:
+def cut_couple(transform: EvalTransform, image: Image.Image, faces: Boxes | None) -> Frame | None:
+    """The frame around the most prominent two of all faces; None where there are no two."""
+    if transform.frame == "whole":
+        return transform.cut(image)
+    if faces is None or len(faces) < 2:
+        return None
+    return transform.cut(image, [faces[k] for k in pick_two(faces, image.size)])
+
+
+def assemble(
+    clip: Clip,
+    checkpoint: Checkpoint,
+    rows: list[Row],
+    maps: np.ndarray,
+    looks: Sequence[Frame | None],
+) -> VideoResult:
     """The `VideoResult` of all rows: shots, faces between looks, line and band."""
     names = ["time", "margin", "margin_sd", "faces", "change", "back", "reason"]
     table = pd.DataFrame(rows, columns=names)
@@ -177,13 +218,14 @@ def assemble(clip: Clip, checkpoint: Checkpoint, rows: list[Row], maps: np.ndarr
     good = (table["reason"] == "").to_numpy()
     time, margin, sd, shot = (table[k].to_numpy() for k in ("time", "margin", "margin_sd", "shot"))
     table["smooth"], table["low"], table["high"] = timeline.smooth(time, margin, sd, shot, good)
-    drawn = (DRAWINGS_ONLY, NO_FACES) if checkpoint.knows_only_drawings else ()
+    unseen = table["faces"].isna().all() and checkpoint.knows_only_drawings
+    drawn = (DRAWINGS_ONLY,) * checkpoint.knows_only_drawings + (NO_FACES,) * unseen
     return VideoResult(
         name=clip.name,
         duration=clip.duration,
         frames=table,
         maps=maps,
-        size=checkpoint.config["image_size"],
+        looks=tuple(looks),
         threshold=checkpoint.config["threshold"],
         abstain=checkpoint.abstain,
         notes=(*drawn, *clip.notes),

@@ -15,12 +15,13 @@ from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.colab import in_colab
 from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.faces import Face, find_faces
+from dclib.faces import find_faces
 from dclib.photo import limits, not_sure
 from dclib.photo.gate import why_not
-from dclib.pictures import PictureError, read_picture
+from dclib.pictures import Boxes, PictureError, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.predict import extract_features, how_sure, label_of, percent, sigmoid
+from dclib.video import cut_couple
 from dclib.video.timeline import Thumbnail, is_cut, thumbnail, weighted_mean
 from dclib.web import html as web
 from dclib.web.html import ipywidgets
@@ -235,7 +236,7 @@ class LivePanel(web.Panel):
         self.timeline = LiveTimeline(config["threshold"], self.checkpoint.abstain)
         self.began: float | None = None  # the browser's clock at the first frame
         self.before: Thumbnail | None = None  # of the last frame
-        self.faces: tuple[Face, ...] | None = None
+        self.faces: Boxes | None = None
         self.looked = -math.inf  # when they were looked for
         drawn = self.checkpoint.knows_only_drawings
         self.notes: tuple[str, ...] = (DRAWINGS_ONLY,) if drawn else ()
@@ -267,13 +268,16 @@ class LivePanel(web.Panel):
         cut = self.before is not None and is_cut(self.before, now)
         self.before = now
         due = cut or time - self.looked >= FACES_EVERY
-        if due and not self.checkpoint.knows_only_drawings:
-            self.faces, self.looked = find_faces(image), time
-        images = self.checkpoint.transform(image)[None]  # (3, S, S) -> (1, 3, S, S)
-        evidence = find_evidence(self.head, extract_features(self.checkpoint.model, images))
-        margin, sd = evidence.margin.item(), evidence.margin_sd.item()
+        transform = self.checkpoint.transform
+        if (due or transform.frame != "whole") and not self.checkpoint.knows_only_drawings:
+            self.faces, self.looked = [face.box for face in find_faces(image)], time
+        frame, margin, sd = cut_couple(transform, image, self.faces), math.nan, math.nan
+        if frame:
+            images = transform(frame)[None]  # (3, H, W) -> (1, 3, H, W)
+            evidence = find_evidence(self.head, extract_features(self.checkpoint.model, images))
+            margin, sd = evidence.margin.item(), evidence.margin_sd.item()
+            self.notes = limits(self.checkpoint, frame)
         self.timeline.add(time, margin, sd, " ".join(why_not(image, self.faces)), cut)
-        self.notes = limits(self.checkpoint, image)
 
     def show(self, problem: str = "") -> None:
         """Write the answer; what is said aloud is only said when it changes."""

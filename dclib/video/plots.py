@@ -7,8 +7,9 @@ import numpy as np
 from dclib.data import NOT_ASSESSABLE
 from dclib.files import extra
 from dclib.frames import VideoSource, frames_at
-from dclib.plots import COLOURS, draw_scale, finish, overlay
+from dclib.plots import COLOURS, draw_scale, finish
 from dclib.video import VideoResult
+from dclib.video.export import film_map
 
 with extra("plots"):
     import matplotlib.pyplot as plt
@@ -79,10 +80,10 @@ def plot_film_maps(result: VideoResult, source: VideoSource, times: Sequence[flo
     size = (1.9 * len(times) + 0.8, 4)
     fig, axes = plt.subplots(2, len(times), figsize=size, squeeze=False, layout="constrained")
     for column, time, image in zip(axes.T, times, images, strict=True):
-        square = image.resize((256, 256))
-        column[0].imshow(square)
+        image.thumbnail((256, 256))
+        column[0].imshow(image)
         column[0].set_title(f"{time:.1f} s", fontsize=9)
-        column[1].imshow(overlay(square, result.maps[result.at(time)], scale, result.size))
+        column[1].imshow(film_map(result, image, time))
         for axis in column:
             axis.set_axis_off()
     draw_scale(fig, axes, scale)

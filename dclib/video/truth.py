@@ -1,12 +1,13 @@
 """How often the labels of films are right: seconds of one film, and films as the unit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dclib.data import NOT_ASSESSABLE
 from dclib.evaluate.intervals import TAILS, Accuracy, proportion, wilson_interval
+from dclib.pictures import Boxes
 from dclib.video import VideoResult
 
 DRAWS = 2000
@@ -42,6 +43,11 @@ class TimelineScore:
             f"no label in {declined} of {n} seconds without a mood to tell\n"
             f"delay at changes: {delays or 'there is none'}"
         )
+
+
+def known_faces(truth: dict) -> Callable[[float], Boxes]:
+    """What `score_video` takes as the `faces` of a film of `dclib.drawn.render_film`."""
+    return lambda time: truth["faces"][min(round(time * truth["rate"]), len(truth["faces"]) - 1)]
 
 
 def score_timeline(result: VideoResult, truth: dict) -> TimelineScore:

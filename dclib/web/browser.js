@@ -144,7 +144,48 @@
     }
   }
 
+  // A box dragged over a photo goes into the field below it, in percent of the photo's sides.
+  function drag(stage, start) {
+    const frame = stage.getBoundingClientRect(), box = document.createElement("i");
+    const place = (event) => [
+      (event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height,
+    ].map((share) => 100 * Math.min(1, Math.max(0, share)));
+    const from = place(start);
+    let ends = [];
+    const draw = (event) => {
+      const to = place(event);
+      ends = [0, 1].map((k) => Math.min(from[k], to[k])).concat([0, 1].map((k) => Math.max(from[k], to[k])));
+      box.style.cssText = `left: ${ends[0]}%; top: ${ends[1]}%; ` +
+        `width: ${ends[2] - ends[0]}%; height: ${ends[3] - ends[1]}%`;
+    };
+    const end = (event) => {
+      stage.onpointermove = stage.onpointerup = stage.onpointercancel = null;
+      box.remove();
+      if (event.type !== "pointerup") return;
+      const field = stage.closest(".dc-picker").querySelector("input");
+      field.value = ends.map((share) => share.toFixed(2)).join(" ");
+      field.dispatchEvent(new Event("change", { bubbles: true }));
+    };
+    start.preventDefault();
+    stage.setPointerCapture(start.pointerId);
+    box.className = "dc-face dc-drag";
+    stage.append(box);
+    draw(start);
+    [stage.onpointermove, stage.onpointerup, stage.onpointercancel] = [draw, end, end];
+  }
+
+  // Of several answers all but the first are folded; the overview opens them, and their names do.
+  function unfold(panel, target) {
+    const link = target.closest("[data-answer]"), name = target.closest(".dc-verdict h4");
+    if (name) name.closest(".dc-one-photo")?.classList.toggle("dc-folded");
+    if (!link) return;
+    const answer = panel.querySelectorAll(".dc-one-photo")[link.dataset.answer];
+    answer.classList.remove("dc-folded");
+    answer.scrollIntoView();
+  }
+
   function act(panel, target) {
+    unfold(panel, target);
     if (target.closest(".dc-photo-button")) photo(panel);
     if (target.closest(".dc-film-button")) film(panel);
     if (target.closest(".dc-stop-button")) closeCamera(panel, panel.querySelector("video"));
@@ -164,6 +205,10 @@
     const live = panel.querySelector(".dc-film-button");
     if (!live) panel.dcInput.addEventListener("change", () => watch(panel, [...panel.dcInput.files]));
     panel.addEventListener("click", (event) => act(panel, event.target));
+    panel.addEventListener("pointerdown", (event) => {
+      const stage = event.target.closest(".dc-drawing");
+      if (stage && event.isPrimary) drag(stage, event);
+    });
     panel.addEventListener("dragover", (event) => event.preventDefault());
     panel.addEventListener("drop", (event) => {
       event.preventDefault();

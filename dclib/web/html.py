@@ -22,7 +22,7 @@ CSS = Path(__file__).with_name("web.css").read_text()
 SCRIPT = Path(__file__).with_name("browser.js").read_text()
 KEYS = (  # JupyterLab takes arrows and letters from whatever in a notebook has the focus
     "window.dcKeys ??= document.addEventListener('focusin', ({target}) => "
-    "target.closest('.dc-cells') && "
+    "target.closest('.dc-cells, .dc-browser') && "
     "target.setAttribute('data-lm-suppress-shortcuts', 'true')) ?? true"
 )
 Cell = tuple[int, ...]  # row and column, from 0

@@ -1,0 +1,163 @@
+"""How the network inside the package was made: couples of photographed and of drawn faces.
+
+python benchmarks/network.py FACES WEIGHTS [--couples FOLDER] [--out build/network]
+
+FACES is a folder as `python -m dclib.drawn --faces` takes it; WEIGHTS are those of a ResNet-34 to
+begin with; --couples is a folder of composed couples, whose val becomes the split test. What is
+done already is kept, so the command can be started again. Needs about 1.5 hours on two cores.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from dclib.checkpoint import CONFIG, WEIGHTS, Checkpoint, is_checkpoint, load_checkpoint
+from dclib.data import fingerprint
+from dclib.data.metadata import FILE, read_table
+from dclib.drawn import render_couples
+from dclib.drawn.composed import compose_couples
+from dclib.evaluate.card import write_card
+from dclib.evaluate.metrics import measure, tell_value
+from dclib.evaluate.predictions import predict_folder
+from dclib.files import file_hash, write_folder
+from dclib.framing import find_couple
+from dclib.pictures import read_picture
+from dclib.train import train_checkpoint
+from dclib.train.config import TrainConfig
+
+LUMA = torch.tensor([0.299, 0.587, 0.114])
+MEAN, STD = (0.45,) * 3, (0.25,) * 3  # as WEIGHTS were trained
+LEARNED = Path(__file__).with_suffix(".md")  # what the card says besides
+COLUMNS = ("file_name", "label", "group", "source", "boxes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--couples", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("build/network"))
+    parser.add_argument("--n", type=int, default=4400, help="composed couples")
+    parser.add_argument("--drawn", type=int, default=2000, help="drawn couples")
+    args = parser.parse_args()
+    composed = compose_couples(args.faces, args.out / "composed", args.n)
+    drawn = render_couples(args.out / "drawn", args.drawn)
+    sources = [(composed, {}), (drawn, {})]
+    if args.couples:
+        sources.append((args.couples, {"val": "test"}))  # as its own train and val share faces
+    data = mix(args.out / "couples", sources)
+    start = forget_colours(args.weights, args.out / "grey.safetensors")
+    folder = args.out / "checkpoint"
+    if not is_checkpoint(folder):
+        train_checkpoint(data, folder, recipe(start), resume=True)
+    describe(pack(folder, args.out / "packed"), data)
+
+
+def recipe(start: Path, **changes: object) -> TrainConfig:
+    """The settings: early stages as they came, the rest carefully, the head alone at first."""
+    return TrainConfig.colab(
+        weights=str(start),
+        levels=(4, 2, 1),  # an 8 x 8 level would be 13 million bytes more, for single cells
+        image_size=256,
+        frame="faces",
+        frame_margin=0.1,
+        mean=MEAN,
+        std=STD,
+        augmenter="imgaug",
+        augment=0.3,
+        freeze_stages=3,
+        freeze_norm=True,
+        freeze_epochs=1,
+        lr=5e-4,
+        lr_decay=0.2,
+        batch_size=24,
+        epochs=3,
+        workers=1,
+        **changes,
+    )
+
+
+def mix(root: Path, sources: list[tuple[Path, dict[str, str]]]) -> Path:
+    """One folder of couples out of several, each with new names for its splits.
+
+    Faces of composed couples are looked for, as they will be in photographs.
+    """
+    if root.is_dir():
+        return root
+    with write_folder(root, lambda _: False) as unfinished:
+        rows: dict[str, list[dict[str, str]]] = {}
+        for number, (source, names) in enumerate(sources):
+            for split in (path.name for path in source.iterdir() if (path / FILE).is_file()):
+                target = names.get(split, split)
+                for row in tqdm(read_table(source / split / FILE), f"{source.name}/{split}"):
+                    path = source / split / row["file_name"]
+                    if known := look_again(path, row):
+                        row |= known | {"file_name": f"{row['label']}/{number}-{path.name}"}
+                        place = unfinished / target / row["file_name"]
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        place.write_bytes(path.read_bytes())
+                        rows.setdefault(target, []).append(row)
+        for split, table in rows.items():
+            with (unfinished / split / FILE).open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(table)
+    return root
+
+
+def look_again(path: Path, row: dict[str, str]) -> dict[str, str]:
+    """Boxes and source of a picture; empty if two faces are not found in it."""
+    try:
+        boxes = json.dumps(find_couple(read_picture(path).image))
+    except ValueError:
+        return {}
+    return {"boxes": boxes, "source": row.get("source") or "composed photographs"}
+
+
+def pack(folder: Path, packed: Path) -> Checkpoint:
+    """The checkpoint with its weights in float16, half as large."""
+    packed.mkdir(exist_ok=True)
+    state = load_file(folder / WEIGHTS)
+    half = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
+    save_file(half, packed / WEIGHTS, {"format": "pt"})
+    config = json.loads((folder / CONFIG).read_text())
+    config["weights_sha256"] = file_hash(packed / WEIGHTS)
+    (packed / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    return load_checkpoint(packed)
+
+
+def describe(checkpoint: Checkpoint, data: Path) -> None:
+    """Write the model card: numbers of test, and of val by the kind of picture."""
+    tables = {split: predict_folder(checkpoint, data, split) for split in ("val", "test")}
+    path = write_card(checkpoint, tables["test"], data=fingerprint(data))
+    rows = ""
+    for split, table in tables.items():
+        for source, part in table.groupby("source"):
+            measured = measure(part)
+            values = [tell_value(measured.loc[name]) for name in ("accuracy", "AUROC", "log-loss")]
+            rows += f"| {source} | {split} | {len(part)} | {' | '.join(values)} |\n"
+    text = path.read_text().replace(
+        "## Use and limits", f"{LEARNED.read_text().format(rows=rows)}## Use and limits"
+    )
+    path.write_text(text)
+
+
+def forget_colours(weights: Path, path: Path) -> Path:
+    """The weights with a first layer that sees brightness only: in the faces colour tells labels.
+
+    Most grey faces are of another source than the coloured ones, with other shares of expressions.
+    """
+    state = {name: value.float() for name, value in load_file(weights).items()}
+    together = state["conv1.weight"].sum(1, keepdim=True)  # (64, 3, 7, 7) -> (64, 1, 7, 7)
+    state["conv1.weight"] = together * LUMA.view(1, 3, 1, 1)
+    save_file(state, path)
+    return path
+
+
+if __name__ == "__main__":
+    main()
