@@ -1,8 +1,8 @@
 """How long a photo takes from its bytes to the page with all maps, in units of one forward pass.
 
-    uv run python benchmarks/photo.py [--size 512] [--repeats 9]
+    uv run python benchmarks/photo.py [--repeats 9]
 
-The paper's network with random weights, a JPEG of two faces (an astronaut, twice: public domain, of
+The network inside the package, a JPEG of two faces (an astronaut, twice: public domain, of
 NASA), everything that the photo panel does for an upload: reading, looking for faces, network,
 evidence, Grad-CAM, page. Medians; they take turns. Writes results/photo.json.
 """
@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,11 +18,9 @@ import torch
 from machine import machine, versions
 from PIL import Image
 from skimage import data
-from video import make_checkpoint
 
 from dclib.checkpoint import load_checkpoint
 from dclib.faces import find_faces
-from dclib.framing import frame_picture
 from dclib.photo import look, predict_photo
 from dclib.photo.page import photo_page
 from dclib.pictures import read_picture
@@ -44,16 +41,14 @@ def make_photo(width):
 
 def main():
     parser = argparse.ArgumentParser(description="Seconds from an upload to its page.")
-    parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--width", type=int, default=1600, help="pixels of the photo")
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     photo = make_photo(args.width)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = load_checkpoint(make_checkpoint(Path(folder) / "c", args.size))
+    checkpoint = load_checkpoint()
     image = read_picture(photo).image
-    frame = frame_picture(image, (), "whole")
-    images = checkpoint.transform.to_tensor(frame.fit(args.size))[None]
+    frame = checkpoint.transform.cut(image)
+    images = checkpoint.transform(frame)[None]
     prediction = predict_photo(photo, checkpoint)
 
     def forward():
@@ -77,7 +72,8 @@ def main():
     seconds = {name: statistics.median(values[1:]) for name, values in times.items()}
     passes = {name: value / seconds["forward"] for name, value in seconds.items()}
     result = {"machine": machine(), "versions": versions(["torch", "opencv-python"])}
-    result |= {"size": args.size, "photo": list(image.size), "threads": torch.get_num_threads()}
+    result |= {"size": frame.image.width, "photo": list(image.size)}
+    result |= {"threads": torch.get_num_threads()}
     result |= {"seconds": seconds, "forward passes": passes}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

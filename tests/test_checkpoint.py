@@ -11,6 +11,7 @@ from safetensors.torch import load, save_file
 from dclib.checkpoint import (
     CARD,
     CONFIG,
+    INSIDE,
     WEIGHTS,
     CheckpointError,
     check_target,
@@ -20,8 +21,12 @@ from dclib.checkpoint import (
 )
 from dclib.data import DRAWN
 from dclib.data.loading import EvalTransform
+from dclib.drawn import our_couple, render_couples
+from dclib.evaluate.metrics import measure
+from dclib.evaluate.predictions import predict_folder
 from dclib.files import _hidden, file_hash
 from dclib.model import BACKBONE_PARTS, DeepConnection
+from dclib.photo import predict_photo
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 10, "val": 4}, "sha256": "0" * 64}
 
@@ -323,3 +328,36 @@ def test_an_odd_value_is_refused_in_a_sentence(saved, name):
         with pytest.raises(ValueError) as caught:
             load_checkpoint(saved)
         assert name in str(caught.value) and "\n" not in str(caught.value), value
+
+
+@pytest.fixture(scope="module")
+def inside():
+    return load_checkpoint()
+
+
+def test_the_network_inside_the_package_is_small_and_says_what_it_is(inside):
+    files = {path.name: path.stat().st_size for path in INSIDE.iterdir()}
+    assert files.keys() == {"model.safetensors", "config.json", "README.md"}
+    assert files["model.safetensors"] <= 48_000_000
+    assert str(inside).startswith("the network inside the package: resnet34 (spp+pmt), 256 px")
+    assert not inside.knows_only_drawings and inside.transform.frame == "faces"
+    assert next(inside.model.parameters()).dtype == torch.float32  # half as large on disk only
+    card = (INSIDE / "README.md").read_text()
+    for split, measured in inside.config["metrics"].items():
+        assert measured["n"] > 100, split
+    assert inside.config["weights_sha256"][:12] in card and "Not tried" in card
+
+
+def test_it_answers_for_drawn_couples_that_it_has_not_seen(inside, tmp_path):
+    """Every couple is drawn happy and unhappy; n = 60, so at least 0.8 is far from luck."""
+    root = render_couples(tmp_path / "drawn", 60, seed=11, splits={"test": 1})
+    table = predict_folder(inside, root)
+    assert measure(table).loc["accuracy", "value"] >= 0.8
+    for label in ("happy", "unhappy"):
+        assert predict_photo(our_couple(label), inside).label == label
+
+
+def test_it_answers_for_couples_of_photographed_faces(inside, real_couples, capsys):
+    table = predict_folder(inside, real_couples, "val")
+    assert measure(table).loc["AUROC", "value"] > 0.9
+    assert len(table) > 180  # both faces are found

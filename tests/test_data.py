@@ -2,7 +2,6 @@ import csv
 import json
 import shutil
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,31 +271,32 @@ def test_what_a_network_looks_at_is_cut_around_the_boxes_of_metadata(couples):
     assert torch.equal(keep(train, [3])[0][0], train[3][0])
 
 
-def test_of_many_boxes_the_couple_is_taken_and_without_any_faces_are_looked_for(
+def test_faces_in_photographs_are_looked_for_and_boxes_count_where_none_is_found(
     folder, pair, capsys
 ):
-    photo = folder / "train" / "happy" / "photo.jpg"
-    pair.save(photo)
-    Image.new("RGB", (90, 90), "red").save(photo.with_name("nobody.png"))
-    table = folder / "train" / "metadata.csv"
-    many = [[0, 0, 3, 3], [20, 20, 30, 30], [34, 20, 44, 30]]
-    rows = list(csv.DictReader(table.open()))
-    name = rows[0]["file_name"]
-    rows[0]["boxes"] = json.dumps(many)
-    with table.open("w", newline="") as file:
+    happy = folder / "train" / "happy"
+    pair.save(happy / "pair.png")
+    for name in ("nobody.png", "hidden.png"):
+        Image.new("RGB", (90, 90), "red").save(happy / name)
+    wrong, many = [[0, 0, 9, 9], [9, 9, 20, 20]], [[0, 0, 3, 3], [20, 20, 30, 30], [34, 20, 44, 30]]
+    with (folder / "train" / "metadata.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name, boxes in (("pair.png", wrong), ("hidden.png", many)):
+        row = {"file_name": f"happy/{name}", "label": "happy", "boxes": json.dumps(boxes)}
+        rows.append(dict.fromkeys(rows[0], "") | row)
+    with (folder / "train" / "metadata.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     train = CoupleFolder(folder, transform=EvalTransform(32, frame="couple"))
     couples = {path.name: boxes for path, boxes in train.couples.items()}
-    assert couples[Path(name).name] == many[1:]
-    (a, b), width = couples["photo.jpg"], pair.width / 2
+    assert couples["hidden.png"] == many[1:]
+    (a, b), width = couples["pair.png"], pair.width / 2
     assert abs(abs(a[0] - b[0]) - width) < 8  # the same face twice
-    assert "Left out of train: 1 of 26 pictures in which two faces" in capsys.readouterr().out
-    assert [path.name for path, _ in train.left_out] == ["nobody.png"] and "1 left out" in str(
-        train
-    )
-    assert len(CoupleFolder(folder)) == 26  # who looks at the whole picture sees all
+    assert "Left out of train: 1 of 27 pictures in which two faces" in capsys.readouterr().out
+    assert [path.name for path, _ in train.left_out] == ["nobody.png"]
+    assert "1 left out" in str(train)
+    assert len(CoupleFolder(folder)) == 27  # who looks at the whole picture sees all
 
 
 def test_boxes_are_those_of_metadata(couples):

@@ -11,8 +11,9 @@ from dclib.data.loading import CoupleFolder
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.explain.gradcam import grad_cam
 from dclib.faces import Face
-from dclib.framing import frame_picture
+from dclib.framing import KINDS, frame_picture
 from dclib.photo import IN_PROFILE, predict_photo
+from dclib.photo.__main__ import main
 from dclib.pictures import PictureError, read_picture
 from dclib.predict import extract_features, percent
 
@@ -82,8 +83,11 @@ def test_a_network_of_drawings_gives_no_verdict_on_a_photograph(checkpoint, pair
 
 def test_warns_about_small_and_several_pictures(trained, tmp_path):
     trained.config["image_size"] = 256
-    noise = Image.effect_noise((300, 70), 60)
-    enlarged = "The picture (300 x 70) was enlarged to 256 pixels."
+    noise = Image.effect_noise((100, 70), 60)
+    enlarged = "The picture is small: enlarged 2.6 times for the network."
+    assert enlarged in predict_photo(noise, trained, FACES).warnings
+    trained.config.update(frame="faces", frame_margin=0.0)  # faces of 20 pixels
+    enlarged = "The faces are small: enlarged 6.4 times for the network."
     assert enlarged in predict_photo(noise, trained, FACES).warnings
     frames = [noise, Image.new("L", noise.size)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -199,16 +203,15 @@ def test_a_face_from_the_side_is_said_if_it_is_of_the_couple(trained, pair, monk
         assert (IN_PROFILE in predict_photo(pair, trained).warnings) == said
 
 
-@pytest.mark.parametrize(
-    "frame, size", [("whole", (64, 100)), ("couple", (64, 64)), ("faces", (64, 128))]
-)
-def test_nothing_is_squashed_and_maps_have_the_shape_of_the_frame(trained, pair, frame, size):
+@pytest.mark.parametrize("frame", KINDS)
+def test_the_frame_is_what_the_network_looks_at(trained, pair, frame):
     trained.config["frame"] = frame
     prediction = predict_photo(pair, trained)
-    assert prediction.size == size
-    assert prediction.evidence.margin_map.shape[1:] == (2, -(-size[1] // 32))
-    frame = frame_picture(pair, prediction.faces, frame)
-    assert frame.pieces == prediction.frame.pieces
+    assert prediction.size == 64
+    assert prediction.evidence.margin_map.shape[1:] == (2, 2)
+    expected = frame_picture(pair, prediction.faces, frame, 64)
+    assert prediction.frame.pieces == expected.pieces
+    assert prediction.frame.image.tobytes() == expected.image.tobytes()
 
 
 def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
@@ -221,7 +224,7 @@ def test_maps_and_spread_are_those_of_the_explanations(trained, photo):
     torch.testing.assert_close(prediction.grad_cam.maps, cams.maps)
     assert prediction.margin_sd == pytest.approx(evidence.margin_sd.item())
     assert prediction.grad_cam.targets[:2] == trained.model.classes
-    assert (prediction.size, prediction.image.size) == ((64, 64), image.size)
+    assert (prediction.size, prediction.image.size) == (64, image.size)
 
 
 def test_the_band_lies_around_the_probability_it_speaks_of(checkpoint, photo):
@@ -235,3 +238,24 @@ def test_the_band_lies_around_the_probability_it_speaks_of(checkpoint, photo):
 
 def test_no_probability_is_called_certain():
     assert (percent(1.0), percent(0.0), percent(0.5)) == ("99.9 %", "0.1 %", "50.0 %")
+
+
+def test_the_command_answers_each_photo_and_says_what_it_could_not_read(
+    photo_checkpoint, pair, tmp_path, monkeypatch, capsys
+):
+    good, bad = tmp_path / "us.png", tmp_path / "half.jpg"
+    pair.save(good)
+    bad.write_bytes(b"\xff\xd8\xff half")
+    command = ["photo", "--checkpoint", str(photo_checkpoint)]
+    for photos, status in (([good], 0), ([bad, good, tmp_path / "none.jpg"], 1)):
+        monkeypatch.setattr("sys.argv", [*command, *map(str, photos)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out = capsys.readouterr().out
+        assert end.value.code == status
+        assert f"{photo_checkpoint}: resnet18" in out and "The network gives" in out
+    assert "half.jpg: half.jpg is not a picture that can be read" in out
+    assert "none.jpg: There is no picture at" in out
+    monkeypatch.setattr("sys.argv", ["photo", "--checkpoint", str(tmp_path), str(good)])
+    with pytest.raises(SystemExit, match="is no checkpoint"):
+        main()

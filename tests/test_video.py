@@ -107,7 +107,7 @@ def test_labels_follow_threshold_and_abstaining():
     frames = pd.DataFrame([row])
     cases = ((0.5, None, "unhappy"), (0.7, None, "happy"), (0.5, 0.9, None))
     for threshold, abstain, label in cases:
-        answer = VideoResult("a", 1.0, frames, np.zeros((1, 2, 2)), 64, threshold, abstain, ())
+        answer = VideoResult("a", 1.0, frames, np.zeros((1, 2, 2)), (None,), threshold, abstain, ())
         row = answer.seconds.iloc[0]
         assert row["label"] == (label or "not assessable")
         assert row["reason"] == ("" if label else NOT_SURE)

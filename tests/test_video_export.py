@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from dclib.frames import Clip, write_mp4
+from dclib.framing import frame_picture
 from dclib.plots import HAPPY
 from dclib.video import VideoResult
 from dclib.video.export import caption, save_csv, save_mp4, strip
@@ -33,7 +34,8 @@ def make_result(line, reasons=None, name="a.mp4"):
     frames = frames.assign(margin=np.nan_to_num(line), margin_sd=0.1, faces=np.nan, reason=reasons)
     frames = frames.assign(smooth=line, low=line - 0.5, high=line + 0.5)
     maps = np.random.default_rng(0).normal(size=(n, 2, 2)).astype(np.float32)
-    return VideoResult(name, n / 4, frames, maps, 64, 0.5, None, ())
+    looks = (frame_picture(Image.new("RGB", (96, 64)), (), "whole", 64),) * n
+    return VideoResult(name, n / 4, frames, maps, looks, 0.5, None, ())
 
 
 @pytest.fixture

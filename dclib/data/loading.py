@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import functional
 
-from dclib.data import CLASSES, check_groups, read_split, strata
+from dclib.data import CLASSES, DRAWN, check_groups, read_split, strata
 from dclib.data.listing import patiently, sort_out
 from dclib.data.metadata import group_names
 from dclib.framing import KINDS, Frame, find_couple, frame_picture, pick_two
@@ -92,12 +92,13 @@ class CoupleFolder(Dataset):
         return self.transform.cut(self.picture(index), self.couples.get(self.samples[index][0]))
 
     def _find_couples(self) -> None:
-        """Where the two of each picture are: as metadata.csv says, else as they are found."""
+        """Where the two of each picture are."""
         without = []
-        for index, boxes in enumerate(read_boxes(self)):
+        known = zip(read_boxes(self), self.column("source"), strict=True)
+        for index, (boxes, source) in enumerate(known):
             path = self.samples[index][0]
             try:
-                self.couples[path] = self._couple(index, boxes.tolist())
+                self.couples[path] = self._couple(index, boxes.tolist(), source)
             except ValueError as error:
                 without.append((path, str(error)))
         if without:
@@ -109,13 +110,20 @@ class CoupleFolder(Dataset):
         self.samples = [sample for sample in self.samples if sample[0] in self.couples]
         self.left_out += without
 
-    def _couple(self, index: int, boxes: Boxes) -> Boxes:
-        """The two of a picture, `boxes` of whose faces are known."""
-        if len(boxes) == 2:
+    def _couple(self, index: int, boxes: Boxes, source: str) -> Boxes:
+        """The two of a picture; `boxes` from metadata.csv count where none are found.
+
+        Those that are found are what networks have learned from: others are cut in other ways.
+        """
+        if source.startswith(DRAWN) and len(boxes) == 2:
             return boxes
-        if len(boxes) < 2:
-            return find_couple(self.picture(index))
-        return [boxes[k] for k in pick_two(boxes, self.picture(index).size)]
+        image = self.picture(index)
+        try:
+            return find_couple(image)
+        except ValueError:
+            if len(boxes) < 2:
+                raise
+            return [boxes[k] for k in pick_two(boxes, image.size)]
 
     def picture(self, index: int) -> Image.Image:
         """The picture itself, an RGB Pillow image."""

@@ -7,6 +7,7 @@ from lane import COMMANDS, ROUNDS, Command, digest, holds
 
 NUMBERS = ("nan", "-inf", "-1", "0", "0.5", "1e400", "9" * 30, "x", "")
 SETTINGS = ("levels", "image-size", "mean", "std", "augment", "dropout-samples", "freeze-epochs")
+SETTINGS += ("frame-margin", "freeze-stages")
 SETTINGS += ("lr", "lr-decay", "weight-decay", "clip", "batch-size", "accumulate", "epochs")
 SETTINGS += ("patience", "seed", "workers")
 OPTIONS = {
@@ -17,7 +18,8 @@ OPTIONS = {
     "ablate": ("ablate",),
     "folds": ("folds", "seeds"),
 }
-CHOICES = ("stage", "backbone", "weights", "augmenter", "dropout-loss", "optimizer", "precision")
+CHOICES = ("stage", "backbone", "weights", "frame", "augmenter", "dropout-loss", "optimizer")
+CHOICES += ("precision",)
 WORDS = {  # options that take words, or files
     "draw": ("shortcut",),
     "scrape": ("queries", "sources", "contact", "forget"),
