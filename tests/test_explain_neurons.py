@@ -9,11 +9,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from dclib.checkpoint import load_checkpoint
-from dclib.data.loading import CoupleFolder
+from dclib.data.loading import CoupleFolder, EvalTransform
 from dclib.evaluate.intervals import wilson_interval
 from dclib.evaluate.predictions import predict_folder
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.explain.neurons import Crop, _crop_box, activation_states, neuron_table, top_crops
+from dclib.framing import frame_picture
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
 from dclib.predict import extract_features
@@ -154,7 +155,7 @@ def test_the_level_on_which_a_neuron_depends():
 
 
 def test_crops_are_the_strongest_of_each_group_where_the_neuron_is_on(states, couples):
-    dataset = CoupleFolder(couples, "train")
+    dataset = CoupleFolder(couples, "train", EvalTransform(64))
     neuron = int((states.z > 0).sum(0).argmax())
     crops = top_crops(states, dataset, neuron, n=5)
     activations = [crop.activation for crop in crops]
@@ -187,6 +188,9 @@ def test_a_crop_shows_what_is_in_the_cell(tmp_path):
 
         def picture(self, _):
             return picture
+
+        def framed(self, _):
+            return frame_picture(picture, (), "whole", 256)
 
     cells, maps = np.array([[[2, 5]]]), np.zeros((1, 8, 8))
     states = make_states([[1.0]], np.array([0]), [1.0], cells=cells, maps=maps, size=256)

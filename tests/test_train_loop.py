@@ -68,9 +68,9 @@ def test_the_rate_falls_like_torchs_cosine(splits, config):
 @pytest.mark.parametrize(
     ("changes", "frozen"),
     [
-        ({}, [False, False, False]),
-        ({"freeze_epochs": 2}, [True, True, False]),
-        ({"freeze_stages": 5, "freeze_epochs": 1}, [True, True, True]),
+        ({}, [0, 0, 0]),
+        ({"freeze_stages": 2, "freeze_epochs": 2}, [5, 5, 2]),
+        ({"freeze_stages": 5, "freeze_epochs": 1}, [5, 5, 5]),
     ],
 )
 def test_which_epochs_are_frozen(splits, config, changes, frozen):

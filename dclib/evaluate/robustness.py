@@ -54,7 +54,7 @@ def turned(boxes: Boxes, level: float, size: tuple[int, int]) -> Boxes:
     angle, middle = math.radians(level), np.tile(np.array(size) / 2, 2)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     result = []
-    for box in np.asarray(boxes, float) - middle:
+    for box in np.reshape(boxes, (-1, 4)) - middle:
         centre = (box[:2] + box[2:]) / 2
         result.append(tuple((box + np.tile(turn @ centre - centre, 2) + middle).tolist()))
     return result

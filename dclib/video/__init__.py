@@ -218,8 +218,9 @@ def assemble(
     good = (table["reason"] == "").to_numpy()
     time, margin, sd, shot = (table[k].to_numpy() for k in ("time", "margin", "margin_sd", "shot"))
     table["smooth"], table["low"], table["high"] = timeline.smooth(time, margin, sd, shot, good)
-    unseen = table["faces"].isna().all() and checkpoint.knows_only_drawings
-    drawn = (DRAWINGS_ONLY,) * checkpoint.knows_only_drawings + (NO_FACES,) * unseen
+    drawn = [DRAWINGS_ONLY] if checkpoint.knows_only_drawings else []
+    if drawn and table["faces"].isna().all():
+        drawn.append(NO_FACES)
     return VideoResult(
         name=clip.name,
         duration=clip.duration,
