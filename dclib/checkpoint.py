@@ -24,10 +24,16 @@ from dclib.data import CLASSES, DRAWN
 from dclib.data.loading import EvalTransform
 from dclib.files import Proof, check_folder, file_hash, put_back, write_folder
 from dclib.framing import KINDS
-from dclib.model import BACKBONE_PARTS, STAGES, DeepConnection, find_misfits, read_state_dict
+from dclib.model import (
+    BACKBONE_PARTS,
+    INSIDE,
+    STAGES,
+    DeepConnection,
+    find_misfits,
+    read_state_dict,
+)
 from dclib.rules import TEXT, Rule, check, number, one_of, or_none, row_of
 
-INSIDE = Path(__file__).parent / "pretrained"
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
 CARD, CARD_TAG = "README.md", "- deepconnection\n"  # see dclib.evaluate.card
 NETWORK = {  # settings of a training too

@@ -19,6 +19,7 @@ from dclib.data import CLASSES
 from dclib.pmt import PowerMeanTransform
 from dclib.spp import LEVELS, SpatialPyramidPool
 
+INSIDE = Path(__file__).parent / "pretrained"  # a checkpoint that has seen photographed faces
 STAGES = ("plain", "spp", "spp+pmt")
 NEURONS = 100
 BACKBONE_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -31,8 +32,9 @@ class DeepConnection(nn.Module):
     Args:
         stage: one of `STAGES`.
         backbone: name of a torchvision ResNet ("resnet18", "resnet34", "resnext50_32x4d", ...).
-        weights: "imagenet", None (random), or the path of a ResNet state dict
-            (.safetensors, or a .pt/.pth that is read without unpickling code).
+        weights: "imagenet"; "faces", the ResNet-34 of the network inside the package, an offline
+            stand-in for that; None (random); or the path of a ResNet state dict (.safetensors, or
+            a .pt/.pth that is read without unpickling code).
         levels: bins a side of the spatial pyramid.
         dropout_samples: dropout masks a training step draws in the head.
         classes: names of the logits, in order.
@@ -167,6 +169,10 @@ def _resnet(name: str, weights: str | Path | None) -> tuple[torchvision.models.R
     resnet = torchvision.models.get_model(name, weights=None)
     if weights == "imagenet":
         _load_backbone(resnet, _download_imagenet(name), f"ImageNet weights of {name}")
+    elif weights == "faces":
+        state = read_state_dict(INSIDE / "model.safetensors")
+        parts = {k.removeprefix("backbone."): v for k, v in state.items() if "backbone." in k}
+        _load_backbone(resnet, parts, "The ResNet-34 of the network inside the package")
     elif weights is not None:
         _load_backbone(resnet, read_state_dict(weights), str(weights))
     return resnet, resnet.fc.in_features
@@ -180,7 +186,7 @@ def _download_imagenet(name: str) -> Mapping[str, Tensor]:
     except OSError as error:
         raise OSError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Either go online, "
-            "or pass weights= a file with a ResNet state dict, or None for a random start."
+            'or pass weights= "faces", a file with a ResNet state dict, or None for a random start.'
         ) from error
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from dclib.checkpoint import load_checkpoint
 from dclib.model import STAGES, DeepConnection, MultiSampleDropoutHead, dropout_loss
 
 
@@ -160,6 +161,16 @@ def test_only_later_stages_move_and_batch_norm_if_it_may(stages, norm):
     assert network.head.training and network.head.bn1.training
 
 
+def test_the_backbone_of_the_network_inside_the_package_is_a_start():
+    network, inside = DeepConnection(weights="faces"), load_checkpoint().model
+    expected = inside.backbone.state_dict()
+    found = network.backbone.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert network.levels != inside.levels  # the head is new
+    with pytest.raises(ValueError, match="inside the package does not fit the backbone"):
+        DeepConnection(backbone="resnet18", weights="faces")
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_weights_from_a_bare_state_dict(tmp_path, suffix):
     torch.manual_seed(1)
@@ -208,7 +219,7 @@ def test_weights_that_are_no_state_dict(tmp_path, content):
 def test_imagenet_without_network_names_the_ways_out(monkeypatch):
     offline = Mock(side_effect=OSError("Name or service not known"))
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", offline)
-    with pytest.raises(OSError, match=r"go online, or pass weights= a file .* or None"):
+    with pytest.raises(OSError, match=r'go online, .*= "faces", a file .* or None'):
         DeepConnection(backbone="resnet18", weights="imagenet")
 
 

@@ -157,10 +157,7 @@ def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:
     """Why there is no answer below a checkpoint's confidence `abstain`: a sentence, or none."""
     if abstain is None or confidence >= abstain:
         return ()
-    return (
-        f"The network is not sure enough: {percent(confidence)}, and it only answers from "
-        f"{percent(abstain)} on.",
-    )
+    return (f"The network is not sure enough: it only answers from {percent(abstain)} on.",)
 
 
 def limits(checkpoint: Checkpoint, frame: Frame) -> tuple[str, ...]:

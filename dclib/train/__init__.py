@@ -221,6 +221,7 @@ def load_or_train(
 def describe_run(config: TrainConfig, train_set: CoupleFolder, world: int = 1) -> str:
     """A sentence on network, start, data, augmentation and device; another if they do not fit."""
     starts = {None: "a random start", "imagenet": "ImageNet weights"}
+    starts["faces"] = "the ResNet-34 of the network inside the package"
     start = starts.get(config.weights) or f"the weights {Path(str(config.weights)).name}"
     by = {"imgaug": "imgaug in the loader", "tensor": "tensor operations on the training device"}
     augmented = f"augmented by {by[config.augmenter]} (strength {config.augment:g})"

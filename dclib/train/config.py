@@ -52,7 +52,7 @@ class TrainConfig:
 
     stage: str = "spp+pmt"
     backbone: str = "resnet34"
-    weights: str | None = "imagenet"  # or a path, or None for a random start
+    weights: str | None = "imagenet"  # or "faces", a path, or None; see `DeepConnection`
     levels: tuple[int, ...] = LEVELS
     image_size: int = 512  # pixels a side
     frame: str = "whole"  # what it looks at: see `dclib.framing`
