@@ -33,6 +33,7 @@ from dclib.train import TrainConfig, train_checkpoint
 
 SIZE = 64
 RAW = {"image_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}
+RAW |= {"frame": "whole", "frame_margin": 0}
 N, SPLITS = 200, {"train": 2, "val": 1, "test": 2}
 
 

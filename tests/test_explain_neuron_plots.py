@@ -143,7 +143,8 @@ def test_a_card_a_neuron(checkpoint, couples):
     table = neuron_table(states, draws=20)
     often = (states.z > 0).sum(0)
     neurons = [int(often.argmax()), int(often.argmin())]
-    fig = plot_cards(states, table, CoupleFolder(couples, "train"), neurons, n=3)
+    dataset = CoupleFolder(couples, "train", checkpoint.transform)
+    fig = plot_cards(states, table, dataset, neurons, n=3)
     assert len(fig.subfigs) == 2
     told = fig.subfigs[0].get_suptitle()
     assert told.startswith(f"Neuron {neurons[0]}: pulls towards ")

@@ -71,7 +71,7 @@ def test_a_scale_of_nothing_is_refused():
 
 
 def test_every_picture_has_its_maps():
-    with pytest.raises(ValueError, match="argument 3 is longer"):
+    with pytest.raises(ValueError, match="argument 4 is longer"):
         show_maps([PICTURE], {"margin": np.ones((2, 2, 2))}, SIZE)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
@@ -25,8 +24,11 @@ from dclib.drawn.couples import SHARES, is_there, write_set
 from dclib.drawn.drawing import DRAWINGS
 from dclib.drawn.portraits import Cast, Portrait
 from dclib.drawn.scenes import CLOTHES
-from dclib.files import file_hash
+from dclib.files import extra, file_hash
 from dclib.pictures import read_picture
+
+with extra("photo"):
+    import cv2
 
 COMPOSER = 1  # raise it with every change of what is composed
 SOURCE = "composed photographs"  # no drawings: who learns from them has seen photographs

@@ -49,7 +49,8 @@ def render_film(
 
     def frames() -> Iterator[Image.Image]:
         for image in _draw(plan, seed, size):
-            truth["faces"].append(drawn_faces(image) or ())
+            boxes = np.round(drawn_faces(image) or (), 1)
+            truth["faces"].append(boxes.tolist())
             yield image
 
     write_mp4(path, frames(), RATE)
