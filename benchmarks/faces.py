@@ -1,6 +1,6 @@
 """How well and how fast YuNet finds faces, beside the two cascades that did it before.
 
-    uv run python benchmarks/faces.py --couples ../shared/real_couples/val [--n 200]
+    uv run python benchmarks/faces.py --couples FOLDER [--n 200]
 
 The folder holds pictures and a metadata.csv with file_name and boxes (JSON: x0, y0, x1, y1 in
 pixels), two a picture; without it nothing is measured. Peers, as the package had them: the Haar
