@@ -29,7 +29,7 @@ test: setup ## unit tests, browser test, and every notebook on small settings
 	rm -rf build/test
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) --nbmake --nbmake-timeout=600 tests dclib $(NOTEBOOKS)
 
-torture: setup ## commands that meet, are killed, run out of disk or get odd input; over ten minutes
+torture: setup ## commands that meet, are killed, run out of disk or get odd input; seven minutes
 	OMP_NUM_THREADS=1 TORTURE=2 $(BIN)/pytest $(PARALLEL) tests/torture
 
 coverage: setup ## which lines of dclib the unit tests run, by module
