@@ -4,7 +4,8 @@ python benchmarks/network.py FACES WEIGHTS [--couples FOLDER] [--out build/netwo
 
 FACES is a folder as `python -m dclib.drawn --faces` takes it; WEIGHTS are those of a ResNet-34 to
 begin with; --couples is a folder of composed couples, whose val becomes the split test. What is
-done already is kept, so the command can be started again. Needs about 1.5 hours on two cores.
+done already is kept, so the command can be started again. It took about 75 minutes on two busy
+cores.
 """
 
 import argparse

@@ -44,8 +44,8 @@ NETWORK = {  # settings of a training too
     "image_size": number(1, 4096, whole=True),
     "mean": row_of(number(0, 1), 3, 3),
     "std": row_of(number(1e-3, 10), 3, 3),
-    "frame?": one_of(*KINDS),
-    "frame_margin?": number(0, 10),
+    "frame": one_of(*KINDS),
+    "frame_margin": number(0, 10),
 }
 SHARE, COUNT = number(0, 1), number(0, 1e9, whole=True)
 HASH = Rule("64 hexadecimal digits", lambda v: bool(re.fullmatch("[0-9a-f]{64}", str(v))))

@@ -171,7 +171,9 @@ def _resnet(name: str, weights: str | Path | None) -> tuple[torchvision.models.R
         _load_backbone(resnet, _download_imagenet(name), f"ImageNet weights of {name}")
     elif weights == "faces":
         state = read_state_dict(INSIDE / "model.safetensors")
-        parts = {k.removeprefix("backbone."): v for k, v in state.items() if "backbone." in k}
+        parts = {
+            k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")
+        }
         _load_backbone(resnet, parts, "The ResNet-34 of the network inside the package")
     elif weights is not None:
         _load_backbone(resnet, read_state_dict(weights), str(weights))

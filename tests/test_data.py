@@ -93,7 +93,7 @@ def test_unreadable_files_are_listed_and_left_out(folder, capsys):
         (
             lambda d: [p.write_text("x") for p in (d / "train/happy").iterdir()],
             ValueError,
-            "can be read",
+            "can be used",
         ),
     ],
 )

@@ -26,6 +26,7 @@ CONFIG = {
     "levels": [4, 2, 1],
     "classes": ["happy", "unhappy"],
     "image_size": 80,
+    "frame": "whole",
     "start_weights": None,
     "versions": {"deepconnection": "0.1.0", "torch": "2.11.0"},
     "threshold": 0.5,
@@ -262,7 +263,8 @@ def test_a_checkpoint_loads_with_its_card_and_a_new_one_has_none(tmp_path):
     path = write_card(load_checkpoint(folder), make_predictions(), data=PHOTOS)
     loaded = load_checkpoint(folder)
     assert f"weights `{loaded.config['weights_sha256'][:12]}`" in text_of(path)
-    assert f"input {loaded.config['image_size']} x" in text_of(path)
+    side = loaded.config["image_size"]
+    assert f"input {side} x {side} px of the whole picture" in text_of(path)
     make_checkpoint(folder, PHOTOS | {"name": "newer"})
     assert not path.exists()
 

@@ -212,7 +212,7 @@ BAD = {
     ),
     "one class that can be read": (
         ["good", "broken"],
-        "No picture in broken/test/unhappy can be read; training needs some.",
+        "No picture in broken/test/unhappy can be used; training needs some.",
     ),
     "no folder to write": (
         ["good", "mine", "--out", "file"],

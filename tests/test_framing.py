@@ -79,6 +79,15 @@ def test_faces_of_two_sizes_become_equally_large(picture):
     assert frame.enlarged == 2
 
 
+@pytest.mark.parametrize("higher", [0, 1])
+def test_who_is_on_the_left_is_on_the_left(picture, higher):
+    boxes = [(20, 60, 40, 80), (100, 60, 120, 80)]
+    boxes[higher] = (boxes[higher][0], 20, boxes[higher][2], 40)
+    for given_in in (boxes, boxes[::-1]):
+        left, right, _ = frame_picture(picture, given_in, "faces", 40).pieces
+        assert (left.source, right.source) == tuple(boxes)
+
+
 @pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("corner", [(-5, -5), (185, 135), (-5, 135)])
 def test_what_reaches_beyond_is_moved_into_the_picture(picture, kind, corner):

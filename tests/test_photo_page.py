@@ -144,5 +144,7 @@ def test_the_numbers_add_up_and_come_without_the_photo(checkpoint, prediction):
     cells = np.sum(report["evidence_by_cell"])
     const = prediction.evidence.of_margin("const")[0].item()
     assert cells + const == pytest.approx(report["margin"], abs=1e-4)
+    (piece,) = report["looked_at"]  # without this nobody knows where a cell is
+    assert piece["source"] == [0, 0, *prediction.image.size] and piece["target"] == [0, 0, 64, 64]
     assert report["checkpoint"]["training_data"]["kind"] == "demo drawings"
     assert len(json.dumps(report)) < 30_000

@@ -75,7 +75,7 @@ def test_a_network_that_looks_at_faces_is_told_them_in_every_frame(film, framed)
         evidence, *_ = look(framed, frame_picture(frames[k].image, couple, "faces", 64, 0.1))
         assert result.frames["margin"][k] == pytest.approx(evidence.margin.item(), abs=1e-4)
     assert (result.frames["faces"] == 2).all() and NO_FACES not in result.notes
-    assert film_map(result, frames[0].image, 0).shape == (96, 96, 3)
+    assert film_map(result, frames[0].image, 0, result.scale).shape == (96, 96, 3)
 
 
 def test_where_nobody_is_found_there_is_no_answer_and_no_map(film, framed):
@@ -83,7 +83,22 @@ def test_where_nobody_is_found_there_is_no_answer_and_no_map(film, framed):
     assert result.frames["margin"].isna().all() and result.looks == (None,) * 28
     assert set(result.seconds["label"]) == {"not assessable"}
     assert "Only one face was found" in result.frames["reason"][0]
-    assert (np.ptp(film_map(result, next(iter(Clip(film, 4))).image, 0), axis=2) == 0).all()
+    assert result.scale == 1.0  # maps of blank pictures count for nothing
+    assert (np.ptp(film_map(result, next(iter(Clip(film, 4))).image, 0, 1.0), axis=2) == 0).all()
+
+
+def test_a_network_of_drawings_that_looks_at_faces_says_that_it_knows_none(film, framed):
+    result = score_video(film, framed, progress=False)  # nobody tells it, and it does not look
+    assert set(result.frames["reason"][:8]) == {NO_FACES} and NO_FACES in result.notes
+    assert result.frames["smooth"].isna().all()
+
+
+def test_the_scale_is_of_the_frames_that_were_looked_at(film, framed):
+    known = known_faces(json.loads(film.with_suffix(".json").read_text()))
+    result = score_video(film, framed, progress=False, faces=lambda t: known(t) if t < 2 else [])
+    seen = np.abs(result.maps[:8])
+    assert result.scale == pytest.approx(np.quantile(seen, 0.99))
+    assert [look is not None for look in result.looks] == [True] * 8 + [False] * 20
 
 
 def test_of_many_faces_the_largest_two_are_looked_at(framed):

@@ -62,7 +62,7 @@ class CoupleFolder(Dataset):
             self._find_couples()
         for index, name in enumerate(self.classes):
             if not any(label == index for _, label in self.samples):
-                raise ValueError(f"No picture in {folder / name} can be read; training needs some.")
+                raise ValueError(f"No picture in {folder / name} can be used; training needs some.")
 
     def __len__(self) -> int:
         return len(self.samples)

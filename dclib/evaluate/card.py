@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dclib.checkpoint import CARD, is_card
+from dclib.checkpoint import CARD, LOOKS, is_card
 from dclib.evaluate import metrics
 from dclib.evaluate.metrics import compare, judge_difference, measure, tell_interval, tell_value
 from dclib.evaluate.predictions import describe, kind_of
@@ -66,6 +66,7 @@ def write_card(
         ModelCardData(**describe_model(checkpoint, table, measured, data)),
         str(PAGE),
         config=checkpoint.config,
+        looks=LOOKS[checkpoint.config["frame"]],
         drawings=checkpoint.knows_only_drawings,
         pictures=kind_of(table),
         warning=too_good(table, training, data),

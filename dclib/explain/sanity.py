@@ -68,7 +68,7 @@ class Sample:
         transform, self.model = checkpoint.transform, checkpoint.model
         if transform.frame != "whole":
             raise ValueError(
-                f"{checkpoint.folder} only looks at faces: whether maps find them can be asked of "
+                f"{checkpoint.name} looks at faces only: whether maps find them can be asked of "
                 'a network that sees whole pictures (frame "whole", as checkpoints/demo).'
             )
         self.size = transform.size = size or transform.size

@@ -130,9 +130,9 @@ def evidence_html(prediction: Prediction) -> str:
     scale, at = margin_map.abs().max().item() or 1.0, web.strongest_cell(margin_map)
     photo = shown(prediction.image)
     colours = overlay(photo, margin_map, scale, prediction.size, frame=prediction.frame)
-    alt = (
-        f"exact evidence; strongest in {web.place(at)}: {web.describe_pull(margin_map[at].item())}"
-    )
+    pieces = prediction.frame.pieces if prediction.frame else ()
+    where = f" in {web.place(at)}" if len(pieces) == 1 else ""  # else its rows are not the photo's
+    alt = f"exact evidence; strongest{where}: {web.describe_pull(margin_map[at].item())}"
     words = f"where something spoke for {_named('happy')} or for {_named('unhappy')}"
     return _figure(colours, alt, words)
 
@@ -246,19 +246,21 @@ def _figure(pixels: np.ndarray, alt: str, words: str) -> str:
 def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> str:
     """What is known of one picture as JSON; the picture itself is not in it."""
     evidence, cams, config = prediction.evidence, prediction.grad_cam, checkpoint.config
-    kept = ("stage", "backbone", "image_size", "temperature", "threshold", "training_data")
+    kept = ["stage", "backbone", "image_size", "frame", "frame_margin", "temperature", "threshold"]
+    kept += ["training_data", "metrics", "weights_sha256"]
     fields = ["label", "faces", "two", "reasons", "warnings"]
     fields += ["probs", "margin", "margin_sd"] if prediction.probs else []
     content = {"picture": name} | {field: getattr(prediction, field) for field in fields}
-    if evidence and cams:
+    if evidence and cams and prediction.frame:
         content |= {
+            "looked_at": [piece._asdict() for piece in prediction.frame.pieces],
             "unhappy_under_dropout": prediction.band,
             "evidence_by_cell": evidence.margin_map[0].tolist(),
             "evidence_by_neuron": evidence.of_margin("contributions")[0].tolist(),
             "grad_cam": {target: cams[target][0].tolist() for target in cams.targets},
         }
     content |= {
-        "checkpoint": {key: config[key] for key in (*kept, "metrics", "weights_sha256")},
+        "checkpoint": {key: config[key] for key in kept},
         "deepconnection": __version__,
         "about": f"{ABOUT} {NOBODY}",
     }

@@ -43,7 +43,8 @@ class VideoResult:
     frames           a DataFrame, one row a sampled frame: time (seconds), shot, margin (log-odds
                      for unhappy, after temperature), margin_sd (of dropout), faces (NaN: nobody
                      looked), reason (why not assessable, or ""), smooth, low, high (line and band)
-    maps             (N, h, w) float32, exact evidence for unhappy by cell, one scale for all
+    maps             (N, h, w) float32, exact evidence for unhappy by cell, one scale for all; means
+                     nothing where `looks` is None
     looks            what the network looked at in each frame, without its pixels; None: nothing
     threshold        probability of "unhappy" from which that is the label
     abstain          confidence below which there is no label, or None
@@ -61,8 +62,9 @@ class VideoResult:
 
     @property
     def scale(self) -> float:
-        """Log-odds of full colour on all maps of this film: 99 % of all cells are below."""
-        return float(np.quantile(np.abs(self.maps), 0.99)) or 1.0
+        """Log-odds of full colour on all maps of this film: 99 % of the cells are below."""
+        seen = np.abs(self.maps[[look is not None for look in self.looks]])
+        return (float(np.quantile(seen, 0.99)) if seen.size else 0.0) or 1.0
 
     @property
     def cuts(self) -> list[float]:
@@ -145,7 +147,7 @@ def score_video(
         waiting = ahead.submit(list, islice(frames, batch_size))
         while batch := waiting.result():
             waiting = ahead.submit(list, islice(frames, batch_size))
-            images = torch.stack([image for image, *_ in batch])  # (B, 3, H, W)
+            images = torch.stack([image for image, *_ in batch])  # (B, 3, S, S)
             evidence = find_evidence(head, extract_features(checkpoint.model, images))
             values = torch.stack([evidence.margin, evidence.margin_sd], 1).double().cpu().tolist()
             rows += [
@@ -161,7 +163,7 @@ def score_video(
 def prepare(
     clip: Clip, checkpoint: Checkpoint, known: Callable[[float], Boxes] | None
 ) -> Iterator[tuple[Tensor, Row, Frame | None]]:
-    """Every frame as the network's input (3, H, W), its row but for the margins, and its look.
+    """Every frame as the network's input (3, S, S), its row but for the margins, and its look.
 
     Where there are no two faces to look at, the input is blank and the look None.
     """
@@ -183,6 +185,8 @@ def prepare(
         row["change"] = timeline.change(before, now) if before else 0.0
         row["back"] = timeline.change(older, now) if older else np.nan
         frame = cut_couple(transform, image, boxes)
+        if not frame and boxes is None and not row["reason"]:
+            row["reason"] = NO_FACES
         seen = frame and replace(frame, image=blank)  # pixels of all frames would fill the memory
         yield transform(frame or Frame(blank, (), blank.size)), row, seen
         older, before = before, now

@@ -37,7 +37,7 @@ def save_mp4(result: VideoResult, source: VideoSource, path: str | Path, rate: f
 
 def annotate(result: VideoResult, source: VideoSource, rate: float = 12) -> Iterator[Image.Image]:
     """The annotated pictures, `rate` a second: film beside map, text and timeline below."""
-    font = ImageFont.load_default(16)
+    scale, font = result.scale, ImageFont.load_default(16)
     line: Image.Image | None = None
     for time, image in Clip(source, rate):
         if line is None:  # the first frame says how large all are
@@ -45,7 +45,7 @@ def annotate(result: VideoResult, source: VideoSource, rate: float = 12) -> Iter
             width, height = (max(2, round(side * ratio / 2) * 2) for side in image.size)
             line = to_image(strip(result, 2 * width))
         image = image.resize((width, height))
-        seen = to_image(film_map(result, image, time))
+        seen = to_image(film_map(result, image, time, scale))
         top = height + TEXT  # of the timeline
         sheet = Image.new("RGB", (2 * width, top + line.height), "white")
         sheet.paste(image, (0, 0))
@@ -58,13 +58,16 @@ def annotate(result: VideoResult, source: VideoSource, rate: float = 12) -> Iter
         yield sheet
 
 
-def film_map(result: VideoResult, image: Image.Image, time: float) -> np.ndarray:
-    """The evidence of the frame judged last at a time (seconds) over it: (H, W, 3), 0 to 1."""
+def film_map(result: VideoResult, image: Image.Image, time: float, scale: float) -> np.ndarray:
+    """The evidence of the frame judged last at a time (seconds) over it: (H, W, 3), 0 to 1.
+
+    `scale`: log-odds of full colour. Grey where nobody looked.
+    """
     k = result.at(time)
     frame = result.looks[k]
-    if not frame:  # nobody looked
+    if not frame:
         return np.asarray(image.convert("L").convert("RGB")) / 255
-    return overlay(image, result.maps[k], result.scale, frame.image.width, frame=frame)
+    return overlay(image, result.maps[k], scale, frame.image.width, frame=frame)
 
 
 def caption(result: VideoResult, time: float) -> str:

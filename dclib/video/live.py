@@ -21,7 +21,7 @@ from dclib.photo.gate import why_not
 from dclib.pictures import Boxes, PictureError, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.predict import extract_features, how_sure, label_of, percent, sigmoid
-from dclib.video import cut_couple
+from dclib.video import NO_FACES, cut_couple
 from dclib.video.timeline import Thumbnail, is_cut, thumbnail, weighted_mean
 from dclib.web import html as web
 from dclib.web.html import ipywidgets
@@ -277,7 +277,8 @@ class LivePanel(web.Panel):
             evidence = find_evidence(self.head, extract_features(self.checkpoint.model, images))
             margin, sd = evidence.margin.item(), evidence.margin_sd.item()
             self.notes = limits(self.checkpoint, frame)
-        self.timeline.add(time, margin, sd, " ".join(why_not(image, self.faces)), cut)
+        reason = " ".join(why_not(image, self.faces)) or ("" if frame else NO_FACES)
+        self.timeline.add(time, margin, sd, reason, cut)
 
     def show(self, problem: str = "") -> None:
         """Write the answer; what is said aloud is only said when it changes."""

@@ -83,7 +83,7 @@ def plot_film_maps(result: VideoResult, source: VideoSource, times: Sequence[flo
         image.thumbnail((256, 256))
         column[0].imshow(image)
         column[0].set_title(f"{time:.1f} s", fontsize=9)
-        column[1].imshow(film_map(result, image, time))
+        column[1].imshow(film_map(result, image, time, scale))
         for axis in column:
             axis.set_axis_off()
     draw_scale(fig, axes, scale)
