@@ -29,7 +29,7 @@ from skimage.feature import Cascade
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.evaluate.intervals import proportion
-from dclib.faces import find_faces, overlap
+from dclib.framing.faces import find_faces, overlap
 
 RESULTS = Path(__file__).parent / "results" / "faces.json"
 SIDE = 1024  # pixels of the longer side

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage import data
 
 from dclib.checkpoint import load_checkpoint
-from dclib.faces import find_faces
+from dclib.framing.faces import find_faces
 from dclib.photo import look, predict_photo
 from dclib.photo.page import photo_page
 from dclib.pictures import read_picture

@@ -28,9 +28,9 @@ from dclib.checkpoint import load_checkpoint, save_checkpoint
 from dclib.data.loading import EvalTransform
 from dclib.evaluate.intervals import Accuracy
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.frames import Clip, write_mp4
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
+from dclib.pictures.frames import Clip, write_mp4
 from dclib.predict import extract_features
 from dclib.video import score_video
 

@@ -2,9 +2,9 @@
 
 Where things are, in the order of imports: a room uses those above it, never those below it.
 
-    files rules mark cli colab     small things that many need
-    colour heif pictures frames    pictures and films, in and out, as screens show them
-    cells faces framing            where cells look, where faces are, what a network looks at
+    files rules cli colab          small things that many need
+    pictures                       pictures and films, in and out, as screens show them
+    framing                        where faces are, what a network looks at, where its cells look
     data drawn                     the folder of couples and its loaders; drawn couples and films
     plots web                      what all figures, and all panels, share
     spp pmt model checkpoint       the network, and the folder that keeps it

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from dclib.cells import spread
 from dclib.files import extra, write_whole
 from dclib.framing import Frame
+from dclib.framing.cells import spread
 
 with extra("plots"):
     import matplotlib.pyplot as plt
@@ -125,7 +125,7 @@ def overlay(
 
     Args:
         image: Pillow image, or array (H, W, 3) of uint8, or of floats from 0 to 1.
-        values: (h, w), one a cell; `dclib.cells` says where cells are.
+        values: (h, w), one a cell; `dclib.framing.cells` says where cells are.
         scale: value of full colour, for all maps that are compared; larger ones look the same.
         size: pixels of the network's input, a side or (height, width).
         smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.

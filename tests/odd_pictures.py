@@ -13,10 +13,10 @@ import profiles
 import torch
 from PIL import ExifTags, Image
 
-from dclib.colour import ADOBE, P3, PRIMARIES
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.pictures import TURNS
+from dclib.pictures.colour import ADOBE, P3, PRIMARIES
 
 SCENE = draw_scene(sample_scene(3, 4)[0], 240).resize((240, 160))  # upright is told from turned
 UNDO = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}

@@ -23,7 +23,7 @@ from PIL import Image, ImageColor
 
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
-from dclib.mark import mark_drawn
+from dclib.pictures.mark import mark_drawn
 from dclib.plots import COLOURS
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

@@ -16,8 +16,8 @@ from dclib.drawn import composed
 from dclib.drawn.__main__ import main
 from dclib.drawn.composed import IN_COLOUR, SOURCE, compose_couple, compose_couples
 from dclib.drawn.portraits import EXPRESSIONS, Portrait, cast_by_look
-from dclib.faces import find_faces, overlap
-from dclib.mark import drawn_faces
+from dclib.framing.faces import find_faces, overlap
+from dclib.pictures.mark import drawn_faces
 
 SPLITS = {"train": "abc", "val": "de"}  # and who is in them
 

@@ -9,7 +9,7 @@ import pytest
 from dclib.drawn import render_film
 from dclib.drawn.film import PLAN, _sample_pair
 from dclib.drawn.scenes import OURS, sample_scene
-from dclib.frames import Clip
+from dclib.pictures.frames import Clip
 
 COUPLE = ("couple", (("happy", 1), ("unhappy", 1)))
 SHORT = (COUPLE, ("empty", ((None, 1),)), ("dark", ((None, 1),)))

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dclib.cells import spread
 from dclib.drawn import our_couple
 from dclib.framing import BEYOND, KINDS, Frame, find_couple, frame_picture, pick_two, too_few
-from dclib.mark import drawn_faces, mark_drawn
+from dclib.framing.cells import spread
+from dclib.pictures.mark import drawn_faces, mark_drawn
 
 BOXES = ((60, 40, 80, 64), (100, 50, 124, 70))  # sides of 22 on average
 

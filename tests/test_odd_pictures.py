@@ -8,9 +8,9 @@ import pytest
 from odd_pictures import CASES, JPEG, NAMES, SCENE
 from PIL import Image
 
-from dclib.mark import kept_mark
 from dclib.photo.gate import why_not
 from dclib.pictures import PictureError, read_picture
+from dclib.pictures.mark import kept_mark
 
 TABLE = Path(__file__).with_suffix(".md").with_name("odd_pictures.md")
 HEAD = "| --- | --- |\n"

@@ -10,8 +10,8 @@ from dclib.data import NOT_ASSESSABLE
 from dclib.data.loading import CoupleFolder
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.explain.gradcam import grad_cam
-from dclib.faces import Face
 from dclib.framing import KINDS, frame_picture
+from dclib.framing.faces import Face
 from dclib.photo import IN_PROFILE, predict_photo
 from dclib.photo.__main__ import main
 from dclib.pictures import PictureError, read_picture
@@ -199,7 +199,7 @@ def test_a_face_from_the_side_is_said_if_it_is_of_the_couple(trained, pair, monk
     boxes = ((50, 50, 250, 250), (450, 50, 650, 250), (0, 0, 20, 20))
     for looks, said in (((front, side, front), True), ((front, front, side), False)):
         found = tuple(Face(box, 0.9, points) for box, points in zip(boxes, looks))
-        monkeypatch.setattr("dclib.faces.find_faces", lambda image, found=found: found)
+        monkeypatch.setattr("dclib.framing.faces.find_faces", lambda image, found=found: found)
         assert (IN_PROFILE in predict_photo(pair, trained).warnings) == said
 
 

@@ -18,9 +18,9 @@ from dclib.data.loading import CoupleFolder
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.explain.panels import HidePanel, hide_panel, neuron_panel
-from dclib.mark import mark_drawn
 from dclib.photo import panel as photo_widget
 from dclib.photo.panel import WELCOME, photo_panel
+from dclib.pictures.mark import mark_drawn
 from dclib.video.live import live_panel
 from dclib.web.html import clear_uploads, ipywidgets, uploaded_files
 

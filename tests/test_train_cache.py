@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, features
 
-from dclib import colour, framing, heif, pictures
+from dclib import framing, pictures
 from dclib.augment import TrainTransform
 from dclib.augment.tensor import TensorTransform
 from dclib.data import fingerprint, splits_of
 from dclib.data.loading import CoupleFolder, EvalTransform, make_loader
+from dclib.pictures import colour, heif
 from dclib.train import cache as cache_module
 from dclib.train.cache import RESERVE, build_cache
 

@@ -10,9 +10,9 @@ from PIL import Image
 from dclib import video
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint
 from dclib.drawn import render_film
-from dclib.frames import Clip, VideoError, write_mp4
 from dclib.framing import frame_picture
 from dclib.photo import look
+from dclib.pictures.frames import Clip, VideoError, write_mp4
 from dclib.video import NO_FACES, NOT_SURE, VideoResult, cut_couple, score_video
 from dclib.video.export import film_map
 from dclib.video.truth import known_faces

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from dclib.frames import Clip, write_mp4
 from dclib.framing import frame_picture
+from dclib.pictures.frames import Clip, write_mp4
 from dclib.plots import HAPPY
 from dclib.video import VideoResult
 from dclib.video.export import caption, save_csv, save_mp4, strip

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from dclib.heif import read_container
 from dclib.pictures import PictureError, read_picture
+from dclib.pictures.heif import read_container
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"}
 KINDS = {  # how a picture begins, by the end that its name should have

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from dclib.drawn.canvas import Canvas, Colour, draw_backdrop, shade
-from dclib.mark import mark_drawn
+from dclib.pictures.mark import mark_drawn
 
 DRAWINGS = 2  # to be raised with every change of a file: sets that were drawn before are not used
 SUPERSAMPLE = 2

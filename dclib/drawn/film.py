@@ -15,7 +15,7 @@ from dclib.drawn.canvas import draw_backdrop
 from dclib.drawn.drawing import Scene, draw_scene
 from dclib.drawn.scenes import OURS, sample_scene
 from dclib.files import save_json
-from dclib.mark import drawn_faces
+from dclib.pictures.mark import drawn_faces
 
 Parts = Sequence[tuple[str | None, float]]  # moods one after another with their seconds
 Plan = Sequence[tuple[str, Parts]]  # shots one after another: what is seen, and the moods in it
@@ -43,7 +43,7 @@ def render_film(
     faces (boxes in pixels of the couple in each of the film's frames); it is also saved beside the
     film as JSON. The same arguments give the same pictures.
     """
-    from dclib.frames import write_mp4
+    from dclib.pictures.frames import write_mp4
 
     truth = _schedule(plan) | {"seed": seed, "rate": RATE, "size": size, "faces": []}
 

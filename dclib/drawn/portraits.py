@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from dclib.data import splits_of
 from dclib.data.listing import Samples, list_pictures, patiently
 from dclib.data.metadata import FILE, group_names, read_metadata, refuse_tables
-from dclib.faces import Box, find_faces
+from dclib.framing.faces import Box, find_faces
 from dclib.pictures import PictureError, read_picture
 
 EXPRESSIONS = ("happy", "neutral", "unhappy")

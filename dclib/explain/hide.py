@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dclib.cells import cell_edges
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.explain.evidence import find_evidence, fold_head
+from dclib.framing.cells import cell_edges
 from dclib.model import DeepConnection
 from dclib.pictures import Boxes, Source, read_picture
 from dclib.predict import extract_features, head_logits, target_weights

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dclib.cells import STRIDE, cell_edges, covered_cells
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, strata
 from dclib.data.loading import CoupleFolder, choose_pictures, keep, make_loader, read_boxes
@@ -26,6 +25,7 @@ from dclib.evaluate.intervals import area_intervals, group_interval
 from dclib.explain.evidence import FoldedHead, find_evidence, fold_head
 from dclib.files import extra
 from dclib.framing import Box
+from dclib.framing.cells import STRIDE, cell_edges, covered_cells
 from dclib.model import DeepConnection
 from dclib.predict import extract_features
 

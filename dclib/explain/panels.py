@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dclib.cells import cell_edges, spread
 from dclib.checkpoint import Checkpoint
 from dclib.explain.hide import Look
 from dclib.files import extra
+from dclib.framing.cells import cell_edges, spread
 from dclib.pictures import Source
 from dclib.plots import HAPPY, UNHAPPY, overlay
 from dclib.predict import sigmoid

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dclib.cells import box_mask, cell_centres, cell_edges, covered_cells, from_centre
 from dclib.data.loading import CoupleFolder, read_boxes
 from dclib.drawn.drawing import MARK
 from dclib.evaluate.intervals import mean_row
 from dclib.explain.sanity import Sample, draw_maps, other_groups, random_network, signed_maps
 from dclib.files import extra
+from dclib.framing.cells import box_mask, cell_centres, cell_edges, covered_cells, from_centre
 
 with extra("evaluate"):
     import pandas as pd

@@ -22,7 +22,6 @@ from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 from torch import Tensor
 
-from dclib.cells import from_centre
 from dclib.checkpoint import Checkpoint
 from dclib.data.loading import CoupleFolder, choose_pictures, keep, make_loader
 from dclib.evaluate.intervals import estimate, mean_row
@@ -30,6 +29,7 @@ from dclib.explain.evidence import find_evidence
 from dclib.explain.gradcam import grad_cam
 from dclib.explain.hide import hide_cells, leave_one_out
 from dclib.files import extra
+from dclib.framing.cells import from_centre
 from dclib.model import BLOCKS, DeepConnection
 from dclib.predict import extract_features
 

@@ -11,8 +11,8 @@ from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import Evidence, find_evidence, fold_head
 from dclib.explain.gradcam import Cams, grad_cam
 from dclib.framing import Frame, pick_two
-from dclib.mark import drawn_faces
 from dclib.pictures import Boxes, Source, read_picture
+from dclib.pictures.mark import drawn_faces
 from dclib.predict import Z95, extract_features, how_sure, label_of, percent, sigmoid
 
 ENLARGED = 2  # times, from which on that is said
@@ -187,7 +187,7 @@ def about_faces(n: int, kind: str, chosen: bool) -> tuple[str, ...]:
 
 def _see(image: Image.Image, faces: Boxes | None) -> tuple[Boxes, set[int]]:
     """Boxes of all faces, looked for unless they are given, and which are seen from the side."""
-    from dclib.faces import find_faces  # OpenCV
+    from dclib.framing.faces import find_faces  # OpenCV
 
     if faces is None:
         found = find_faces(image)

@@ -20,10 +20,11 @@ import numpy as np
 from PIL import Image, features
 from tqdm.auto import tqdm
 
-from dclib import colour, framing, heif, pictures
+from dclib import framing, pictures
 from dclib.data.loading import CoupleFolder
 from dclib.files import file_hash, write_whole
 from dclib.framing import Frame
+from dclib.pictures import colour, heif
 
 RESERVE = 10**9  # bytes of disk that a cache leaves to others, checkpoints above all
 CHUNK = 64  # pictures that wait in memory for being written

@@ -17,12 +17,12 @@ from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
 from dclib.data.loading import EvalTransform
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.faces import find_faces
 from dclib.files import extra
-from dclib.frames import Clip, VideoSource
 from dclib.framing import BEYOND, Frame, pick_two, too_few
+from dclib.framing.faces import find_faces
 from dclib.photo.gate import why_not
 from dclib.pictures import Boxes
+from dclib.pictures.frames import Clip, VideoSource
 from dclib.predict import extract_features, label_of
 from dclib.video import timeline
 

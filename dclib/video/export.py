@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dclib.data import CLASSES, NOT_ASSESSABLE
 from dclib.files import write_whole
-from dclib.frames import Clip, VideoSource, write_mp4
+from dclib.pictures.frames import Clip, VideoSource, write_mp4
 from dclib.plots import COLOURS, overlay, to_rgb
 from dclib.predict import percent, sigmoid
 from dclib.video import VideoResult

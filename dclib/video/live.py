@@ -15,7 +15,7 @@ from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.colab import in_colab
 from dclib.data import NOT_ASSESSABLE
 from dclib.explain.evidence import find_evidence, fold_head
-from dclib.faces import find_faces
+from dclib.framing.faces import find_faces
 from dclib.photo import limits, not_sure
 from dclib.photo.gate import why_not
 from dclib.pictures import Boxes, PictureError, read_picture

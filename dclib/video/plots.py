@@ -6,7 +6,7 @@ import numpy as np
 
 from dclib.data import NOT_ASSESSABLE
 from dclib.files import extra
-from dclib.frames import VideoSource, frames_at
+from dclib.pictures.frames import VideoSource, frames_at
 from dclib.plots import COLOURS, draw_scale, finish
 from dclib.video import VideoResult
 from dclib.video.export import film_map

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dclib.cells import spread_to
-from dclib.mark import drawn_faces
+from dclib.framing.cells import spread_to
 from dclib.pictures import Boxes
+from dclib.pictures.mark import drawn_faces
 
 KINDS = ("whole", "couple", "faces")
 BEYOND = (124, 116, 104)  # the mean colour of ImageNet
@@ -135,7 +135,7 @@ def find_couple(image: Image.Image) -> Boxes:
 
     Raises ValueError, one sentence, unless there are two faces.
     """
-    from dclib.faces import find_faces  # OpenCV
+    from dclib.framing.faces import find_faces  # OpenCV
 
     drawn = drawn_faces(image)
     faces = [face.box for face in find_faces(image)] if drawn is None else drawn

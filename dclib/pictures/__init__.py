@@ -13,9 +13,9 @@ from PIL import ExifTags, Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dclib import heif
-from dclib.colour import ADOBE, by_coding, by_profile
-from dclib.mark import kept_mark
+from dclib.pictures import heif
+from dclib.pictures.colour import ADOBE, by_coding, by_profile
+from dclib.pictures.mark import kept_mark
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
 MAX_PIXELS = 80_000_000  # checked before decoding: 320 MB in Pillow

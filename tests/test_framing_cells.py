@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dclib.cells import STRIDE, box_mask, cell_centres, cell_edges, covered_cells, spread
 from dclib.drawn.drawing import MARK
+from dclib.framing.cells import STRIDE, box_mask, cell_centres, cell_edges, covered_cells, spread
 from dclib.model import DeepConnection
 
 

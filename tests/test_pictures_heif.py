@@ -11,9 +11,8 @@ import pytest
 from odd_pictures import UNDO
 from PIL import Image
 
-from dclib import heif
-from dclib.colour import BT2020, HLG, P3, PQ
-from dclib.pictures import TURNS, PictureError, read_picture
+from dclib.pictures import TURNS, PictureError, heif, read_picture
+from dclib.pictures.colour import BT2020, HLG, P3, PQ
 
 QUARTERS = Image.new("RGB", (96, 64), "blue")  # each corner has a colour of its own
 for corner, colour in {(0, 0): "red", (48, 0): "lime", (0, 32): "white"}.items():

@@ -9,8 +9,8 @@ from PIL import Image
 from dclib.drawn import our_couple
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
-from dclib.mark import COMMENT, drawn_faces
 from dclib.pictures import read_picture
+from dclib.pictures.mark import COMMENT, drawn_faces
 
 
 def test_the_mark_goes_with_the_picture_and_its_file():

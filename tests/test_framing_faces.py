@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 from skimage import data
 
-from dclib import faces
-from dclib.faces import YUNET, Face, find_faces, overlap
 from dclib.files import file_hash
+from dclib.framing import faces
+from dclib.framing.faces import YUNET, Face, find_faces, overlap
 
 FACE = (172, 62, 277, 167)  # of the astronaut
 

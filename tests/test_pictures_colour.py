@@ -7,8 +7,8 @@ import profiles
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from dclib.colour import ADOBE, BT2020, HLG, P3, PQ, PRIMARIES, _transform, by_coding
 from dclib.pictures import read_picture
+from dclib.pictures.colour import ADOBE, BT2020, HLG, P3, PQ, PRIMARIES, _transform, by_coding
 
 PROPHOTO = (0.734699, 0.265301, 0.159597, 0.840403, 0.036598, 0.000105)
 # From light in red, green and blue of each to that of sRGB, as Bruce Lindbloom and others give it.

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from dclib.colour import by_coding
 from dclib.files import extra, write_whole
 from dclib.pictures import MAX_PIXELS, TURNS, find_file
+from dclib.pictures.colour import by_coding
 
 with extra("video"):
     import av

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from dclib import frames
-from dclib.frames import Clip, VideoError, frames_at, write_mp4
+from dclib.pictures import frames
+from dclib.pictures.frames import Clip, VideoError, frames_at, write_mp4
 
 COLOURS = "Its colours (HDR or wide) were brought into those of ordinary screens."
 
