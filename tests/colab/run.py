@@ -20,8 +20,8 @@ import nbformat
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 UV = ROOT / ".uv" / "bin" / "uv"
-TESTS = ["test_photo", "test_photo_page", "test_photo_panel", "test_faces", "test_framing"]
-TESTS += ["test_heif", "test_colour", "test_odd_pictures", "test_frames"]
+TESTS = ["test_photo", "test_photo_page", "test_photo_panel", "test_framing", "test_framing_faces"]
+TESTS += ["test_pictures_heif", "test_pictures_colour", "test_odd_pictures", "test_pictures_frames"]
 TESTS += ["test_video", "test_video_export", "test_video_live", "test_video_timeline"]
 
 
