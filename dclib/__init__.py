@@ -2,7 +2,8 @@
 
 Where things are, in the order of imports: a room uses those above it, never those below it.
 
-    files rules cli colab          small things that many need
+    files rules cli                small things that many need
+    colab workspace                the machine, and the folder that all notebooks share
     pictures                       pictures and films, in and out, as screens show them
     framing                        where faces are, what a network looks at, where its cells look
     data drawn                     the folder of couples and its loaders; drawn couples and films
@@ -14,6 +15,7 @@ Where things are, in the order of imports: a room uses those above it, never tho
     scrape                         notebook 01: pictures from the web into such a folder
     train                          notebook 03: learning, and studies of several networks
     explain                        notebooks 05 and 06: looking inside
+    sketches                       each method in one small drawing
     photo                          notebook 07: one photo, one answer
     video                          notebook 08: a film or a camera, an answer every moment
 

@@ -26,12 +26,23 @@ SETUP = """\
 # @title Setup (safe to run again)
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
+from urllib.request import urlopen
 
 REPO, TAG = "{repo}", "{tag}"
 IN_COLAB = "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules
+if IN_COLAB:  # its list of sessions tells from which repository this notebook was opened
+    sessions = f"http://{{os.environ.get('COLAB_JUPYTER_IP', '172.28.0.12')}}:9000/api/sessions"
+    opened = r"github\\.com/([\\w.-]+/[\\w.-]+)/blob/(.+?)/notebooks/"
+    try:
+        found = re.search(opened, unquote(urlopen(sessions, timeout=5).read().decode()))
+        REPO, TAG = found.groups() if found else (REPO, TAG)
+    except (OSError, ValueError):
+        pass  # then the names above hold
 places = [Path.cwd(), *Path.cwd().parents, *Path("/content/drive/MyDrive").glob("*")]
 clone = next((place for place in places if (place / "dclib/spp.py").exists()), None)
 if clone:
@@ -39,15 +50,18 @@ if clone:
     sys.path.insert(0, str(clone))
 needed = ("dclib", "av", "imgaug", "pillow_heif", "protego")
 if missing := [name for name in needed if not importlib.util.find_spec(name)]:
-    wheel = max(Path().glob("deepconnection-*.whl"), key=os.path.getmtime, default=None)
+    files = [*Path().glob("deepconnection-*.whl"), *Path().glob("*deepconnection*.zip")]
+    file = max(files, key=os.path.getmtime, default=None)
     release = f"deepconnection[notebooks] @ https://github.com/{{REPO}}/archive/{{TAG}}.tar.gz"
-    source = f"{{wheel or clone}}[notebooks]" if wheel or clone else release
+    source = f"{{file or clone}}[notebooks]" if file or clone else release
     if not IN_COLAB:
         raise ModuleNotFoundError(f"No {{', '.join(missing)}}: in a clone, start with `make lab`.")
     if source == release and REPO.startswith("OWNER"):
-        raise RuntimeError("This copy names no repository: upload dclib's wheel and run again.")
+        raise RuntimeError("Drag the ZIP of the repository into the file panel; run this again.")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
     importlib.invalidate_caches()
+if not REPO.startswith("OWNER"):
+    os.environ["DCLIB_ORIGIN"] = f"{{REPO}}/blob/{{TAG}}"
 """
 
 

@@ -2,19 +2,27 @@
 
 import ast
 import importlib.util
+import itertools
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
+import threading
 import tomllib
 import types
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
+import numpy as np
 import pytest
 
 import dclib
+from dclib.data import OUR_GROUP
 from dclib.drawn.couples import SHARES, _split_indices
 from dclib.drawn.scenes import OURS
 
@@ -98,7 +106,9 @@ def test_same_beginning(notebook):
     assert ids[: len(FIRST_CELLS) + 1] == [*FIRST_CELLS, "config"]
     assert len(ids) == len(set(ids))
     assert "colab-badge" in notebook.cells[0].source
-    assert "describe_machine()" in notebook.cells[5].source
+    assert notebook.cells[5].source.endswith(
+        "print(colab.describe_machine())\nspace = workspace.enter()"
+    )
 
 
 def test_config_is_plain_variables_that_tests_can_shrink(notebook):
@@ -122,11 +132,12 @@ def test_pictures_of_people_stay_out_of_the_repository(notebook):
     for cell in code_cells(notebook):
         assert "{FIGURES}" not in cell.source or "if not PHOTO:" in cell.source
         if "{figures}" in cell.source:
-            assert re.search(r'figures = "build/figures" if (DATA|PHOTO) ', str(notebook.cells))
+            apart = r'figures = (use\.results or FIGURES|"build/figures" if PHOTO )'
+            assert re.search(apart, str(notebook.cells))
 
 
 def test_calm(notebook):
-    code = code_cells(notebook)
+    code = [cell for cell in code_cells(notebook) if cell.id != "setup"]  # which is folded
     lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in code]
     assert statistics.median(lengths) <= 8
     assert max(lengths) <= 25
@@ -140,15 +151,20 @@ def test_calm(notebook):
                 assert node.end_lineno - node.lineno < 10
 
 
-def test_the_notebooks_follow_one_couple():
-    test = _split_indices(3000, SHARES)["test"]  # listed as all happy ones, then all unhappy ones
-    pair = tuple([*test[::2], *test[1::2]].index(2 * OURS + label) for label in (0, 1))
-    assert settings_of("04")["GROUP"] == f"drawn-0-{OURS:05d}"
-    assert settings_of("05")["PAIR"] == pair
-    assert settings_of("06")["COUPLE"] == pair[1]
+def test_the_notebooks_follow_one_couple(tmp_path):
+    assert f"drawn-0-{OURS:05d}" == OUR_GROUP
+    assert OURS in np.array(_split_indices(3000, SHARES)["test"]) // 2  # as notebook 03 draws
+    for name in ("04", "05", "06"):
+        assert settings_of(name)["COUPLE"] == ""
     for name in ("02", "03", "07"):
         (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
         assert "our_couple(" in path.read_text()
+
+
+def test_each_notebook_names_the_next_one():
+    for path, following in itertools.pairwise(PATHS):
+        last = read(path).cells[-2]
+        assert last.source == f'workspace.show_next("{following.name}")', path.name
 
 
 def test_setup_is_folded_away(notebook):
@@ -205,16 +221,24 @@ def setup(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", install)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
+    monkeypatch.setenv("DCLIB_ORIGIN", "")  # put back afterwards
 
-    def run(missing=(), colab=False, repo="ada/couples", drive="/no/drive"):
+    def run(missing=(), colab=False, repo="ada/couples", drive="/no/drive", port=9):
         monkeypatch.setattr(
             importlib.util, "find_spec", lambda name: None if name in missing else real(name)
         )
         if colab:
             monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-        assert "/content/drive/MyDrive" in source
-        there = source.replace("/content/drive/MyDrive", str(drive))
-        exec(there.replace(INDEX["repo"], repo), {})
+        there = source
+        for old, new in (
+            ("/content/drive/MyDrive", str(drive)),
+            (":9000", f":{port}"),  # of Colab's list of sessions; nothing answers at 9
+            (INDEX["repo"], repo),
+        ):
+            assert old in there
+            there = there.replace(old, new)
+        exec(there, {})
         return commands
 
     return run
@@ -241,12 +265,57 @@ def test_setup_in_colab_from_git(setup):
     assert tag == f"v{dclib.__version__}"
 
 
-def test_setup_in_colab_from_the_wheel_that_was_uploaded_last(setup):
-    for version, seconds in (("0.1.0", 9), ("0.0.9", 5)):
-        Path(f"deepconnection-{version}-py3-none-any.whl").touch()
-        os.utime(f"deepconnection-{version}-py3-none-any.whl", (seconds, seconds))
+@contextmanager
+def sessions(answer):
+    """A server that gives this text as Colab's list of sessions; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/api/sessions"
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize("branch", ["main", "try/more"])
+def test_setup_of_a_fork_finds_where_it_was_opened_from(setup, branch):
+    link = f"https://github.com/grace/her-couples/blob/{branch}/notebooks/03_training.ipynb"
+    opened = [{"path": f"fileId={quote(link)}", "name": "03_training.ipynb"}]
+    with sessions(json.dumps(opened)) as port:
+        (command,) = setup(("dclib",), colab=True, repo="OWNER/deepconnection", port=port)
+    archive = f"https://github.com/grace/her-couples/archive/{branch}.tar.gz"
+    assert command[-1] == f"deepconnection[notebooks] @ {archive}"
+    assert os.environ["DCLIB_ORIGIN"] == f"grace/her-couples/blob/{branch}"
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "<html>", '[{"path": "fileId=1a2b", "name": "03_training.ipynb"}]']
+)
+def test_setup_of_a_copy_in_drive_keeps_the_names_in_it(setup, answer):
+    with sessions(answer) as port:
+        (command,) = setup(missing=("dclib",), colab=True, port=port)
+    assert "https://github.com/ada/couples/archive/" in command[-1]
+    assert os.environ["DCLIB_ORIGIN"] == f"ada/couples/blob/{INDEX['tag']}"
+
+
+def test_setup_in_colab_from_the_file_that_was_uploaded_last(setup):
+    names = ["deepconnection-0.1.0-py3-none-any.whl", "deepconnection-0.0.9-py3-none-any.whl"]
+    names += ["deepconnection-main.zip"]
+    for seconds, name in enumerate(names):
+        Path(name).touch()
+        os.utime(name, (9 - seconds, 9 - seconds))
     (command,) = setup(missing=("dclib", "imgaug"), colab=True)
-    assert command[-1] == "deepconnection-0.1.0-py3-none-any.whl[notebooks]"
+    assert command[-1] == f"{names[0]}[notebooks]"
+    os.utime(names[2], (20, 20))
+    assert setup(missing=("dclib", "imgaug"), colab=True)[1][-1] == f"{names[2]}[notebooks]"
 
 
 def test_setup_in_colab_from_a_clone_in_drive(setup, tmp_path, monkeypatch):
@@ -260,7 +329,7 @@ def test_setup_in_colab_from_a_clone_in_drive(setup, tmp_path, monkeypatch):
 
 
 def test_setup_without_a_repository_or_outside_colab(setup, monkeypatch):
-    with pytest.raises(RuntimeError, match="upload dclib's wheel"):
+    with pytest.raises(RuntimeError, match="Drag the ZIP"):
         setup(missing=("dclib",), colab=True, repo="OWNER/deepconnection")
     monkeypatch.delitem(sys.modules, "google.colab")
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)

@@ -23,6 +23,7 @@ CLASSES = ("happy", "unhappy")
 NOT_ASSESSABLE = "not assessable"  # the label of what gets neither
 DRAWN = "demo drawings"  # how the `source` of pictures that dclib.drawn made begins
 SPLITS = ("train", "val", "test")
+OUR_GROUP = "drawn-0-01473"  # the group of the drawn couple that the notebooks follow
 
 
 def splits_of(root: str | Path) -> list[str]:
@@ -104,6 +105,30 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
 
 def _kind(n: int, drawn: int) -> str:
     return {n: DRAWN, 0: "photographs"}.get(drawn, "photographs and drawings")
+
+
+def find_pair(
+    ids: Sequence[str], groups: Sequence[str], labels: Sequence[int], couple: str = ""
+) -> tuple[int, int]:
+    """Places of a happy and an unhappy picture to look at: those of one couple, if it has both.
+
+    Args:
+        ids, groups, labels: of all pictures (N,), as `CoupleFolder` has them; label 1 is unhappy.
+        couple: a group or a picture's id. "" is the drawn couple that the notebooks follow; where
+            that is not there, the first picture of each class.
+
+    Raises ValueError for a couple that is not there.
+    """
+    wanted = told(couple or OUR_GROUP)
+    places = {label: [k for k, one in enumerate(labels) if one == label] for label in (0, 1)}
+    theirs = [k for k, names in enumerate(zip(ids, groups)) if wanted in map(told, names)]
+    if couple and not theirs:
+        raise ValueError(
+            f"There is no couple {couple!r} here: name a group or a picture, such as "
+            f"{groups[0] or ids[0]!r}, or leave it empty."
+        )
+    happy, unhappy = (next((k for k in theirs if labels[k] == c), places[c][0]) for c in (0, 1))
+    return happy, unhappy
 
 
 def draw_seed(*numbers: int) -> int:
