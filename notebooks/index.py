@@ -66,6 +66,9 @@ if not REPO.startswith("OWNER"):
 
 
 def badge(index: Index, file: str) -> str:
+    """A link that opens a notebook in Colab; nothing as long as it would lead nowhere."""
+    if index["repo"].startswith("OWNER/"):
+        return ""
     link = f"{COLAB}/github/{index['repo']}/blob/{index['tag']}/notebooks/{file}"
     return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
 
@@ -83,18 +86,22 @@ def shared_cells(index: Index, entry: Index) -> dict[str, str]:
         f"| Writes | {entry['writes']} |",
     ]
     return {
-        "title": "\n\n".join([title, badge(index, entry["file"]), entry["sentence"]]),
+        "title": "\n\n".join(
+            part for part in (title, badge(index, entry["file"]), entry["sentence"]) if part
+        ),
         "table": "\n".join(table),
         "setup": SETUP.format(repo=index["repo"], tag=index["tag"]).rstrip(),
     }
 
 
 def readme_table(index: Index) -> str:
-    rows = ["| notebook | 2-core CPU | |", "|---|---|---|"]
+    rows = [["notebook", "2-core CPU", " "], ["---"] * 3]
     for entry in index["notebook"]:
         link = f"[{entry['file'][:2]} {entry['title']}](notebooks/{entry['file']})"
-        rows.append(f"| {link} | {entry['cpu']} | {badge(index, entry['file'])} |")
-    return "\n".join(rows)
+        rows.append([link, entry["cpu"], badge(index, entry["file"])])
+    if not rows[-1][-1]:  # no badge leads anywhere
+        rows = [row[:-1] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def updated_files(index: Index) -> Iterator[tuple[Path, str]]:

@@ -91,6 +91,7 @@ def test_badges_point_where_they_are_told(tmp_path):
     subprocess.run([*command, "--repo", "ada/couples", "--tag", "v9.9"], check=True)
     for path in [tmp_path / "README.md", *(tmp_path / "notebooks").glob("*.ipynb")]:
         text = path.read_text()
+        assert "colab-badge.svg" in text
         assert "/github/ada/couples/blob/v9.9/notebooks/" in text
         assert "OWNER" not in text.replace('startswith(\\"OWNER\\")', "")
     assert 'REPO, TAG = \\"ada/couples\\", \\"v9.9\\"' in path.read_text()
@@ -101,11 +102,15 @@ def test_badges_point_where_they_are_told(tmp_path):
     assert b"README.md has lost" in refused.stderr
 
 
+def test_no_badge_leads_nowhere():
+    for path in [ROOT / "README.md", *PATHS]:
+        assert "github/OWNER" not in path.read_text(), path.name
+
+
 def test_same_beginning(notebook):
     ids = [cell.id for cell in notebook.cells]
     assert ids[: len(FIRST_CELLS) + 1] == [*FIRST_CELLS, "config"]
     assert len(ids) == len(set(ids))
-    assert "colab-badge" in notebook.cells[0].source
     assert notebook.cells[5].source.endswith(
         "print(colab.describe_machine())\nspace = workspace.enter()"
     )

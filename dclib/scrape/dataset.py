@@ -20,6 +20,7 @@ from dclib.files import (
     WORKSHOP,
     check_place,
     file_hash,
+    harmless,
     hold,
     remove_files,
     save_json,
@@ -31,7 +32,7 @@ from dclib.scrape.duplicates import NEAR, distances, duplicate_groups, fingerpri
 from dclib.scrape.licences import attribution
 from dclib.scrape.manifest import STAGES, Manifest
 from dclib.scrape.sources import identity
-from dclib.scrape.split import BRIDGE, LeakReport, assign, leak_report
+from dclib.scrape.split import BRIDGE, assign, leak_report
 
 MARK = "dataset.json"  # tells a folder that we wrote, and may change, from any other
 STAND_IN = "one file, several pages"
@@ -119,11 +120,11 @@ def _remove(manifest: Manifest, rows: list[dict]) -> None:
     remove_files(manifest.folder / "pool", {row["file"] for row in rows} - {""})
 
 
-def make_dataset(folder: str | Path, destination: str | Path) -> LeakReport:
-    """Divide what a collection kept into splits (`dclib.scrape.split.SHARES`), and write them.
+def make_dataset(folder: str | Path, destination: str | Path) -> str:
+    """Divide what a collection kept into splits, and write them with ATTRIBUTION.md; says how.
 
-    The data set and its ATTRIBUTION.md go to `destination`. Pictures that were in a split before
-    stay there. Raises what `Manifest`, `assign` and `write_dataset` do.
+    Pictures that were in a split before stay there. Raises what `Manifest`, `assign` and
+    `write_dataset` do.
     """
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
@@ -147,22 +148,28 @@ def _write_placed(manifest: Manifest, destination: str | Path) -> list[dict]:
     return placed
 
 
-def forget(folder: str | Path, what: str, destination: str | Path | None = None) -> int:
-    """Remove a picture, and keep it from coming back; return how many went, copies included.
+def forget(
+    folder: str | Path, what: str | Iterable[str], destination: str | Path | None = None
+) -> int:
+    """Remove pictures, and keep them from coming back; return how many went, copies included.
 
-    `what` is its URL, the URL of its page, its sha256, or the name of its file in `pool`. It goes
-    from the data set `destination` too, if there is one; whatever else is there stays as it is.
-    Raises ValueError if it is empty or unknown, and what `Manifest` and `write_dataset` raise.
+    `what` is a picture's URL, the URL of its page, its sha256, or the name of its file in `pool`;
+    or several of these. They go from the data set `destination` too, if there is one; whatever else
+    is there stays as it is. Raises ValueError, before anything goes, if one is empty or unknown,
+    and what `Manifest` and `write_dataset` raise.
     """
-    if not what.strip():
+    names = [what] if isinstance(what, str) else list(what)
+    if not names or not all(name.strip() for name in names):
         raise ValueError("Say which picture: its URL, that of its page, its sha256 or its file.")
     with Manifest(folder) as manifest:
-        known = "sha256 = ? OR url = ? OR page = ? OR identity = ? OR file = ?"
-        asked = manifest.rows(known, (what.lower(), what, what, identity(what) or what, what))
-        if not asked:
-            raise ValueError(f"No picture here has the URL, sha256 or file {what!r}.")
+        ids = set()
+        for name in names:
+            known = "sha256 = ? OR url = ? OR page = ? OR identity = ? OR file = ?"
+            asked = manifest.rows(known, (name.lower(), name, name, identity(name) or name, name))
+            if not asked:
+                raise ValueError(f"No picture here has the URL, sha256 or file {name!r}.")
+            ids |= {row["id"] for row in asked}
         fetched = manifest.rows("state = 'fetched'")
-        ids = {row["id"] for row in asked}
         for group in duplicate_groups(fetched):
             members = {fetched[i]["id"] for i in group}
             if members & ids:
@@ -273,10 +280,7 @@ def _refuse_others(destination: Path, pictures: Sequence[Path], before: dict) ->
 
 
 def _read_mark(destination: Path) -> dict:
-    """What `write_dataset` noted of a data set that it wrote or had begun.
-
-    Raises FileExistsError for a folder that holds anything else.
-    """
+    """What `write_dataset` noted of a data set that it wrote or had begun."""
     try:
         mark = json.loads((destination / MARK).read_text())
         if _is_places(mark["splits"]) and isinstance(mark["version"], str):
@@ -297,7 +301,6 @@ def _is_places(places: object) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The file appears whole or not at all."""
     if target.exists():
         return
     with writing(target.parent):
@@ -319,16 +322,11 @@ def _tables(rows: Iterable[dict]) -> dict[str, bytes]:
         if not text.tell():
             writer.writeheader()
         row = row | {"file_name": f"{row['label']}/{row['file']}"}
-        writer.writerow({name: _harmless(row.get(name, "")) for name in COLUMNS})
+        writer.writerow({name: harmless(row.get(name, "")) for name in COLUMNS})
     return {split: text.getvalue().encode() for split, text in texts.items()}
 
 
-def _harmless(value: object) -> object:
-    """Text of strangers that a spreadsheet would take for a formula gets a quote before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
-
-
-def split_folder(source: str | Path, destination: str | Path, seed: int = 0) -> LeakReport:
+def split_folder(source: str | Path, destination: str | Path, seed: int = 0) -> str:
     """Divide a folder of one's own, source/{happy,unhappy}/*, into a data set.
 
     Pictures that look alike stay on one side; one that lies in both classes is left out, and so is

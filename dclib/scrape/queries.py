@@ -2,8 +2,9 @@
 
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from dclib.data import CLASSES, DRAWN
@@ -12,6 +13,7 @@ from dclib.scrape.collect import Plan, make_plan
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, Gallery
 from dclib.scrape.html import HtmlGallery
+from dclib.scrape.manifest import now
 from dclib.scrape.openverse import Commons, Openverse
 from dclib.scrape.sources import Source, identity
 
@@ -28,8 +30,7 @@ def load_queries(path: str | Path, kind: str = "phrases") -> dict[str, list[str]
         path: a TOML file with a table per class, each with lists `phrases` and `pages`.
         kind: "phrases" for searches, or "pages" (http(s) addresses) for HTML galleries.
 
-    The query is the label, so that one under two classes, or twice, is an error. Raises
-    FileNotFoundError, or ValueError with one sentence on what to change.
+    The query is the label, so that one under two classes, or twice, is an error.
     """
     path = Path(path)
     try:
@@ -62,6 +63,17 @@ def _read_list(path: Path, table: object, name: str, kind: str) -> list[str]:
     return [text.strip() for text in texts]
 
 
+def write_queries(path: str | Path) -> Path:
+    """Our search phrases as a file to edit, where there is none; OSError where it cannot be."""
+    path = Path(path)
+    if not path.exists():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(next(ours for ours in QUERIES if ours.exists()), path)
+        print(f"Wrote our search phrases to {path}; edit them there.")
+    return path
+
+
 @contextmanager
 def open_sources(
     names: str,
@@ -78,7 +90,7 @@ def open_sources(
         contact: your own e-mail address or web page; the gallery needs none.
         queries: a TOML file as `load_queries` reads it, made with our phrases where there is none.
 
-    Prints who is asked. Raises ValueError for an unknown name, a missing contact or bad queries.
+    Prints who is asked.
     """
     if names == "gallery":
         with Gallery(n, port=port) as gallery:
@@ -93,12 +105,35 @@ def open_sources(
             f"There is no source {unknown[0]!r}; choose gallery, or of {', '.join(SOURCES)}."
         )
     fetcher = Fetcher(contact)
-    if not Path(queries).exists():
-        with writing(queries):
-            Path(queries).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(next(path for path in QUERIES if path.exists()), queries)
-        print(f"Wrote our search phrases to {queries}; edit them there.")
+    write_queries(queries)
     kinds = {name: "pages" if name == "html" else "phrases" for name in chosen}
     plan = make_plan(*((SOURCES[name](), load_queries(queries, kinds[name])) for name in chosen))
     print(f"Asking {' and '.join(chosen)} as {fetcher.session.headers['User-Agent']}")
     yield plan, fetcher
+
+
+def first_look(plan: Plan) -> Plan:
+    """Of a plan the first search of each class at each source: some dozens of pictures."""
+    firsts = {(source.name, label): (source, label, text) for source, label, text in plan[::-1]}
+    return [task for task in plan if task in firsts.values()]
+
+
+def outlook(rows: Sequence[dict], begun: str, few: Plan, plan: Plan, most: int) -> str:
+    """What to expect of a plan, after `few` of its searches brought `rows` since `begun` (`now`).
+
+    `most`: pictures that are listed for a search. Sources run dry and copies add up, so it is an
+    upper bound. What was here before says nothing about the pace.
+    """
+    new = [row for row in rows if row["time"] and row["time"] >= begun]
+    if not new:
+        return f"Nothing new came in a first look; {len(rows)} candidates are here already."
+    kept = sum(row["stage"] == "kept" for row in new)
+    took = datetime.fromisoformat(now()) - datetime.fromisoformat(begun)
+    listed = len(plan) * most
+    minutes = listed / len(new) * took.total_seconds() / 60
+    return (
+        f"A first look: {len(few)} searches brought {len(new)} candidates in "
+        f"{took.total_seconds():.0f} s, of which {kept} are kept. All {len(plan)} searches list up "
+        f"to {listed}: at this pace at most {minutes:.0f} minutes and "
+        f"{listed * kept / len(new):.0f} pictures."
+    )
