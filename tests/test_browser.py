@@ -1,4 +1,4 @@
-"""The widgets as a person meets them: JupyterLab and Voila in Chromium, everything is clicked."""
+"""The widgets as a person meets them: JupyterLab in Chromium, everything is clicked."""
 
 import base64
 import shutil
@@ -7,16 +7,12 @@ from pathlib import Path
 import pillow_heif
 import pytest
 from browser import (
-    kernels,
     needs_chromium,
-    new_page,
     open_and_run,
     open_browser,
-    serve_app,
     serve_lab,
     show_state,
     wait_until_it_listens,
-    wait_until_no_kernel,
     write_notebook,
 )
 from PIL import Image, ImageColor
@@ -26,8 +22,7 @@ from dclib.drawn.scenes import sample_scene
 from dclib.pictures.mark import mark_drawn
 from dclib.plots import COLOURS
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-NOTEBOOK, APP = NOTEBOOKS / "07_your_couple_photo.ipynb", NOTEBOOKS / "app" / "photo.ipynb"
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_your_couple_photo.ipynb"
 
 SLIDER = """\
 from dclib.drawn.scenes import sample_scene
@@ -59,15 +54,22 @@ BOXES = """() => [".dc-grid", ":has(> .dc-grid) img"].map(
     (part) => JSON.stringify(document.querySelector(part).getBoundingClientRect()))"""
 
 
-@pytest.fixture
-def lab(tmp_path, drawn_checkpoint):
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, drawn_checkpoint):
     """A JupyterLab on loopback over a folder with notebooks and a checkpoint; yields its URL."""
-    copy_with(NOTEBOOK, tmp_path, 'CHECKPOINT = \\"\\"', 'CHECKPOINT = \\"checkpoints/demo\\"')
-    write_notebook(tmp_path / "slider.ipynb", SLIDER)
-    write_notebook(tmp_path / "panels.ipynb", PANELS)
-    shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
-    with serve_lab(tmp_path) as url:
+    folder = tmp_path_factory.mktemp("lab")
+    copy_with(NOTEBOOK, folder, 'CHECKPOINT = \\"\\"', 'CHECKPOINT = \\"checkpoints/demo\\"')
+    write_notebook(folder / "slider.ipynb", SLIDER)
+    write_notebook(folder / "panels.ipynb", PANELS)
+    shutil.copytree(drawn_checkpoint, folder / "checkpoints" / "demo")
+    with serve_lab(folder) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser(playwright):
+    with open_browser(playwright) as browser:
+        yield browser
 
 
 def copy_with(notebook, folder, before, after):
@@ -170,137 +172,24 @@ def decode(address):
 
 
 @needs_chromium
-def test_upload_a_photo_and_read_the_verdict(lab, tmp_path):
-    from playwright.sync_api import expect, sync_playwright
+def test_upload_a_photo_and_read_the_verdict(browser, lab, tmp_path):
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format(NOTEBOOK.name))
+    with open_and_run(browser, lab.format(NOTEBOOK.name)) as page:
         use_panel(page, expect, tmp_path)
         page.locator(".dc-browser").scroll_into_view_if_needed()
         show_state(page, "07.png")
         page.get_by_role("button", name="Clear").first.click()
         expect(page.locator(".dc-browser .dc-verdict")).to_have_count(0)
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
-        browser.close()
 
 
 @needs_chromium
-def test_the_same_as_an_app_that_forgets(tmp_path, drawn_checkpoint):
-    """Voila: the same panel, dropped files, a phone's width; nothing is left when it is closed."""
-    from playwright.sync_api import expect, sync_playwright
-
-    copy_with(APP, tmp_path, "photo_panel()", f"photo_panel('{drawn_checkpoint}')")
-    (tmp_path / "mine").mkdir()
-    with serve_app(tmp_path / APP.name) as url, sync_playwright() as playwright:
-        browser = open_browser(playwright)
-        page = new_page(browser, viewport={"width": 1000, "height": 1400})
-        page.goto(url)
-        use_panel(page, expect, tmp_path / "mine")
-        drop(page, (tmp_path / "mine" / "us.jpg").read_bytes())
-        expect(page.locator(".dc-verdict").last).to_contain_text("dropped.jpg")
-        show_state(page, "07_app.png")
-        before = sorted(p.name for p in tmp_path.iterdir())
-        assert len(kernels()) == 1
-        page.close(run_before_unload=True)
-        wait_until_no_kernel()
-        page = new_page(browser)  # and where the browser dies and says nothing
-        page.goto(url)
-        page.locator(".dc-browser .widget-upload").wait_for()
-        assert len(kernels()) == 1
-        browser.close()
-        wait_until_no_kernel()
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
-    assert not list(tmp_path.glob("*.jpg")) and not list(tmp_path.glob("*report*"))
-
-
-WIDTHS = "() => [document.documentElement.scrollWidth, innerWidth]"
-
-
-@needs_chromium
-def test_the_app_on_a_phone(tmp_path, photo_checkpoint, pair):
-    """Upload first; a face is marked by touch; several photos have an overview."""
-    from playwright.sync_api import expect, sync_playwright
-
-    copy_with(APP, tmp_path, "photo_panel()", f"photo_panel('{photo_checkpoint}')")
-    (tmp_path / "mine").mkdir()
-    half, pair_file = tmp_path / "mine" / "half.jpg", tmp_path / "mine" / "pair.jpg"
-    grey = Image.new("RGB", pair.size, "grey")
-    grey.paste(pair.crop((0, 0, 400, 512)), (0, 0))
-    grey.save(half)
-    pair.save(pair_file)
-    with serve_app(tmp_path / APP.name) as url, sync_playwright() as playwright:
-        browser = open_browser(playwright)
-        phone = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
-        page = new_page(browser, **phone)
-        page.goto(url)
-        button = page.locator(".widget-upload")
-        button.wait_for()
-        wait_until_it_listens(page, 1)
-        assert button.bounding_box()["y"] < 400  # on the upper half of the first screen
-        assert page.get_by_text("torch").is_hidden()
-        choose(page, button, half)
-        expect(page.locator(".dc-verdict")).to_contain_text("Only one face was found")
-        assert (
-            page.locator(".dc-figures img").count() == 1 and not page.locator(".dc-share").count()
-        )
-        drag_by_touch(page, page.locator(".dc-photo"), (0.6, 0.1), (0.8, 0.5))
-        expect(page.locator(".dc-says")).to_contain_text("The network says")
-        expect(page.locator("button.dc-face.mod-active")).to_have_text(["1", "2"])
-        x, y, width, height = share_of(page, "button.dc-face >> nth=1", ".dc-photo")
-        assert (x, y, width, height) == pytest.approx((0.6, 0.1, 0.2, 0.4), abs=0.02)
-        page.get_by_text("Why?").click()
-        show_state(page, "07_phone.png")
-        assert len(set(page.evaluate(WIDTHS))) == 1  # nothing is wider than the screen
-        choose(page, button, pair_file, half)
-        expect(page.locator(".dc-overview tr")).to_have_count(2)
-        says = page.locator(".dc-one-photo .dc-says")
-        expect(says.nth(1)).to_be_hidden()
-        page.locator(".dc-link").nth(1).click()
-        expect(says.nth(1)).to_have_text("Not assessable.")
-        show_state(page, "07_phone_overview.png")
-        assert len(set(page.evaluate(WIDTHS))) == 1
-        browser.close()
-
-
-def drag_by_touch(page, part, start, end):
-    """A finger from one place to another, in shares of a part of the page."""
-    part.scroll_into_view_if_needed()
-    box, touch = part.bounding_box(), page.context.new_cdp_session(page)
-    for kind, places in (("Start", [start]), ("Move", [end]), ("End", [])):
-        points = [
-            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in places
-        ]
-        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
-
-
-def share_of(page, inner, outer):
-    """Where a part of the page is in another: left, top, width, height as shares of its sides."""
-    small, large = (page.locator(part).bounding_box() for part in (inner, outer))
-    width, height = large["width"], large["height"]
-    left, top = small["x"] - large["x"], small["y"] - large["y"]
-    return left / width, top / height, small["width"] / width, small["height"] / height
-
-
-def drop(page, content):
-    """What the browser does when a file is dropped on the panel."""
-    page.locator(".dc-browser").evaluate(
-        """(panel, bytes) => {
-            const transfer = new DataTransfer();
-            const file = new File([new Uint8Array(bytes)], "dropped.jpg", {type: "image/jpeg"});
-            transfer.items.add(file);
-            panel.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
-        }""",
-        list(content),
-    )
-
-
-@needs_chromium
-def test_an_upload_that_gets_lost_is_said(lab, tmp_path):
+def test_an_upload_that_gets_lost_is_said(browser, lab, tmp_path):
     """More than the limit of the connection: the kernel never hears of it."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format(NOTEBOOK.name))
+    with open_and_run(browser, lab.format(NOTEBOOK.name)) as page:
         panel = page.locator(".dc-browser")
         panel.locator(".widget-upload").wait_for()
         wait_until_it_listens(page, 1)
@@ -309,15 +198,11 @@ def test_an_upload_that_gets_lost_is_said(lab, tmp_path):
         choose(page, panel.locator(".widget-upload"), tmp_path / "lost.jpg")
         expect(panel.locator(".dc-status")).to_contain_text("Sending lost.jpg")
         expect(panel.locator(".dc-status")).to_contain_text("has not arrived")
-        browser.close()
 
 
 @needs_chromium
-def test_the_slider_of_strength_changes_the_pictures(lab):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format("slider.ipynb"))
+def test_the_slider_of_strength_changes_the_pictures(browser, lab):
+    with open_and_run(browser, lab.format("slider.ipynb")) as page:
         strip, handle = page.locator("img.widget-image, .jupyter-widgets img"), ".noUi-handle"
         strip.wait_for()
         seen = [strip.evaluate(PIXELS)]
@@ -335,15 +220,13 @@ def test_the_slider_of_strength_changes_the_pictures(lab):
         assert seen[0] != seen[1]
         assert seen[0] == seen[2]
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
-        browser.close()
 
 
 @needs_chromium
-def test_hide_a_region_and_choose_a_neuron(lab):
-    from playwright.sync_api import expect, sync_playwright
+def test_hide_a_region_and_choose_a_neuron(browser, lab):
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format("panels.ipynb"))
+    with open_and_run(browser, lab.format("panels.ipynb")) as page:
         panels = page.locator(".dc-cells:has(button)")
         expect(panels).to_have_count(2)
         hiding, neurons = panels.all()
@@ -368,7 +251,6 @@ def test_hide_a_region_and_choose_a_neuron(lab):
         expect(answer).to_have_text(whole, use_inner_text=True)
         choose_neurons(page, neurons, expect)
         assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
-        browser.close()
 
 
 def choose_neurons(page, panel, expect):

@@ -4,6 +4,7 @@ import base64
 import datetime
 import io
 import re
+import threading
 import types
 import weakref
 from unittest.mock import Mock
@@ -19,10 +20,11 @@ from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.explain.panels import HidePanel, hide_panel, neuron_panel
 from dclib.photo import panel as photo_widget
-from dclib.photo.panel import WELCOME, photo_panel
+from dclib.photo.panel import Network, photo_panel
 from dclib.pictures.mark import mark_drawn
 from dclib.video.live import live_panel
 from dclib.web.html import clear_uploads, ipywidgets, uploaded_files
+from dclib.web.photos import WAKING, WELCOME, PhotoPanel, in_background
 
 
 def upload(panel, *files):
@@ -75,6 +77,32 @@ def test_verdict_appears_and_the_upload_is_forgotten(panel, photo):
     assert len(panel.answers.children) == 2
 
 
+def test_the_panel_is_there_before_the_network_and_photos_wait_for_it(checkpoint, photo):
+    there, said = threading.Event(), []
+
+    def load():
+        there.wait(30)
+        return Network(checkpoint)
+
+    panel = PhotoPanel(in_background(load))
+    assert WELCOME in panel.status.value and panel.about.value == ""
+    panel.status.observe(lambda change: said.append(change["new"]), names="value")
+    panel.status.observe(lambda _: there.set(), names="value")
+    upload(panel, ("us.jpg", photo))
+    assert WAKING in said[0] and "Looking at us.jpg" in said[1]
+    assert "The network says <b" in panel.answers.children[0].verdict.value
+    assert "About the network" in panel.about.value
+
+
+def test_a_network_that_cannot_be_had_gets_a_sentence(photo, tmp_path):
+    panel = PhotoPanel(in_background(lambda: Network(tmp_path / "none")))
+    upload(panel, ("us.jpg", photo))
+    assert "is no checkpoint: there is no such folder" in panel.status.value
+    assert "is no checkpoint" in panel.about.value and not panel.answers.children
+    panel.clear.click()
+    assert WELCOME in panel.status.value
+
+
 def test_several_photos_have_an_overview_and_all_but_the_first_are_folded(panel, photo):
     upload(panel, ("us.jpg", photo))
     assert panel.overview.value == ""
@@ -105,7 +133,7 @@ def test_a_network_that_fails_gets_a_sentence(panel, photo, monkeypatch):
 
 def test_a_button_that_fails_gets_a_sentence(panel, photo, monkeypatch):
     upload(panel, ("us.jpg", photo))
-    monkeypatch.setitem(panel.checkpoint.config, "image_size", 768)
+    monkeypatch.setitem(panel.network.result().checkpoint.config, "image_size", 768)
     buttons(panel)["Hide a region"].click()
     more = panel.answers.children[0].more
     assert "This network takes 768 pixels a side" in more.children[0].value

@@ -1,14 +1,10 @@
 """The photo panel: show it a picture, read the answer, hide a region, take a report away."""
 
-import contextlib
-import ctypes
-import gc
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from dclib.checkpoint import Checkpoint, load_checkpoint
-from dclib.drawn.drawing import draw_scene
-from dclib.drawn.scenes import sample_scene
 from dclib.explain.hide import Look
 from dclib.explain.panels import HidePanel
 from dclib.photo import Prediction, predict_photo
@@ -26,111 +22,43 @@ from dclib.photo.page import (
 from dclib.pictures import Boxes, PictureError, Source
 from dclib.web import html as web
 from dclib.web.html import ipywidgets
+from dclib.web.photos import Answerer, PhotoPanel, Say, discard
 
-EXAMPLES = {"A drawn couple": 0, "Another one": 1, "A third": 6}  # indices in the demo set
-ACCEPT = "image/*,.heic,.heif,.hif,.avif"  # not every browser counts these as images
-STOP = ("dc-stop-button", "Close the camera")
 HEAD = (  # of a report
     '<!doctype html><html lang="en"><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width">'
-)
-TITLE = "<h3>Show the network a photo of two people</h3>"
-WELCOME = (
-    "Choose photos, drop them here, or take one. They go to the machine that runs this, nowhere "
-    "else, and are gone when the page is closed."
 )
 ONE_MORE = "One face is chosen: choose the other, by its number or with “Mark a face”."
 
 
 def photo_panel(
     checkpoint: Checkpoint | str | Path | None = None, photos: Mapping[str, bytes] | None = None
-) -> "PhotoPanel":
+) -> PhotoPanel:
     """A widget that asks for photos and shows what a network says about each.
 
     `checkpoint`: the network inside the package by default. `photos` are {name: bytes} to begin
     with, as `dclib.colab.upload_photos` returns them. They go to the kernel behind this notebook
     only, and nothing is written to disk.
     """
-    return PhotoPanel(checkpoint, photos)
+    network: Future[Answerer] = Future()
+    network.set_result(Network(checkpoint))
+    return PhotoPanel(network, photos)
 
 
-class PhotoPanel(web.Panel):
-    """Ways in, a line that says what happens, an overview of several photos, and the answers."""
+class Network:
+    """A network that answers in a `PhotoPanel`; the one inside the package by default."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint | str | Path | None = None,
-        photos: Mapping[str, bytes] | None = None,
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint | str | Path | None = None) -> None:
         self.checkpoint = load_checkpoint(checkpoint)
-        self.upload = ipywidgets.FileUpload(accept=ACCEPT, multiple=True)
-        self.upload.description = "Choose photos"
-        self.clear = ipywidgets.Button(description="Clear")
-        self.status, self.overview = ipywidgets.HTML(), ipywidgets.HTML()
-        self.answers = ipywidgets.VBox([])
-        self.said = 0
-        examples = [ipywidgets.Button(description=name) for name in EXAMPLES]
-        script = web.start_script(f"{web.KEYS};{web.SCRIPT}")
-        title = ipywidgets.HTML(f"<style>{web.CSS}</style>{script}{TITLE}")
-        camera = ipywidgets.HTML(web.camera_html(("dc-photo-button", "Take a photo"), STOP))
-        ways = ipywidgets.Box([self.upload, camera]).add_class("dc-row").add_class("dc-ways")
-        others = ipywidgets.Box([*examples, self.clear]).add_class("dc-row")
-        about = ipywidgets.HTML(about_html(self.checkpoint))
-        parts = [title, ways, self.status, others, self.overview, self.answers, about]
-        super().__init__(parts)
-        self.add_class("dc-browser")
-        self.upload.observe(self.take_uploads, names="value")
-        self.clear.on_click(lambda _: self.forget())
-        for button in examples:
-            button.on_click(self.show_example)
-        self.forget()
-        if photos:
-            self.show(list(photos.items()))
+        self.about = about_html(self.checkpoint)
 
-    def take_uploads(self, _: object = None) -> None:
-        """Look at what was chosen, and forget the files."""
-        photos = web.uploaded_files(self.upload)
-        if photos:
-            web.clear_uploads(self.upload)
-            self.show(photos)
+    def answer(self, name: str, photo: Source, say: Say) -> "Answer":
+        """What it says about one photo."""
+        return Answer(name, photo, self.checkpoint, say)
 
-    def show_example(self, button: ipywidgets.Button) -> None:
-        """Look at the drawn couple that a button names."""
-        scene, _ = sample_scene(2026, EXAMPLES[button.description])
-        self.show([(f"{button.description} of the demo set", draw_scene(scene, 512))])
-
-    def show(self, photos: Sequence[tuple[str, Source]]) -> None:
-        """Look at (name, picture) of each and put the answers in place of what was there."""
-        self.overview.value = ""
-        discard(self.answers)
-        answers: list[Answer] = []
-        for number, (name, photo) in enumerate(photos, 1):
-            self.say(f"Looking at {name} ({number} of {len(photos)}) …")
-            answers.append(Answer(name, photo, self.checkpoint, self.say))
-            if number > 1:
-                answers[-1].add_class("dc-folded")
-            answers[-1].changed = self.list_answers
-            self.answers.children = answers
-        self.list_answers()
-        self.clear.layout.display = None
-        self.say(f"Done: {len(photos)} picture{'s' if len(photos) > 1 else ''}.")
-
-    def list_answers(self) -> None:
-        """Write the overview, if there is more than one answer."""
-        listed = [(answer.name, answer.prediction) for answer in self.answers.children]
-        self.overview.value = overview_html(listed) if len(listed) > 1 else ""
-
-    def forget(self) -> None:
-        """Take the answers away."""
-        self.overview.value = ""
-        discard(self.answers)
-        self.clear.layout.display = "none"
-        self.say(WELCOME)
-
-    def say(self, sentence: str) -> None:
-        """Write the line of what happens; even the same words replace it: see browser.js."""
-        self.said += 1
-        self.status.value = web.status_html(sentence, said=self.said)
+    def overview(self, answers: "Sequence[Answer]") -> str:
+        """A table of several answers."""
+        return overview_html([(answer.name, answer.prediction) for answer in answers])
 
 
 class Answer(web.Panel):
@@ -140,9 +68,7 @@ class Answer(web.Panel):
     has chosen other faces.
     """
 
-    def __init__(
-        self, name: str, photo: Source, checkpoint: Checkpoint, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, name: str, photo: Source, checkpoint: Checkpoint, say: Say) -> None:
         self.name, self.photo, self.checkpoint, self.say = name, photo, checkpoint, say
         self.changed: Callable[[], None] = lambda: None
         self.prediction: Prediction | None = None
@@ -224,15 +150,3 @@ class Answer(web.Panel):
         files = {f"{self.name}.report.html": page, f"{self.name}.report.json": numbers}
         links = (web.link(file, text.encode()) for file, text in files.items())
         return ipywidgets.HTML(f"<p>Save: {' · '.join(links)}</p>")
-
-
-def discard(box: ipywidgets.VBox) -> None:
-    """Empty a box on the page, and free the pictures of what was in it."""
-    if not box.children:
-        return
-    left, box.children = box.children, []
-    web.discard(left)
-    del left
-    gc.collect()  # widgets hold themselves, and their pictures, in circles
-    with contextlib.suppress(AttributeError, TypeError):  # only glibc keeps what is freed
-        ctypes.CDLL(None).malloc_trim(0)

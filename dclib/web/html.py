@@ -6,13 +6,16 @@ import io
 import mimetypes
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from dclib.files import extra
 from dclib.plots import HAPPY, UNHAPPY
+
+if TYPE_CHECKING:  # a panel is there before torch is
+    from torch import Tensor
 
 with extra("widgets"):
     import ipywidgets as ipywidgets  # panels take it from here: one place says what is missing
@@ -62,10 +65,11 @@ def legend(scale: float) -> str:
     return f"{unhappy} is for unhappy, {happy} for happy; {full}."
 
 
-def strongest_cell(values: Tensor) -> Cell:
+def strongest_cell(values: "Tensor") -> Cell:
     """The cell of a map (h, w) that is furthest from 0.
 
-    >>> strongest_cell(Tensor([[1.0, -3.0], [2.0, 0.0]]))
+    >>> import torch
+    >>> strongest_cell(torch.tensor([[1.0, -3.0], [2.0, 0.0]]))
     (0, 1)
     """
     return divmod(int(values.abs().argmax()), values.shape[1])
