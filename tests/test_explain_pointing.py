@@ -28,6 +28,8 @@ from dclib.explain.pointing import (
     pointing_hit,
 )
 from dclib.explain.sanity import Sample, random_network
+from dclib.framing import frame_picture, in_whole
+from dclib.framing.faces import Face
 from dclib.train import TrainConfig, train_checkpoint
 
 MAPS = arrays(float, (3, 4), elements=st.floats(0, 10))
@@ -39,6 +41,7 @@ class Pictures:
 
     def __init__(self, *rows):
         self.rows, self.ids = rows, [f"happy/{k}.jpg" for k in range(len(rows))]
+        self.size = 80, 40
 
     def __len__(self):
         return len(self.rows)
@@ -47,7 +50,7 @@ class Pictures:
         return [row.get(name, "") for row in self.rows]
 
     def picture(self, index):
-        return Image.new("RGB", (80, 40))
+        return Image.new("RGB", self.size)
 
 
 def boxes(*found):
@@ -110,22 +113,60 @@ def test_values_without_a_meaning_raise():
 
 
 def test_regions_are_faces_couple_and_bystanders_that_can_be_seen():
-    """Of 3 x 3 cells of 80 px: they end after 0.2 and 0.6 of a side."""
-    full = {"boxes": boxes((0, 0, 48, 24)), "body_boxes": boxes((0, 24, 48, 40))}
-    full["bystander_boxes"] = boxes((16, 0, 80, 24))  # its left is behind the couple
+    """Of 3 x 3 cells of 80 px: they end after 0.2 and 0.6 of a side, at 16 and 48 px.
+
+    The picture is the middle half of its square: its rows 0 to 40 are the square's 20 to 60.
+    """
+    full = {"boxes": boxes((0, 0, 48, 28)), "body_boxes": boxes((0, 28, 48, 40))}
+    full["bystander_boxes"] = boxes((16, 0, 80, 28))  # its left is behind the couple
     found = find_regions(Pictures(full, {"boxes": full["boxes"]}), 3, 3, 80)
     centres, shares = found["faces"]
-    np.testing.assert_allclose(shares, [[[1, 1, 0], [1, 1, 0], [0, 0, 0]]] * 2)
+    middle = 28 / 32  # of the rows 16 to 48, those from 20 on
+    expected = np.array([[0, 0, 0], [middle, middle, 0], [0, 0, 0]])
+    np.testing.assert_allclose(shares, [expected] * 2)
     assert centres.tolist() == shares.astype(bool).tolist()
-    np.testing.assert_allclose(found["couple"][1], [[[1, 1, 0]] * 3, [[0] * 3] * 3])
-    np.testing.assert_allclose(found[OTHERS][1], [[[0, 0, 1], [0, 0, 1], [0] * 3], [[0] * 3] * 3])
+    below = [[0, 0, 0], [middle, middle, 0], [12 / 32, 12 / 32, 0]]
+    np.testing.assert_allclose(found["couple"][1], [below, np.zeros((3, 3))])
+    others = [[0, 0, 0], [0, 0, middle], [0, 0, 0]]
+    np.testing.assert_allclose(found[OTHERS][1], [others, np.zeros((3, 3))])
+
+
+def test_regions_are_where_the_network_sees_them():
+    """A box is painted white on black: the frame shows it where the shares are."""
+    for size in ((90, 40), (40, 90), (64, 64)):
+        box = (8, 6, 30, 38)
+        image = Image.new("RGB", size, "black")
+        image.paste("white", box)
+        frame = frame_picture(image, (), "whole", 96)
+        white = np.asarray(frame.image)[..., 0] > 190  # black, and what lies beyond, are darker
+        x0, y0, x1, y1 = (in_whole([box], size) * 96)[0]
+        rows, columns = white.any(1).nonzero()[0], white.any(0).nonzero()[0]
+        ends = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        assert ends == pytest.approx((x0, y0, x1, y1), abs=1.5)
 
 
 def test_half_a_cell_is_half_in_the_box_and_its_centre_decides():
-    centres, shares = find_regions(Pictures({"boxes": boxes((0, 0, 50, 40))}), 1, 1, 32)["faces"]
-    assert centres.item() and shares.item() == pytest.approx(50 / 80)
-    centres, _ = find_regions(Pictures({"boxes": boxes((2, 0, 80, 40))}), 1, 1, 32)["faces"]
-    assert not centres.item()  # a first cell looks at the edge
+    picture = Pictures({"boxes": boxes((0, 0, 50, 40))})
+    centres, shares = find_regions(picture, 1, 1, 32)["faces"]
+    assert not centres.item()  # a first cell looks at the edge, where the picture is not
+    assert shares.item() == pytest.approx(50 / 80 / 2)
+    square = Pictures({"boxes": boxes((2, 0, 80, 80))}, {"boxes": boxes((0, 0, 50, 80))})
+    square.size = 80, 80
+    centres, shares = find_regions(square, 1, 1, 32)["faces"]
+    assert centres.ravel().tolist() == [False, True]
+    assert shares.ravel() == pytest.approx([78 / 80, 50 / 80])
+
+
+def test_faces_of_photographs_that_nobody_told_are_looked_for(monkeypatch):
+    points = ((0, 0),) * 5
+    found = [(2, 2, 6, 6), (20, 5, 40, 25), (45, 5, 65, 25)]
+    faces = tuple(Face(box, 0.9, points) for box in found)
+    monkeypatch.setattr("dclib.framing.faces.find_faces", lambda image: faces)
+    known = {"boxes": boxes(*found[1:]), "bystander_boxes": boxes(found[0])}
+    told, looked_for = (find_regions(Pictures(row), 3, 3, 80) for row in (known, {}))
+    for name in ("faces", OTHERS):
+        assert told[name][1].any()
+        np.testing.assert_array_equal(told[name][1], looked_for[name][1])
 
 
 def measured(values, centres, shares, others):
@@ -249,7 +290,7 @@ def test_pictures_without_boxes_are_excluded_and_counted(
     row = row_of(locate(Sample(checkpoint, root)), "evidence")
     assert (row["n"], row["excluded"]) == (5, 1)
     rewrite(root, "test", lambda k, row: row | {"boxes": "[]"})
-    with pytest.raises(ValueError, match=r"No picture of .*/test has face boxes"):
+    with pytest.raises(ValueError, match=r"In no picture of .*/test faces are told"):
         locate(Sample(checkpoint, root))
 
 

@@ -201,6 +201,8 @@ def test_a_face_from_the_side_is_said_if_it_is_of_the_couple(trained, pair, monk
         found = tuple(Face(box, 0.9, points) for box, points in zip(boxes, looks))
         monkeypatch.setattr("dclib.framing.faces.find_faces", lambda image, found=found: found)
         assert (IN_PROFILE in predict_photo(pair, trained).warnings) == said
+        chosen = predict_photo(pair, trained, faces=boxes[::-1], two=(0, 1))  # the last two
+        assert (IN_PROFILE in chosen.warnings) == (looks[1:] != (front, front))
 
 
 @pytest.mark.parametrize("frame", KINDS)

@@ -24,7 +24,7 @@ from dclib.data.loading import CoupleFolder, choose_pictures, keep, make_loader,
 from dclib.evaluate.intervals import area_intervals, group_interval
 from dclib.explain.evidence import FoldedHead, find_evidence, fold_head
 from dclib.files import extra
-from dclib.framing import Box
+from dclib.framing import Box, in_whole
 from dclib.framing.cells import STRIDE, cell_edges, covered_cells
 from dclib.model import DeepConnection
 from dclib.predict import extract_features
@@ -132,9 +132,9 @@ def _watch(
     """What `States` holds of neurons and regions; region maps are reduced batch by batch."""
     whole = dataset.transform.frame == "whole"  # else faces are nearly all that there is
     faces = [
-        boxes / np.tile(dataset.picture(index).size, 2) if len(boxes) and whole else boxes[:0]
+        in_whole(boxes, dataset.picture(index).size) if len(boxes) and whole else boxes[:0]
         for index, boxes in enumerate(read_boxes(dataset))
-    ]  # (K, 4) a picture, as shares of its sides
+    ]  # (K, 4) a picture, in shares of its square
     parts: list[dict[str, np.ndarray]] = []
     maps = np.zeros(())  # (100, h, w) from the first batch on
     for images, _ in make_loader(dataset, BATCH):

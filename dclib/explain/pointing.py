@@ -21,7 +21,9 @@ from dclib.drawn.drawing import MARK
 from dclib.evaluate.intervals import mean_row
 from dclib.explain.sanity import Sample, draw_maps, other_groups, random_network, signed_maps
 from dclib.files import extra
+from dclib.framing import in_whole, pick_two
 from dclib.framing.cells import box_mask, cell_centres, cell_edges, covered_cells, from_centre
+from dclib.pictures.mark import drawn_faces
 
 with extra("evaluate"):
     import pandas as pd
@@ -46,11 +48,8 @@ def find_regions(dataset: CoupleFolder, h: int, w: int, size: int) -> Regions:
     are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
     `size`: pixels a side of the network's input.
     """
-    columns = [read_boxes(dataset, column) for column in COLUMNS]
     regions: dict[str, list[Region]] = {"faces": [], "couple": [], OTHERS: []}
-    for index in range(len(dataset)):
-        sides = np.tile(dataset.picture(index).size, 2)
-        faces, bodies, others = (column[index] / sides for column in columns)
+    for faces, bodies, others in _boxes(dataset):
         couple, nobody = np.concatenate([faces, bodies]), faces[:0]
         pairs = (faces, nobody), (couple if len(bodies) else nobody, nobody), (others, couple)
         for parts, (boxes, hiding) in zip(regions.values(), pairs, strict=True):
@@ -59,6 +58,23 @@ def find_regions(dataset: CoupleFolder, h: int, w: int, size: int) -> Regions:
         name: (np.stack([centres for centres, _ in parts]), np.stack([share for _, share in parts]))
         for name, parts in regions.items()
     }
+
+
+def _boxes(dataset: CoupleFolder) -> Iterator[list[np.ndarray]]:
+    """Faces, bodies and bystanders' faces of each picture, (K, 4) each in shares of its square.
+
+    Where metadata.csv tells no face of a photograph, they are looked for.
+    """
+    from dclib.framing.faces import find_faces  # OpenCV
+
+    known = zip(*(read_boxes(dataset, column) for column in COLUMNS), strict=True)
+    for index, (faces, bodies, others) in enumerate(known):
+        image = dataset.picture(index)
+        if not len(faces) and drawn_faces(image) is None:
+            found = np.array([face.box for face in find_faces(image)]).reshape(-1, 4)
+            two = list(pick_two(found.tolist(), image.size))
+            faces, others = found[two], np.delete(found, two, axis=0)
+        yield [in_whole(boxes, image.size) for boxes in (faces, bodies, others)]
 
 
 def _visible(boxes: np.ndarray, hiding: np.ndarray, h: int, w: int, size: int) -> Region:
@@ -119,7 +135,8 @@ def locate(sample: Sample) -> pd.DataFrame:
     """How much of each map lies on the faces and the couple: means with 95 % intervals.
 
     The metadata.csv of the pictures has a column boxes (faces), and perhaps body_boxes and
-    bystander_boxes: JSON lists of [x0, y0, x1, y1] in pixels. Regions are faces, couple (with
+    bystander_boxes: JSON lists of [x0, y0, x1, y1] in pixels. Of photographs without, faces are
+    looked for, and the two most prominent are the couple's. Regions are faces, couple (with
     bodies), bystanders' faces where the couple does not hide them, and energy by area in the
     couple's faces less that in theirs.
 
@@ -138,7 +155,7 @@ def _find_cases(sample: Sample) -> pd.DataFrame:
     regions = find_regions(dataset, h, w, sample.size)
     if not regions["faces"][1].any():
         where = dataset.root / dataset.split
-        raise ValueError(f"No picture of {where} has face boxes in metadata.csv (boxes).")
+        raise ValueError(f"In no picture of {where} faces are told in metadata.csv, or found.")
     maps = draw_maps(sample.model, sample.features)
     maps |= draw_priors(regions["faces"][1], groups, sample.size)
     maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]

@@ -130,6 +130,16 @@ def frame_picture(
     return _join(image, side, list(zip((left, right, below), targets, strict=True)))
 
 
+def in_whole(boxes: Boxes | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes (K, 4) in pixels of a picture -> in shares of the sides of its frame "whole".
+
+    `size`: width and height of the picture.
+    """
+    side = max(size)
+    start = (np.array(size) - side) / 2  # of the square around it
+    return (np.reshape(boxes, (-1, 4)) - np.tile(start, 2)) / side
+
+
 def find_couple(image: Image.Image) -> Boxes:
     """Boxes of the couple's faces in an RGB image: as its drawing says, else as they are found.
 

@@ -4,6 +4,7 @@ By YuNet (Wu et al. 2023; its licence lies beside its file), which learned from 
 drawn couples it finds both faces in about three of ten.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -65,7 +66,7 @@ def find_faces(image: Image.Image) -> tuple[Face, ...]:
     return tuple(faces)
 
 
-def overlap(box: Box, other: Box) -> float:
+def overlap(box: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two boxes."""
     a, b = np.array(box), np.array(other)
     both = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()

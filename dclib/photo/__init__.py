@@ -187,16 +187,16 @@ def about_faces(n: int, kind: str, chosen: bool) -> tuple[str, ...]:
 
 def _see(image: Image.Image, faces: Boxes | None) -> tuple[Boxes, set[int]]:
     """Boxes of all faces, looked for unless they are given, and which are seen from the side."""
-    from dclib.framing.faces import find_faces  # OpenCV
+    from dclib.framing.faces import SAME, find_faces, overlap  # OpenCV
 
-    if faces is None:
-        found = find_faces(image)
-        in_profile = {k for k, face in enumerate(found) if face.in_profile}
-        return tuple(face.box for face in found), in_profile
-    for box in faces:
+    for box in faces or ():
         if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):  # NaN too
             raise ValueError(f"A face is a box (x0, y0, x1, y1) in pixels, not {box!r:.60}.")
-    return tuple(tuple(map(float, box)) for box in faces), set()
+    found = () if drawn_faces(image) else find_faces(image)
+    boxes = [face.box for face in found] if faces is None else faces
+    boxes = tuple(tuple(map(float, box)) for box in boxes)
+    sides = [face.box for face in found if face.in_profile]
+    return boxes, {k for k, box in enumerate(boxes) if any(overlap(box, s) > SAME for s in sides)}
 
 
 def _check_two(two: tuple[int, int], n: int) -> tuple[int, ...]:

@@ -3,11 +3,14 @@
 For each Python: an environment with Colab's packages at their versions. In it the setup cell
 installs from an archive of the repository, as from Git; from a clone in Drive; and from an uploaded
 wheel; no version of Colab's may change. Then every notebook from top to bottom, in a folder outside
-the clone that holds only it and the wheel, on the small settings of the tests; and the tests of the
-panels, on these old widgets and against the installed wheel.
+the clone that holds only it and the wheel, on the small settings of the tests, with one Drive for
+all: as it is; after one entry in notebook 01; and after one in 03. Last the tests of the panels, on
+these old widgets and against the installed wheel, and those of faces on each of the three wheels of
+OpenCV that Colab has.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +26,10 @@ UV = ROOT / ".uv" / "bin" / "uv"
 TESTS = ["test_photo", "test_photo_page", "test_photo_panel", "test_framing", "test_framing_faces"]
 TESTS += ["test_pictures_heif", "test_pictures_colour", "test_odd_pictures", "test_pictures_frames"]
 TESTS += ["test_video", "test_video_export", "test_video_live", "test_video_timeline"]
+# Three packages with one folder, of which the last that was installed wins: which, nobody knows.
+OPENCV = ["opencv-python", "opencv-python-headless", "opencv-contrib-python"]
+AGAIN = ["--reinstall", "--no-deps"]
+FACES = ["test_framing", "test_framing_faces", "test_photo", "test_photo_gate"]
 
 
 def call(*command, **options):
@@ -35,16 +42,66 @@ def versions(python):
     return dict(line.split("==") for line in listed.split() if "==" in line)
 
 
-def prepare(notebook, folder, wheel):
+# What a person enters, by notebook, and what the later ones must say that they use.
+PHOTOGRAPHS = "Uses photographs in .*{}; checkpoint: .*checkpoints/mine; preset: colab"
+WALKS = {
+    "nothing": ({}, "Uses drawn couples; checkpoint: none of yours; preset: demo"),
+    "a contact in 01": (
+        {"01": {"CONTACT": "ada@example.org"}},
+        PHOTOGRAPHS.format(r"couples-openverse\+commons"),
+    ),
+    "a folder in 03": ({"03": {"DATA": "photographs"}}, PHOTOGRAPHS.format("photographs")),
+}
+# In place of the web: the drawn gallery, whatever source was asked for.
+NO_WEB = """
+from dclib.scrape import queries
+ours = queries.open_sources
+queries.open_sources = lambda names, contact, phrases, *gallery: ours("gallery", "", "", *gallery)
+"""
+
+
+def prepare(notebook, folder, wheel, drive, entered):
     """An empty folder with the wheel and the notebook, whose config has the tests' settings."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     shutil.copy(wheel, folder)
     cells = nbformat.read(notebook, as_version=4)
-    config = next(cell for cell in cells.cells if cell.id == "config")
-    small = config.metadata.nbmake.mock
+    setup, config = (
+        next(cell for cell in cells.cells if cell.id == name) for name in ("setup", "config")
+    )
+    setup.source += f"\nimport dclib.workspace\ndclib.workspace.DRIVE = Path({str(drive)!r})"
+    setup.source += NO_WEB * notebook.name.startswith("01")
+    small = config.metadata.nbmake.mock | entered
+    if notebook.name.startswith("03") and drive.parent.name != "nothing":
+        small["CHANGES"] |= {"weights": None}  # those of ImageNet are not at hand
+        del small["CHECKPOINT"]
     config.source += "".join(f"\n{name} = {value!r}" for name, value in small.items())
     nbformat.write(cells, folder / notebook.name)
     return folder / notebook.name
+
+
+def walk(python, wheel, home, environment, name):
+    """The series in eight folders with one Drive; raises SystemExit if a choice was not heard."""
+    entries, wanted = WALKS[name]
+    home, begun = home / name, min(entries, default="01")
+    drive = home / "drive"
+    render = "from dclib.drawn import render_couples; render_couples('photographs', 60)"
+    (drive / "MyDrive" / "deepconnection").mkdir(parents=True)
+    call(sys.executable, "-c", render, cwd=drive / "MyDrive" / "deepconnection")
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        number = notebook.name[:2]
+        if number < begun or (entries and number == "02"):
+            continue
+        ready = prepare(notebook, home / notebook.stem, wheel, drive, entries.get(number, {}))
+        run(python, ready, ready.parent, environment)
+        said = [
+            output.text
+            for cell in nbformat.read(ready, as_version=4).cells
+            for output in cell.get("outputs", [])
+            if output.output_type == "stream"
+        ]
+        if number in ("04", "05", "06") and not re.search(wanted, "".join(said)):
+            raise SystemExit(f"{notebook.name}, after {name}, does not say {wanted!r}: {said}")
+    print(f"After {name}: {sum(map(len, entries.values()))} entries in all.", flush=True)
 
 
 def setup_cell(drive, archive):
@@ -107,14 +164,14 @@ def lane(version, wheel, home):
     before = versions(python)
     environment = os.environ | {
         "COLAB_RELEASE_TAG": "stand-in",
+        "COLAB_JUPYTER_IP": "127.0.0.1",  # where no list of sessions is
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONPATH": str(HERE),
     }
     environment["PATH"] = f"{python.parent}:{environment['PATH']}"
     install_three_ways(python, wheel, home, environment, before)
-    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        folder = home / notebook.stem
-        run(python, prepare(notebook, folder, wheel), folder, environment)
+    for name in WALKS:
+        walk(python, wheel, home, environment, name)
     added = check_versions(python, before)
     print(f"Python {version}: {len(before)} packages of Colab unchanged; added {', '.join(added)}.")
     call(UV, "pip", "install", "--no-config", "--quiet", "--python", python, "hypothesis")
@@ -123,6 +180,12 @@ def lane(version, wheel, home):
     tests = [ROOT / "tests" / f"{name}.py" for name in TESTS]
     options = ["-q", "-c", os.devnull, "--rootdir", ROOT / "tests", "-p", "no:cacheprovider"]
     call(python, "-m", "pytest", *options, *tests, cwd=home)
+    for wheel in OPENCV:
+        own = f"{wheel}=={before[wheel]}"
+        call(UV, "pip", "install", "--no-config", "--quiet", *AGAIN, "--python", python, own)
+        call(python, "-c", f"import cv2; print('Faces, by {own}:', cv2.__version__)", cwd=home)
+        faces = [ROOT / "tests" / f"{name}.py" for name in FACES]
+        call(python, "-m", "pytest", *options, *faces, cwd=home)
 
 
 def main():
