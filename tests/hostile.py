@@ -129,8 +129,13 @@ GONE = jpeg()
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
 CHECK = b"<!DOCTYPE html><title>Just a moment...</title><meta name=robots content=noindex>"
 NOINDEX = {"X-Robots-Tag": "noindex, nofollow"}
+TAG_BEFORE_A_DATE = {"X-Robots-Tag": "noai, unavailable_after: 25 Jun 2010 15:00:00 PST"}
+TWO_TAGS = b"X-Robots-Tag: otherbot: all\r\nX-Robots-Tag: noai\r\n\r\n"
+USAGE = {"Content-Usage": "search=y, train-ai=n"}
+SIGNAL = {"Content-Signal": "search=yes,ai-train=no"}
 HTML = b"<html><body>Please log in.</body></html>"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNK = b"100000\r\n" + bytes(MIB) + b"\r\n"
 GZIP = {"Content-Encoding": "gzip"}
 BOMB = gzip.compress(bytes(50 * MIB), 9)
 
@@ -181,10 +186,7 @@ ANSWERS = {
     "header drips": (raw(OK + b"X: ", *[b"a"] * 99, pause=0.1), "too slow"),
     "status drips": (raw(*[b"H"] * 99, pause=0.1), "too slow"),
     "endless": (raw(OK + b"\r\n", *[bytes(MIB)] * 200), "too many bytes"),
-    "endless chunks": (
-        raw(CHUNKED, *[b"100000\r\n" + bytes(MIB) + b"\r\n"] * 200),
-        "too many bytes",
-    ),
+    "endless chunks": (raw(CHUNKED, *[CHUNK] * 200), "too many bytes"),
     "10 GB announced": (raw(OK + b"Content-Length: 10000000000\r\n\r\n"), "too many bytes"),
     "gzip bomb": (send(BOMB, headers=GZIP), "too many bytes"),
     "gzip in gzip": (send(headers={"Content-Encoding": "gzip, gzip"}), "encoding"),
@@ -228,29 +230,17 @@ ANSWERS = {
     "NOIMAGEAI": (send(headers={"X-Robots-Tag": "NOIMAGEAI"}), "opt-out"),
     "noml": (send(headers={"X-Robots-Tag": "noml"}), "opt-out"),
     "noindex for us": (send(headers={"X-Robots-Tag": "dclib: noindex"}), "opt-out"),
-    "noai before a date": (
-        send(headers={"X-Robots-Tag": "noai, unavailable_after: 25 Jun 2010 15:00:00 PST"}),
-        "opt-out",
-    ),
+    "noai before a date": (send(headers=TAG_BEFORE_A_DATE), "opt-out"),
     "noai;noimageai": (send(headers={"X-Robots-Tag": "noai;noimageai"}), "opt-out"),
     "no-ai": (send(headers={"X-Robots-Tag": "index, no-ai"}), "opt-out"),
-    "second line refuses": (
-        raw(OK + b"X-Robots-Tag: otherbot: all\r\nX-Robots-Tag: noai\r\n\r\n" + jpeg()),
-        "opt-out",
-    ),
+    "second line refuses": (raw(OK + TWO_TAGS + jpeg()), "opt-out"),
     "TDM reserved": (send(headers={"TDM-Reservation": "1"}), "opt-out"),
     "TDM reserved, in words": (send(headers={"TDM-Reservation": "true"}), "opt-out"),
     "TDM policy": (send(headers={"TDM-Policy": "https://h.org/policy.json"}), "opt-out"),
     "TDM by file": (send(), "opt-out"),
-    "Content-Usage: train-ai=n": (
-        send(headers={"Content-Usage": "search=y, train-ai=n"}),
-        "opt-out",
-    ),
+    "Content-Usage: train-ai=n": (send(headers=USAGE), "opt-out"),
     "Content-Usage by file": (send(), "opt-out"),
-    "Content-Signal: ai-train=no": (
-        send(headers={"Content-Signal": "search=yes,ai-train=no"}),
-        "opt-out",
-    ),
+    "Content-Signal: ai-train=no": (send(headers=SIGNAL), "opt-out"),
     "Content-Signal by file": (send(), "opt-out"),
     "training prohibited by XMP": (send(marked("PROHIBITED-AIMLTRAINING")), "opt-out"),
     "closed, its path escaped": (send(), "robots.txt"),

@@ -73,16 +73,13 @@ def test_scaled_logits_of_many_pictures_scale_the_temperature():
         assert fit_temperature(c * logits, labels) == pytest.approx(c * temperature, rel=1e-2)
 
 
-def test_temperatures_of_few_pictures():
+def test_temperatures_of_few_pictures_and_of_a_network_without_a_mistake():
+    """Without the prior the temperature would be the least there is, at several times the loss."""
     labels = np.array([0, 0, 1, 1])
     right = np.array([[1, 0], [900, 0], [0, 2], [0, 900]])
     assert 0.5 < fit_temperature(right, labels) < 1  # four right answers prove little
     assert fit_temperature(right, 1 - labels) > 5  # nothing but mistakes
     assert fit_temperature(np.zeros((4, 2)), labels) == 1  # says nothing: left alone
-
-
-def test_a_network_without_a_mistake_pays_little_on_other_pictures():
-    """Without the prior the temperature would be the least there is, at several times the loss."""
     rng = np.random.default_rng(0)
     labels = np.arange(4000) % 2
     margins = np.where(labels, 1, -1) * 4 + 2 * rng.normal(size=len(labels))  # true log-odds: 2 *
@@ -125,12 +122,7 @@ def test_the_threshold_is_the_best_of_all_and_the_nearest_to_a_half(rows):
     assert scores[chosen] == pytest.approx(best)
     ties = [threshold for threshold, score in scores.items() if score > best - 1e-12]
     assert abs(chosen - 0.5) == min(abs(threshold - 0.5) for threshold in ties)
-
-
-def test_thresholds_by_hand():
     assert choose_threshold([0.1, 0.2, 0.4, 0.9], [0, 0, 1, 1]) == pytest.approx(0.3)
-    assert choose_threshold([0.2, 0.8, 0.2, 0.8], [0, 1, 1, 0]) == pytest.approx(0.5)
-    assert choose_threshold([0.7, 0.7], [0, 1]) in (0.35, 0.85)  # all alike
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # with many ties, with none
@@ -272,19 +264,16 @@ def test_bins_are_those_of_scikit_learn(calibrated):
     assert inside.all()
 
 
-def test_the_gaps_of_the_bins_add_up_to_the_calibration_error():
+def test_bins_add_up_to_the_calibration_error_and_their_seeds_are_averaged():
     table = simulate(200)
     rows = reliability(table)
     error = (rows["n"] * (rows["prob"] - rows["share"]).abs()).sum() / 200
     assert error == pytest.approx(measure(table, draws=2).loc["ECE", "value"])
-
-
-def test_bins_of_seeds_are_averaged_and_equal_probabilities_stay_together():
     tables = [_of_seed(seed) for seed in (0, 1)]
     both, each = reliability(pd.concat(tables)), [reliability(table) for table in tables]
     for column in ("prob", "share"):
         np.testing.assert_allclose(both[column], (each[0][column] + each[1][column]) / 2)
-    alike = reliability(make_table(np.zeros(40), np.arange(40) % 2))
+    alike = reliability(make_table(np.zeros(40), np.arange(40) % 2))  # equal ones stay together
     assert alike[["prob", "share", "n"]].to_numpy().tolist() == [[0.5, 0.5, 40]]
 
 
@@ -300,9 +289,7 @@ def test_predictive_values_by_hand():
     for wrong in (-0.1, 50, np.nan):
         with pytest.raises(ValueError, match="share between 0 and 1"):
             predictive_values(measured, wrong)
-
-
-def test_at_the_prevalence_measured_the_predictive_values_are_the_precisions():
+    # at the prevalence measured they are the precisions
     measured = measure(simulate(300), draws=2)
     row = predictive_values(measured, 0.5).iloc[0]
     assert row["ppv"] == pytest.approx(measured.loc["precision unhappy", "value"])

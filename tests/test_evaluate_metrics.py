@@ -99,16 +99,14 @@ def test_every_metric_is_that_of_scikit_learn(pictures):
         assert found[name][0] == pytest.approx(scored.metrics()[name][0], nan_ok=True)
 
 
-def test_ece_by_hand():
+def test_ece_and_log_loss_by_hand():
     """One bin of 0.2 with 1 of 4 unhappy, one of 0.9 with 2 of 4: 0.5 * 0.05 + 0.5 * 0.4."""
     margins = np.log([1 / 4] * 4 + [9] * 4)
     table = make_table(margins, [1, 0, 0, 0, 1, 1, 0, 0])
     assert Scored(table).metrics()["ECE"] == pytest.approx(0.225)
     gaps = Scored(table).gaps()[0]
     assert sorted(gaps[gaps != 0]) == pytest.approx([-0.025, 0.2])
-
-
-def test_log_loss_of_a_sure_mistake_is_not_cut_off():
+    # of a sure mistake it is not cut off
     for margins, unhappy in (([800.0, -1.0], [0, 1]), ([-800.0, 1.0], [1, 0])):
         expected = (800 + np.logaddexp(0, 1)) / 2
         assert Scored(make_table(margins, unhappy)).metrics()["log-loss"][0] == expected
@@ -136,10 +134,8 @@ def test_proportions_of_pairs_by_a_sandwich_and_by_statsmodels(seed):
     error = fit.fit(cov_type="cluster", cov_kwds={"groups": scored.groups}).bse[0]
     share = scored.right.mean()
     if 0 < share < 1:
-        n = (
-            min(share * (1 - share) / error**2, 160)
-            * (norm.ppf(0.975) / student.ppf(0.975, 19)) ** 2
-        )
+        n = min(share * (1 - share) / error**2, 160)
+        n *= (norm.ppf(0.975) / student.ppf(0.975, 19)) ** 2
         expected = proportion_confint(share * n, n, method="wilson")
     else:
         expected = proportion_confint(20 * share, 20, method="wilson")
@@ -162,19 +158,15 @@ def test_strata_take_what_classes_differ_in_out_of_the_variance():
 def test_few_groups_widen_and_no_variance_is_not_believed():
     narrow, wide = (effective_interval(0.5, 0.01, 25, 5, free) for free in (1000, 2))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    assert effective_interval(0.5, 0.0, 25, 5, 1e9) == pytest.approx(
-        tuple(binomtest(50, 100).proportion_ci(method="wilson")), abs=1e-6
-    )
+    known = tuple(binomtest(50, 100).proportion_ci(method="wilson"))
+    assert effective_interval(0.5, 0.0, 25, 5, 1e9) == pytest.approx(known, abs=1e-6)
 
 
-def test_mean_of_even_scores_has_students_interval():
+def test_mean_of_even_scores_has_students_interval_and_of_skewed_ones_halls():
     scores = np.concatenate([np.arange(1, 11.0), np.arange(1, 11.0)])
     found = mean_interval(scores, np.arange(20), np.ones(20, int))
     error = scores.std(ddof=1) / np.sqrt(20)
     assert found == pytest.approx(student.interval(0.95, 19, scores.mean(), error))
-
-
-def test_mean_of_skewed_scores_solves_halls_equation():
     scores = np.random.default_rng(0).lognormal(size=30)
     low, high = mean_interval(scores, np.arange(30), np.ones(30, int))
     skew = ((scores - scores.mean()) ** 3).mean() / scores.std() ** 3 / np.sqrt(30)
@@ -188,13 +180,16 @@ def test_mean_of_skewed_scores_solves_halls_equation():
     assert high - scores.mean() > 1.5 * (scores.mean() - low)
 
 
-@pytest.mark.parametrize("name", ["one class", "one picture", "one group", "one of each"])
+@pytest.mark.parametrize(
+    "name", ["one class", "one picture", "one group", "one of each", "one unhappy"]
+)
 def test_too_little_gets_nan_or_a_wide_interval(name):
     margins, unhappy, groups = {
         "one class": ([1.0, -1, 2, 3, -2, 1], [1] * 6, None),
         "one picture": ([1.0], [1], None),
         "one group": ([1.0, -1, 2, -2], [1, 0, 0, 1], [0] * 4),
         "one of each": ([1.0, 2.0], [1, 0], None),
+        "one unhappy": ([1.0, -1, -2, -3], [1, 0, 0, 0], None),
     }[name]
     found = measure(make_table(margins, unhappy, groups), 100)
     if name in ("one class", "one picture"):
@@ -211,12 +206,16 @@ def test_too_little_gets_nan_or_a_wide_interval(name):
     format_metrics(found)
 
 
-def test_without_degrees_of_freedom_there_is_no_interval():
+def test_without_degrees_of_freedom_or_difference_there_is_no_interval():
     """Three groups, each of another kind: nothing varies within any."""
     table = make_table([-1.0, 2, 1, -2, 1, 0.5], [0, 0, 1, 1, 0, 1], [0, 0, 1, 1, 2, 2])
     found = measure(table, 100)
     assert found.loc[["AUROC", "MCC", "log-loss"], ["low", "high"]].isna().all(axis=None)
     assert compare(table, table, 100)[["low", "high"]].isna().all(axis=None)
+    table = simulate(np.random.default_rng(0))
+    found = compare(table, table.sample(frac=1, random_state=1), 50)
+    assert (found["value"] == 0).all() and found[["low", "high"]].isna().all(axis=None)
+    assert found.attrs == {"only a right": 0, "only b right": 0, "p": 1.0}
 
 
 def test_perfect_answers_are_not_certain():
@@ -224,9 +223,8 @@ def test_perfect_answers_are_not_certain():
     found = measure(make_table(np.where(unhappy, 9, -9), unhappy), 100)
     rates = found.loc[[m for m in METRICS if m not in ("log-loss", "Brier", "ECE")]]
     assert (rates["value"] == 1).all() and (rates["high"] == 1).all()
-    assert (rates["low"] < 0.95).all() and rates.loc["accuracy", "low"] == pytest.approx(
-        0.9124, abs=1e-4
-    )
+    assert (rates["low"] < 0.95).all()
+    assert rates.loc["accuracy", "low"] == pytest.approx(0.9124, abs=1e-4)
     losses = found.loc[["Brier", "ECE"]]
     assert (losses["low"] == 0).all() and (losses["high"] > 0.01).all()
     assert np.isnan(found.loc["log-loss", "low"])  # all the same: how much a mistake costs is open
@@ -287,13 +285,9 @@ def test_several_seeds_are_averaged_with_their_range():
     assert found.loc["accuracy", "n"] == 60
     twins = pd.concat([parts[0], parts[0].assign(seed=5)])
     columns = ["value", "low", "high"]  # a seed that answers the same is no new information
-    pd.testing.assert_frame_equal(
-        measure(twins, 100)[columns].drop("ECE"), alone[0][columns].drop("ECE")
-    )
-
-
-def test_the_same_groups_are_drawn_for_every_seed():
-    parts = make_seeds()
+    twin, one = (found[columns].drop("ECE") for found in (measure(twins, 100), alone[0]))
+    pd.testing.assert_frame_equal(twin, one)
+    # the same groups are drawn for every seed
     both = bootstrap(score_seeds(pd.concat(parts)), 50, seed=3)
     alone = [bootstrap(score_seeds(part), 50, seed=3) for part in parts]
     for name in METRICS:
@@ -314,9 +308,8 @@ def test_mcnemar_is_that_of_statsmodels(seed):
     rng = np.random.default_rng(seed)
     a, b = simulate(rng, 30), simulate(rng, 30, 0.6)
     right = [Scored(table).right for table in (a, b)]
-    expected = mcnemar(
-        pd.crosstab(*(pd.Categorical(r, [False, True]) for r in right), dropna=False)
-    )
+    right_or_not = (pd.Categorical(r, [False, True]) for r in right)
+    expected = mcnemar(pd.crosstab(*right_or_not, dropna=False))
     found = compare(a, b, 10).attrs
     assert found["p"] == pytest.approx(expected.pvalue)
     assert found["only a right"] == (right[0] & ~right[1]).sum()
@@ -333,37 +326,21 @@ def test_differences_are_paired_and_change_sign():
     assert there["low"].to_numpy() == pytest.approx(-back["high"])
     values = [measure(table, 20)["value"].drop("ECE") for table in (a, b)]
     assert there["value"].to_numpy() == pytest.approx(values[0] - values[1])
-    alone = measure(a, 200).loc["accuracy"]
-    assert (
-        there.loc["accuracy", "high"] - there.loc["accuracy", "low"] < alone["high"] - alone["low"]
-    )
+    narrow, wide = (found.loc["accuracy"] for found in (there, measure(a, 200)))
+    assert narrow["high"] - narrow["low"] < wide["high"] - wide["low"]
     assert "ECE" not in there.index
-
-
-def test_no_difference_has_no_interval():
-    table = simulate(np.random.default_rng(0))
-    found = compare(table, table.sample(frac=1, random_state=1), 50)
-    assert (found["value"] == 0).all() and found[["low", "high"]].isna().all(axis=None)
-    assert found.attrs == {"only a right": 0, "only b right": 0, "p": 1.0}
+    seeds = pd.concat(make_seeds())  # McNemar's test is for one
+    found = compare(seeds, seeds.assign(threshold=0.2), 50)
+    assert found.attrs == {} and np.isfinite(found.loc["accuracy", "low"])
 
 
 def test_tables_of_other_pictures_cannot_be_compared():
     table = simulate(np.random.default_rng(0))
-    others = [
-        table[1:],
-        table.assign(id="x" + table["id"]),
-        table.assign(label=table["label"].to_numpy()[::-1]),
-        table.assign(group="one"),
-    ]
+    turned = table.assign(label=table["label"].to_numpy()[::-1])
+    others = [table[1:], table.assign(id="x" + table["id"]), turned, table.assign(group="one")]
     for other in others:
         with pytest.raises(ValueError, match="not of the same pictures in the same groups"):
             compare(table, other, 10)
-
-
-def test_seeds_are_compared_without_mcnemar():
-    table = pd.concat(make_seeds())
-    found = compare(table, table.assign(threshold=0.2), 50)
-    assert found.attrs == {} and np.isfinite(found.loc["accuracy", "low"])
 
 
 def test_logit_interval_of_normal_draws_is_that_of_student():
@@ -421,12 +398,12 @@ def test_lines_of_metrics():
 def test_tables_side_by_side():
     rng = np.random.default_rng(0)
     tables = {"ours": simulate(rng), "majority": make_table([-1.0] * 10, np.arange(10) % 2)}
-    found = side_by_side(tables, 50)
+    found = side_by_side(tables)
     assert list(found) == ["ours", "majority"] and list(found.index) == list(METRICS)
-    row = measure(tables["ours"], 50).loc["AUROC"]
+    row = measure(tables["ours"]).loc["AUROC"]
     assert found.loc["AUROC", "ours"] == f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
     assert found.loc["MCC", "majority"] == "not defined"
-    few = side_by_side({"few": make_table([1.0, 2.0], [1, 0])}, 20)
+    few = side_by_side({"few": make_table([1.0, 2.0], [1, 0])})
     assert few.loc["Brier", "few"].endswith(" (no interval)")
 
 
@@ -453,14 +430,7 @@ def test_a_difference_is_clear_or_noise(value, low, high, verdict):
         "right, 1 that only the second has, p = 0.625; it takes pictures as independent (6 here, "
         "in 3 groups)."
     )
-
-
-def test_the_mean_over_seeds_is_told_without_mcnemars_test():
-    paired = make_paired(0.1, 0.02, 0.18)
-    paired.attrs = {}
-    told = conclude(paired, pd.DataFrame({"group": list("aabbcc")}))
-    assert told == "Accuracy +0.100, mean over seeds: clear, the first is right more often."
-
-
-def test_differences_without_an_interval_say_so():
-    assert "no interval" in format_differences(make_paired(0.0, np.nan, np.nan))
+    seeds = make_paired(value, low, high)
+    seeds.attrs = {}
+    assert conclude(seeds, table) == f"Accuracy {value:+.3f}, mean over seeds: {verdict}."
+    assert ("no interval" in format_differences(seeds)) == np.isnan(low)

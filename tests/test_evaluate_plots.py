@@ -21,7 +21,6 @@ from dclib.evaluate.calibration import (
 from dclib.evaluate.metrics import measure
 from dclib.evaluate.plots import (
     GRID,
-    overall,
     plot_confusion,
     plot_curves,
     plot_metrics,
@@ -38,7 +37,6 @@ from dclib.evaluate.predictions import LOGITS, answers, probabilities
 from dclib.plots import HAPPY, LINES, UNHAPPY, finish, save_figure, show_pictures
 
 matplotlib.use("Agg")
-DRAWS = 100
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +80,7 @@ def legend(axis):
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
-def test_the_confusion_is_that_of_scikit_learn_with_intervals(table):
+def test_the_confusion_is_that_of_scikit_learn_with_intervals_and_of_seeds_their_mean(table, seeds):
     left, right = plot_confusion(table).axes
     counts = confusion_matrix(table["label"] == "unhappy", answers(table))
     assert texts(left) == [str(count) for count in counts.ravel()]
@@ -94,9 +92,6 @@ def test_the_confusion_is_that_of_scikit_learn_with_intervals(table):
     assert texts(right)[2] == "{:.3f}\n({:.3f} to {:.3f})".format(*missed)
     assert [tick.get_text() for tick in left.get_yticklabels()] == list(CLASSES)
     assert "n = 200" in title(left.figure)
-
-
-def test_the_confusion_of_seeds_is_their_mean(seeds):
     left, _ = plot_confusion(seeds).axes
     counts = confusion_matrix(seeds["label"] == "unhappy", answers(seeds)) / 3
     assert texts(left) == [f"{count:.1f}" for count in counts.ravel()]
@@ -104,7 +99,7 @@ def test_the_confusion_of_seeds_is_their_mean(seeds):
 
 
 def test_curves_are_those_of_scikit_learn_and_lie_within_their_bands(table):
-    left, right = plot_curves({"demo": table}, DRAWS).axes
+    left, right = plot_curves({"demo": table}).axes
     labels, probs = table["label"] == "unhappy", probabilities(table)
     alarms, recall, _ = roc_curve(labels, probs, drop_intermediate=False)
     best = [recall[alarms <= x + 1e-12].max() for x in GRID[::2]]  # where a step may be
@@ -112,7 +107,7 @@ def test_curves_are_those_of_scikit_learn_and_lie_within_their_bands(table):
     precision, recall, _ = precision_recall_curve(labels, probs)
     expected = [precision[:-1][recall[:-1] >= max(x, 1e-9) - 1e-12][-1] for x in GRID]
     np.testing.assert_allclose(right.lines[0].get_ydata(), expected)
-    row = measure(table, DRAWS).loc["average precision"]
+    row = measure(table).loc["average precision"]
     assert right.lines[0].get_ydata()[1:].mean() == pytest.approx(row["value"], abs=0.01)
     assert legend(right)[0] == f"demo: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
     assert right.lines[-1].get_ydata()[0] == 0.5  # share of the unhappy
@@ -129,42 +124,39 @@ def band(axis):
     return np.array([ys.min() for ys in at]), np.array([ys.max() for ys in at])
 
 
-def test_ties_are_a_straight_line_and_one_precision():
+def test_ties_are_a_straight_line_and_one_precision_and_curves_of_seeds_their_mean(seeds):
     guess = simulate().assign(logit_happy=0.0, logit_unhappy=0.0)
-    left, right = plot_curves({"guess": guess}, DRAWS).axes
+    left, right = plot_curves({"guess": guess}).axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), GRID)
     np.testing.assert_allclose(right.lines[0].get_ydata(), 0.5)
-
-
-def test_curves_of_seeds_are_their_mean(seeds):
     parts = [part for _, part in seeds.groupby("seed")]
-    each = [plot_curves({"one": part}, 2).axes[0].lines[0].get_ydata() for part in parts]
-    mean = plot_curves({"all": seeds}, 2).axes[0].lines[0].get_ydata()
+    each = [plot_curves({"one": part}).axes[0].lines[0].get_ydata() for part in parts]
+    mean = plot_curves({"all": seeds}).axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(mean, np.mean(each, axis=0))
 
 
 def test_reliability_is_drawn_before_and_after_temperature(table):
-    axes = plot_reliability(table, DRAWS).axes
+    axes = plot_reliability(table).axes
     for axis, histogram, calibrated in zip(axes[:2], axes[2:], (False, True), strict=True):
         rows = reliability(table, calibrated=calibrated)
         assert axis.lines[1].get_xdata().tolist() == rows["prob"].tolist()
         assert axis.lines[1].get_ydata().tolist() == rows["share"].tolist()
         np.testing.assert_allclose(segments(axis)[:, :, 1], rows[["low", "high"]], atol=1e-12)
-        error = measure(table, DRAWS, calibrated=calibrated).loc["ECE", "value"]
+        error = measure(table, calibrated=calibrated).loc["ECE", "value"]
         assert f"ECE {error:.3f} (" in axis.get_title()
         assert sum(bar.get_height() for bar in histogram.patches) == 200
     assert "temperature 1.50" in axes[1].get_title() and "as trained" in axes[0].get_title()
 
 
 def test_the_risk_is_drawn_from_enough_pictures_on_and_the_confidence_marked(table, seeds):
-    axis = plot_risk_coverage({"a": table, "b": seeds}, {"b": 0.8}).axes[0]
+    axis = plot_risk_coverage({"a": table, "b": seeds}, 0.8).axes[0]
     rows = risk_coverage(table)
     rows = rows[rows["n"] >= LEAST]
     assert axis.lines[0].get_ydata().tolist() == rows["risk"].tolist()
     assert axis.lines[0].get_xdata()[[0, -1]].tolist() == [LEAST / 200, 1]
-    curve, marked, other = legend(axis)
-    assert curve == f"a, area {risk_area(table):.3f}" and other.startswith("from confidence 0.800")
-    assert marked.startswith("b, area")
+    curve, first, marked, other = legend(axis)
+    assert curve == f"a, area {risk_area(table):.3f}" and marked.startswith("b, area")
+    assert first.startswith("from confidence 0.800") and other.startswith("from confidence 0.800")
     [x], [y] = axis.lines[-1].get_data()
     sure = np.maximum(probabilities(seeds), 1 - probabilities(seeds)) >= 0.8
     wrong = answers(seeds) != (seeds["label"] == "unhappy")
@@ -223,10 +215,7 @@ def test_mistakes_of_seeds_are_those_of_the_mean_probability(table, root):
     fig = plot_mistakes(pd.concat([table, flipped]), root, n=3)  # a half each: all "unhappy"
     assert title(fig).startswith("3 of 100 mistakes")
     assert [axis.get_title() for axis in fig.axes[:3]] == ["unhappy 50 % (happy)"] * 3
-
-
-def test_no_mistake_is_said_in_a_sentence(tmp_path):
-    fig = plot_mistakes(simulate(20, separation=30), tmp_path)
+    fig = plot_mistakes(simulate(20, separation=30), root)
     assert texts(fig.axes[0]) == ["No picture got a wrong answer."]
 
 
@@ -237,23 +226,23 @@ def test_a_contact_sheet_shows_the_rows_it_is_given(table, root):
 
 
 def test_metrics_of_tables_stand_side_by_side_with_intervals(table, seeds):
-    tables, metrics = {"one": table, "three": seeds}, ("accuracy", "log-loss")
-    fig = plot_metrics(tables, metrics, DRAWS)
-    for axis, metric in zip(fig.axes, metrics, strict=True):
+    tables = {"one": table, "three": seeds}
+    fig = plot_metrics(tables)
+    for axis, metric in zip(fig.axes, ("accuracy", "AUROC", "Brier"), strict=True):
         for place, shown in enumerate(tables.values()):
-            row = measure(shown, DRAWS).loc[metric]
+            row = measure(shown).loc[metric]
             [interval] = axis.collections[place].get_segments()
             assert interval[:, 0].tolist() == pytest.approx([row["low"], row["high"]])
             mean, dots = axis.lines[2 * place : 2 * place + 2]
             assert mean.get_data() == ([row["value"]], [place])
             assert dots.get_xdata().tolist() == [row["seed_low"], row["seed_high"]]
     assert [tick.get_text() for tick in fig.axes[0].get_yticklabels()] == list(tables)
-    assert fig.axes[1].get_xlabel() == "log-loss (less is better)"
+    assert fig.axes[2].get_xlabel() == "Brier (less is better)"
     assert fig.axes[0].yaxis_inverted() and "n = 200" in title(fig)
 
 
 def test_predictive_values_are_drawn_by_prevalence(table):
-    measured = measure(table, DRAWS)
+    measured = measure(table)
     axis = plot_predictive_values(measured).axes[0]
     for line, column, colour in zip(axis.lines, ("npv", "ppv"), (HAPPY, UNHAPPY), strict=False):
         expected = predictive_values(measured, line.get_xdata())[column]
@@ -271,7 +260,7 @@ def test_tables_in_one_figure_are_of_the_same_pictures_and_few(table):
     for plot in (plot_curves, plot_risk_coverage):
         with pytest.raises(ValueError, match="6 lines are too many"):
             plot(many)
-    assert len(plot_metrics(many, draws=DRAWS).axes[0].get_yticks()) == 6  # rows need no lines
+    assert len(plot_metrics(many).axes[0].get_yticks()) == 6  # rows need no lines
 
 
 CASES = {
@@ -286,10 +275,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_little_to_draw_is_drawn(case, tmp_path):
     few = CASES[case]
-    figs = [plot_confusion(few), plot_reliability(few, DRAWS), plot_scores(few)]
-    figs += [plot_curves({"few": few}, DRAWS), plot_risk_coverage({"few": few}, 0.7)]
-    figs += [plot_metrics({"few": few}, draws=DRAWS)]
-    figs += [plot_predictive_values(measure(few, DRAWS))]
+    figs = [plot_confusion(few), plot_reliability(few), plot_scores(few)]
+    figs += [plot_curves({"few": few}), plot_risk_coverage({"few": few}, 0.7)]
+    figs += [plot_metrics({"few": few})]
+    figs += [plot_predictive_values(measure(few))]
     for place, fig in enumerate(figs):  # at the README's width, with no warning
         path = save_figure(fig, tmp_path / f"{place}.png")
         with Image.open(path) as image:
@@ -328,7 +317,7 @@ def sweep_frame(models=("spp", "plain"), kinds=("rotation", "hidden", "size", "a
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_slices_stand_below_their_tag_with_n_and_what_was_seen():
+def test_slices_stand_below_their_tag_with_n_interval_and_what_was_seen():
     axis = plot_slices(SLICES).axes[0]
     expected = ["light", "day", "100", "dim", "60", "worse, p < 0.001", "warm", "20", "too few"]
     expected += ["faces", "2", "80", "better, p = 0.012", "n", "p after Holm"]
@@ -336,22 +325,14 @@ def test_slices_stand_below_their_tag_with_n_and_what_was_seen():
     heights = {text.get_text(): text.get_position()[1] for text in axis.texts}
     assert [heights[name] for name in ("light", "day", "dim", "warm", "faces", "2")] == [*range(6)]
     assert axis.yaxis_inverted()
-
-
-def test_the_intervals_of_slices_have_the_colour_of_their_verdict():
-    axis = plot_slices(SLICES).axes[0]
     ends = [lines.get_segments()[0][:, 0].tolist() for lines in axis.collections]
     assert ends == [[0.8, 0.95], [0.4, 0.6], [0.84, 1.0], [0.9, 0.98]]
     colours = [plt.matplotlib.colors.to_hex(lines.get_color()[0]) for lines in axis.collections]
     assert colours == ["#333333", UNHAPPY.lower(), "#b2b2b2", HAPPY.lower()]
     points = [line.get_xdata()[0] for line in axis.lines]
-    assert points == pytest.approx([0.9, 0.5, 1.0, 0.95, overall(SLICES)[0]])
-
-
-def test_all_pictures_together_are_counted_by_the_tag_that_most_have():
-    share, n = overall(SLICES)
-    assert (share, n) == (pytest.approx((90 + 30 + 20) / 180), 180)
-    assert plot_slices(SLICES).axes[0].get_xlabel() == "accuracy (n = 180)"
+    everyone = (90 + 30 + 20) / 180  # counted by the tag that most pictures have
+    assert points == pytest.approx([0.9, 0.5, 1.0, 0.95, everyone])
+    assert axis.get_xlabel() == "accuracy (n = 180)"
 
 
 def test_a_long_list_of_slices_has_no_texts_over_each_other(tmp_path):

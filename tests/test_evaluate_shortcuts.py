@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tables import write_metadata
 from torch import nn
 
 from dclib.checkpoint import Checkpoint
-from dclib.data import CLASSES, fingerprint
+from dclib.data import CLASSES
 from dclib.data.loading import CoupleFolder, EvalTransform
 from dclib.drawn import render_couples
 from dclib.evaluate import shortcuts
@@ -32,8 +33,7 @@ from dclib.evaluate.shortcuts import (
 from dclib.train import TrainConfig, train_checkpoint
 
 SIZE = 64
-RAW = {"image_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}
-RAW |= {"frame": "whole", "frame_margin": 0}
+RAW = {"image_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1), "frame": "whole", "frame_margin": 0}
 N, SPLITS = 200, {"train": 2, "val": 1, "test": 2}
 
 
@@ -87,29 +87,32 @@ def draw(tmp_path_factory):
 
 
 def found_by(report):
-    return {check.name for check in report.checks if check.warns}
+    return {name for name in NAMES if f"{name}: WARNING." in report}
+
+
+def counted(report):
+    """n of each check that was made."""
+    return [int(n) for n in re.findall(r"n = (\d+) in", report)]
 
 
 def test_a_network_that_reads_nothing_is_found_innocent(draw):
     report = audit(make_checkpoint(read_nothing), draw(None))
-    assert not report.warns and found_by(report) == set()
-    text = str(report)
+    assert found_by(report) == set()
+    text = report
     assert text.startswith("reader on None/test, n = 80 pictures (40 happy, 40 unhappy) in 40")
     assert "Nothing was found by 3 checks" in text
     assert "98 % (Bonferroni, 3 checks)" in text
 
 
 def test_a_mark_in_the_corner_is_found_where_there_is_one(draw):
-    assert not audit(make_checkpoint(read_corner), draw(None)).warns
+    assert not found_by(audit(make_checkpoint(read_corner), draw(None)))
     report = audit(make_checkpoint(read_corner), draw("mark"))
     assert found_by(report) == {"surroundings", "couple hidden"}
-    assert "Found: surroundings, couple hidden" in str(report)
-
-
-def test_brightness_is_found_by_every_check_that_it_concerns(draw):
+    assert "Found: surroundings, couple hidden" in report
+    # brightness by every check that it concerns
     report = audit(make_checkpoint(read_brightness), draw("brightness"))
     assert found_by(report) == set(NAMES)
-    assert [check.n for check in report.checks] == [200, 200, 80]
+    assert counted(report) == [200, 200, 80]
 
 
 def test_a_network_that_reads_the_couple_is_not_blamed_for_the_mark_in_the_data(tmp_path):
@@ -127,9 +130,9 @@ def test_a_network_that_reads_the_couple_is_not_blamed_for_the_mark_in_the_data(
                 image.paste((255, 0, 255), (*place, place[0] + 6, place[1] + 6))
             image.save(path, quality=98, subsampling=0)
     report = audit(make_checkpoint(read_magenta), root)
-    checks = {check.name: check for check in report.checks}
     assert found_by(report) == {"surroundings"}  # of the data, not of the network
-    assert checks["couple hidden"].auroc == pytest.approx(0.5, abs=0.1)
+    hidden = report.partition("couple hidden: ")[2].partition("AUROC ")[2][:4]
+    assert float(hidden) == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_folder_without_metadata_can_be_audited(draw, tmp_path):
@@ -138,14 +141,14 @@ def test_a_folder_without_metadata_can_be_audited(draw, tmp_path):
         path.unlink()
     report = audit(make_checkpoint(read_brightness), root)
     assert found_by(report) == {"metadata"}
-    assert str(report).count("left out, metadata.csv tells no boxes of the couple") == 2
+    assert report.count("left out, metadata.csv tells no boxes of the couple") == 2
 
 
 def test_few_pictures_leave_the_probes_out(tmp_path):
     root = render_couples(tmp_path / "few", 8, 0, SIZE, {"train": 1, "test": 1})
     report = audit(make_checkpoint(read_nothing), root)
-    assert [check.n for check in report.checks[:2]] == [0, 0]
-    assert "metadata: left out, The probe needs 5 independent happy pictures" in str(report)
+    assert len(counted(report)) == 1 and "surroundings: left out, The probe" in report
+    assert "metadata: left out, The probe needs 5 independent happy pictures" in report
 
 
 def test_a_warning_needs_an_effect_and_an_interval_for_all_checks():
@@ -160,15 +163,6 @@ def test_a_warning_needs_an_effect_and_an_interval_for_all_checks():
     assert warns(0.66, reach * 1.01, checks=1)
     assert not warns(0.64, 0.001)
     assert not Check("", "", n=100).warns
-
-
-def test_the_planted_source_is_drawn_all_the_same(draw):
-    root = draw("source")
-    assert fingerprint(root)["kind"] == "demo drawings"
-    rows = CoupleFolder(root, "test")
-    printed = np.array(rows.column("source")) != "demo drawings"
-    labels = rows.labels.numpy()
-    assert printed[labels == 1].mean() > 0.7 and printed[labels == 0].mean() < 0.3
 
 
 def test_a_trained_network_that_learned_a_mark_is_found(tmp_path):
@@ -200,14 +194,11 @@ def told(tmp_path):
     return make
 
 
-def test_boxes_are_shares_of_the_sides_and_faces_are_grown(told):
+def test_boxes_are_shares_of_the_sides_faces_are_grown_and_alone_not_the_couple(told):
     found = find_couples(told(body_boxes="[[2, 5, 10, 10]]", boxes="[[4, 2, 9, 4]]"))
     assert len(found) == 2
     face = [(4 - 5 * GROW) / 20, (2 - 2 * GROW) / 10, (9 + 5 * GROW) / 20, (4 + 2 * GROW) / 10]
     assert found[0] == pytest.approx(np.array([[0.1, 0.5, 0.5, 1], face]))
-
-
-def test_faces_alone_are_not_the_couple(told):
     dataset = told(boxes="[[4, 2, 9, 4]]")
     assert [len(boxes) for boxes in find_couples(dataset)] == [0, 0]
     part, boxes = with_boxes(dataset)

@@ -3,11 +3,9 @@ import errno
 import itertools
 import json
 import os
-import random
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,7 +86,8 @@ def test_what_was_written_is_what_training_reads(source, tmp_path):
     report = split_folder(source, tmp_path / "data")
     sets = {split: CoupleFolder(tmp_path / "data", split) for split in SPLITS}
     assert {split: len(data) for split, data in sets.items()} == {"train": 28, "val": 6, "test": 6}
-    assert {s: c.total() for s, c in report.counts.items()} == {"train": 28, "val": 6, "test": 6}
+    for line, split in zip(report.splitlines(), SPLITS):
+        assert line.startswith(f"{split}: {len(sets[split])} pictures (")
     check_groups(tmp_path / "data")
     for split, data in sets.items():
         assert set(data.column("source")) == {"source"}
@@ -105,9 +104,9 @@ def test_what_was_written_is_what_training_reads(source, tmp_path):
 
 def test_a_second_run_changes_nothing(source, tmp_path):
     data = tmp_path / "data"
-    first = str(split_folder(source, data))
+    first = split_folder(source, data)
     before, places = tree(data), inodes(data)
-    assert str(split_folder(source, data, seed=5)) == first
+    assert split_folder(source, data, seed=5) == first
     assert (tree(data), inodes(data)) == (before, places)
 
 
@@ -178,11 +177,9 @@ def test_a_folder_of_somebody_else_is_refused_and_left_alone(name, source, tmp_p
 
 
 OURS = {"version": "0" * 64, "n": 1}
+PLACES = ("../victim", "/victim", "..", ".", "", "notes", 1)
 MARKS = [
-    *(
-        {"splits": {"a.jpg": place}}
-        for place in ("../victim", "/victim", "..", ".", "", "notes", 1)
-    ),
+    *({"splits": {"a.jpg": place}} for place in PLACES),
     *({"splits": {name: "train"}} for name in ("../a.jpg", "b/../../a.jpg", "c\\a.jpg", ".a", "")),
     *({"splits": splits} for splits in (["a.jpg"], "train", None)),
     {"splits": {"a.jpg": "train"}, "version": 1},
@@ -213,21 +210,12 @@ def test_a_row_that_leads_elsewhere_is_refused(more, pool, tmp_path):
 
 def test_what_is_not_ours_stays_where_all_of_ours_goes(pool, tmp_path):
     data = write_dataset(some(pool, 6), tmp_path / "data")
-    for name in (
-        "test/notes.txt",
-        "test/happy/notes.txt",
-        "test/extra/4.jpg",
-        "train/happy/a.part",
-    ):
+    names = ["test/extra/4.jpg", "test/happy/notes.txt", "test/notes.txt", "train/happy/a.part"]
+    for name in names:
         (data / name).parent.mkdir(exist_ok=True)
         (data / name).write_text("mine")
     write_dataset(some(pool, 2), data)
-    assert {key for key, content in tree(data).items() if content == b"mine"} == {
-        "test/notes.txt",
-        "test/happy/notes.txt",
-        "test/extra/4.jpg",
-        "train/happy/a.part",
-    }
+    assert sorted(key for key, content in tree(data).items() if content == b"mine") == names
     assert not (data / "val").exists() and not (data / "test" / "metadata.csv").exists()
 
 
@@ -326,8 +314,8 @@ def test_pictures_are_links_or_where_that_cannot_be_done_copies(pool, tmp_path, 
     assert not os.path.samefile(copied / "train" / "happy" / "0.jpg", pool / "0.jpg")
 
 
-def in_child(work, seconds=None):
-    """Run `work` in a child process, killed after `seconds`; True if it came to its end."""
+def in_child(work):
+    """Run `work` in a child process; True if it came to its end."""
     child = os.fork()
     if not child:
         try:
@@ -336,9 +324,6 @@ def in_child(work, seconds=None):
             os._exit(0)
         finally:
             os._exit(1)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFEXITED(status)
@@ -408,27 +393,12 @@ def test_a_kill_before_the_first_file_leaves_a_folder_that_is_ours(pool, tmp_pat
     assert len(list(data.glob("*/*/*.jpg"))) == 6
 
 
-def test_kills_at_random_moments_change_nothing(source, tmp_path):
-    expected = split_folder(source, tmp_path / "data")
-    undisturbed = tree(tmp_path / "data")
-    start = time.monotonic()
-    assert in_child(lambda: split_folder(source, tmp_path / "timed"))
-    duration, rng = time.monotonic() - start, random.Random(0)
-    for run in range(4):
-        data = tmp_path / f"{run}"
-        for _ in range(2):
-            in_child(lambda d=data: split_folder(source, d), rng.uniform(0.3, 1.1) * duration)
-        assert split_folder(source, data) == expected
-        assert tree(data) == undisturbed
-
-
 @pytest.mark.parametrize("n", [1, 7, 25, N])
 def test_a_kill_while_pictures_are_linked_does_not_divide_the_rest_anew(n, source, tmp_path):
-    split_folder(source, tmp_path / "data")
-    killed = tmp_path / "killed"
+    expected, killed = split_folder(source, tmp_path / "data"), tmp_path / "killed"
     assert not in_child(killed_before("link", n, lambda: split_folder(source, killed)))
     assert len(list(killed.glob("*/*/*.jpg"))) == n - 1
-    split_folder(source, killed)
+    assert split_folder(source, killed) == expected
     assert tree(killed) == tree(tmp_path / "data")
 
 
@@ -463,7 +433,6 @@ def test_a_folder_of_ones_own(messy, tmp_path, capsys):
     rows = {row["path"].name: row for row in read_folder(messy)}
     found = cells(data)
     assert len(found) == N  # without 4.jpg, with mirrored.jpg
-    assert sum(counts.total() for counts in report.counts.values()) == N
 
     def group(name):
         return found[rows[name]["sha256"]]["group"], found[rows[name]["sha256"]]["split"]
@@ -473,7 +442,7 @@ def test_a_folder_of_ones_own(messy, tmp_path, capsys):
     assert len({group(f"{i}.jpg") for i in range(12, 16)}) == 1
     assert group("6.jpg")[0] != group("12.jpg")[0]
     assert found[rows["6.jpg"]["sha256"]]["author"] == "'@ms_six"
-    assert report.groups == N - 1 - 5 - 3
+    assert f"{N - 1 - 5 - 3} groups, the largest has 6 of {N} pictures." in report
     for split in SPLITS:
         CoupleFolder(data, split)
     before, places = tree(data), inodes(data)
@@ -490,9 +459,7 @@ SPELLINGS += [lambda name: name.rpartition("/")[2], lambda name: f"C:\\a\\source
 def test_no_group_is_in_two_splits_whatever_the_spelling(spell, columns, source, tmp_path):
     """Twelve of each column; where there are two, they cross."""
     names = [f"{CLASSES[i % 2]}/{i}.jpg" for i in range(N)]
-    rows = [
-        [spell(name), *(f"{k} {i // 3 % 12}" for k in columns[:1])] for i, name in enumerate(names)
-    ]
+    rows = [[spell(name), f"{columns[0]} {i // 3 % 12}"] for i, name in enumerate(names)]
     if len(columns) > 1:
         rows = [[*row, f"{'Day' if i % 2 else 'DAY '} {i // 6}"] for i, row in enumerate(rows)]
     with (source / "metadata.csv").open("w", newline="") as file:
@@ -512,7 +479,8 @@ def test_copies_are_bound_by_what_each_is_told(source, tmp_path):
         "file_name,author\nhappy/0.jpg,A\nhappy/again.jpg,B\nhappy/2.jpg,A\nhappy/4.jpg,B\n"
     )
     report = split_folder(source, tmp_path / "data")
-    assert (report.largest, report.groups, report.left_out) == (3, N - 2, 0)
+    assert f"{N - 2} groups, the largest has 3 of {N} pictures." in report
+    assert "left out" not in report
     assert len(cells(tmp_path / "data")) == N
 
 

@@ -34,7 +34,7 @@ def urls(html, **more):
 def refined(detail, gallery='<a href="/p/1"><img src="/t/1.jpg"></a>'):
     """What the one picture of a gallery page becomes by its own page."""
     (thumbnail,) = parse(gallery).candidates
-    assert GALLERY.needs_detail(thumbnail)
+    assert thumbnail.page and not thumbnail.licence
     return GALLERY.refine(thumbnail, page(detail, "https://h.org/p/1"))
 
 
@@ -86,14 +86,11 @@ def test_small_images_and_odd_addresses_are_no_candidates(html):
     assert urls(html) == []
 
 
-def test_every_picture_comes_once_and_in_order():
+def test_every_picture_comes_once_and_in_order_with_its_title():
     html = '<img src="b.jpg"><img src="a.jpg"><img src="b.jpg?utm_source=x"><img src="c.jpg">'
     assert [u[-5:] for u in urls(html)] == ["b.jpg", "a.jpg", "c.jpg"]
-
-
-def test_titles_come_from_alt_then_title():
-    for html, title in [("<img src=a.jpg alt=A title=T>", "A"), ("<img src=a.jpg title=T>", "T")]:
-        assert parse(html).candidates[0].title == title
+    html = "<img src=a.jpg alt=A title=T><img src=b.jpg title=T>"
+    assert [candidate.title for candidate in parse(html).candidates] == ["A", "T"]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +196,6 @@ def test_thumbnail_and_its_page_without_json_ld():
     assert (candidate.licence, candidate.licence_url) == ("by", BY)
     assert (candidate.author, candidate.author_url) == ("Cleo", "https://h.org/cleo")
     assert (candidate.title, candidate.series) == ("Lake 1", "Cleo | Lake")
-    assert not GALLERY.needs_detail(candidate)
 
 
 LINK = f'<a rel="license" href="{BY}">x</a>'
@@ -217,11 +213,7 @@ LINK = f'<a rel="license" href="{BY}">x</a>'
         (LINK.replace("x</a>", "CC BY-NC 4.0</a>"), "", ""),
         (LINK.replace("x</a>", "Non-commercial use</a>"), "", ""),
         (LINK + '<a rel="license" href="javascript:terms()">', "", ""),
-        (
-            LINK + '<a rel="license" href="https://creativecommons.org/licenses/sampling/1.0/">',
-            "",
-            "",
-        ),
+        (LINK + f'<a rel="license" href="{BY.replace("by", "sampling")}">', "", ""),
         (json_ld({**IMAGE, "license": "https://gnu.org/fdl"}) + LINK, "", ""),
         (json_ld({**IMAGE, "license": BY.replace("by", "by-nc")}) + LINK, "", ""),
         (json_ld({**IMAGE, "license": {"name": "CC BY-NC 4.0", "url": BY}}), "", ""),
@@ -243,7 +235,6 @@ def test_licence_of_the_head_is_for_pictures_without_a_page_of_their_own():
     first, second = parse(head + html).candidates
     assert (first.licence, first.licence_url, first.page) == ("by", BY, URL)
     assert (second.licence, second.page) == ("", "https://h.org/p")
-    assert not GALLERY.needs_detail(first)
     two = f'<link rel="license" href="{ZERO}">'
     other = json_ld({**OTHER, "license": "https://gnu.org/fdl"})
     for nothing in (head + two, LINK, head + LINK.replace(BY, ZERO), head + other):
@@ -264,7 +255,6 @@ def test_licence_of_the_head_is_for_pictures_without_a_page_of_their_own():
 def test_links_that_are_no_page_of_the_picture(link):
     (candidate,) = parse(f"<a {link}><img src=a.jpg></a>").candidates
     assert candidate.page == ""
-    assert not GALLERY.needs_detail(candidate)
 
 
 # ---- Paging and opt-outs
@@ -308,18 +298,12 @@ def test_next_page_on_another_host_is_not_followed():
         ('<meta name="robots" content="index, nofollow, noarchive, max-image-preview:none">', ""),
         ('<meta name="robots"><meta content="noai"><meta>', ""),
         ("noai", ""),
-        (
-            '<meta http-equiv="X-Robots-Tag" content="otherbot: all, dclib: noai">',
-            "x-robots-tag: noai",
-        ),
+        ('<meta http-equiv="X-Robots-Tag" content="x: all, dclib: noai">', "x-robots-tag: noai"),
         ('<meta property="robots" content="no-ai">', "robots: noai"),
         ('<meta name="Content-Usage" content="train-ai=n">', "content-usage: train-ai=n"),
         ('<meta name="TDM-Reservation" content="true">', "tdm-reservation: true"),
         ('<meta name="tdm-policy" content="https://h.org/p.json">', "tdm-policy"),
-        (
-            '<meta name="tdm-reservation" content="0"><meta name="tdm-policy" content="/p.json">',
-            "",
-        ),
+        ('<meta name="tdm-reservation" content="0"><meta name="tdm-policy" content="/p">', ""),
     ],
 )
 def test_opt_outs(html, directive):
@@ -373,26 +357,17 @@ def test_no_more_than_a_thousand_images_of_a_page():
     assert len(listing.candidates) == 1000
 
 
-@pytest.mark.parametrize(
-    ("content", "kind", "words"),
-    [
-        (b"\xff\xd8\xff", "image/jpeg", "is image/jpeg, not a web page"),
-        (b"{}", "application/json", "not a web page"),
-    ],
-)
-def test_what_is_no_web_page(content, kind, words):
-    for read in (GALLERY.parse, page_optouts):
-        with pytest.raises(SourceError, match=words):
-            read(page(content, kind=kind))
+@pytest.mark.parametrize("read", [GALLERY.parse, page_optouts])
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/json"])
+def test_what_is_no_web_page(read, kind):
+    with pytest.raises(SourceError, match=f"is {kind}, not a web page"):
+        read(page("{}", kind=kind))
 
 
-def test_pages_without_pictures_say_so():
+def test_pages_without_pictures_say_so_and_a_phrase_is_no_page():
     note = parse("<p>Nothing here.<script src=app.js></script>").note
     assert note.startswith(f"There is no picture in the markup of {URL}; what JavaScript would add")
     assert parse(b"").candidates == []
-
-
-def test_start_takes_addresses_only():
     assert GALLERY.start(" https://h.org/g#x ") == "https://h.org/g"
     for text in ("happy couple", "", "ftp://h.org/", "file:///etc/passwd"):
         with pytest.raises(SourceError, match="no http"):

@@ -40,11 +40,7 @@ def report(
     against: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Print and write (see the module) what the checkpoint `folder` answers to a split.
-
-    `against`: folder of a second checkpoint, to compare with on the same pictures; `out`: folder to
-    write into.
-    """
+    """Print and write (see the module) what a checkpoint answers, and how `against` another."""
     out = out or Path("results") / f"{folder.resolve().name}-{split}"
     check_places(root, split, out)
     data, device = fingerprint(root), pick_device()
@@ -73,7 +69,7 @@ def report(
     if warning:
         print("No model card was written: it is for pictures that decided nothing in training.")
     else:
-        print(f"Wrote the model card {write_card(checkpoint, table, None, others, data)}.")
+        print(f"Wrote the model card {write_card(checkpoint, table, others=others, data=data)}.")
 
 
 def check_places(root: Path, split: str, out: Path) -> None:

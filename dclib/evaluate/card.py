@@ -43,18 +43,21 @@ def write_card(
     table: pd.DataFrame,
     slices: pd.DataFrame | None = None,
     others: Mapping[str, pd.DataFrame] | None = None,
-    data: dict | None = None,
+    *,
+    data: dict,
 ) -> Path:
     """Write README.md into the folder of a loaded `Checkpoint`; returns its path.
 
-    Raises FileExistsError for one that is no card of ours.
+    Raises FileExistsError for one that is no card of ours, ValueError for answers of others.
 
     Args:
-        table: the predictions that its numbers are measured on.
+        table: this network's predictions, that its numbers are measured on.
         slices: from `dclib.evaluate.slices.slice_table`.
         others: {name: table} of other networks or baselines on the same pictures.
-        data: `dclib.data.fingerprint` of the data set that was measured on; None: not told.
+        data: `dclib.data.fingerprint` of the data set that was measured on.
     """
+    if (table["fold"] >= 0).any():
+        raise ValueError("These are answers of networks that left pictures out, not of this one.")
     path = checkpoint.folder / CARD
     if path.exists() and not is_card(path):
         raise FileExistsError(
@@ -71,16 +74,12 @@ def write_card(
         pictures=kind_of(table),
         warning=too_good(table, training, data),
         data=data,
-        out_of_fold=is_out_of_fold(table),
-        folds=table["fold"].nunique(),
         splits=splits_in(table),
         description=describe(table),
         draws=f"{metrics.DRAWS:,}",
         measured=measured.to_dict("index"),
-        several=bool((measured["seed_low"] < measured["seed_high"]).any()),
-        temperature=_span(table["temperature"]),
-        threshold=_span(table["threshold"]),
-        chosen=bool((table["threshold"] != 0.5).any()),
+        temperature=table["temperature"].iloc[0],
+        threshold=table["threshold"].iloc[0],
         uncalibrated=measure(table, calibrated=False).to_dict("index") if calibrated else {},
         others=[_beside(name, table, other) for name, other in (others or {}).items()],
         slices=[] if slices is None else list(slices.itertuples()),
@@ -93,15 +92,14 @@ def write_card(
 
 
 def describe_model(
-    checkpoint: "Checkpoint", table: pd.DataFrame, measured: pd.DataFrame, data: dict | None
+    checkpoint: "Checkpoint", table: pd.DataFrame, measured: pd.DataFrame, data: dict
 ) -> dict:
     """The machine-readable front matter, with every metric: arguments of `ModelCardData`."""
-    data = data or {"name": "not told", "sha256": None}
     same = {
         "task_type": "image-classification",
         "dataset_type": "imagefolder",
         "dataset_name": data["name"],
-        "dataset_split": "out-of-fold" if is_out_of_fold(table) else "+".join(splits_in(table)),
+        "dataset_split": "+".join(splits_in(table)),
         "dataset_revision": data["sha256"],
     }
     counts = {"groups": table["group"].nunique(), "seeds": table["seed"].nunique()}
@@ -124,26 +122,16 @@ def describe_model(
     }
 
 
-def is_out_of_fold(table: pd.DataFrame) -> bool:
-    """Whether the answers are of trainings that left each picture out (see dclib.train.studies)."""
-    return bool((table["fold"] >= 0).all())
-
-
 def splits_in(table: pd.DataFrame) -> list[str]:
     """Names of the splits that the pictures of a table lie in."""
     return sorted({name.split("/")[0] for name in table["id"]})
 
 
-def too_good(table: pd.DataFrame, training: dict, data: dict | None) -> str:
-    """Why numbers of this table are too good, a sentence; "" if its pictures decided nothing.
-
-    `training` and `data` are fingerprints of the data sets trained and measured on; None: not told.
-    """
-    if is_out_of_fold(table) or (data and data["sha256"] != training["sha256"]):
-        return ""
-    reasons = [why for split, why in DECIDED.items() if split in splits_in(table)]
-    condition = "" if data else ", if they are of the data set that was trained on"
-    return f"Too good to rely on: {' and '.join(reasons)}{condition}." if reasons else ""
+def too_good(table: pd.DataFrame, training: dict, data: dict) -> str:
+    """Why numbers are too good; "" if their pictures decided nothing. Two fingerprints of data."""
+    same = data["sha256"] == training["sha256"]
+    reasons = [why for split, why in DECIDED.items() if same and split in splits_in(table)]
+    return f"Too good to rely on: {' and '.join(reasons)}." if reasons else ""
 
 
 def _beside(name: str, table: pd.DataFrame, other: pd.DataFrame) -> tuple[str, dict, str]:
@@ -152,8 +140,3 @@ def _beside(name: str, table: pd.DataFrame, other: pd.DataFrame) -> tuple[str, d
     ends = f" ({tell_interval(paired, '+.3f')})" if np.isfinite(paired.low) else ""
     gain = f"{paired.value:+.3f}{ends}: {judge_difference(paired)}"
     return name, measure(other).to_dict("index"), gain
-
-
-def _span(column: pd.Series) -> str:
-    low, high = (f"{end:.3g}" for end in (column.min(), column.max()))
-    return low if low == high else f"{low} to {high}"

@@ -174,14 +174,12 @@ def probe_out_of_fold(
     checkpoint: "Checkpoint",
     root: str | Path,
     split: str = "train",
-    folds: int = 5,
-    seeds: Iterable[int] = (0,),
     labels: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The table of logistic regressions on a network's last neurons, each without the row's group.
 
-    The checkpoint must be of other pictures; a seed is another division into folds. `labels`: class
-    names (N,) in the order of the split, instead of its own.
+    The checkpoint must be of other pictures. `labels`: class names (N,) in the order of the split,
+    instead of its own.
     """
     seen = checkpoint.config["training_data"]["sha256"]
     if split != "test" and seen == fingerprint(root)["sha256"]:
@@ -194,12 +192,10 @@ def probe_out_of_fold(
         labels = [CLASSES[label] for _, label in dataset.samples]
     numbers = np.array([CLASSES.index(name) for name in labels])
     columns = read_neurons(checkpoint.model, make_loader(dataset, 32))
-    groups, tables = np.unique(dataset.groups, return_inverse=True)[1], []
-    for seed in seeds:
-        scores, fold = fit_folds(columns, numbers, groups, folds, seed)
-        logits = np.stack([-scores / 2, scores / 2], 1)  # log-odds -> (N, 2)
-        tables.append(make_table(dataset, logits, seed).assign(fold=fold, label=list(labels)))
-    return pd.concat(tables, ignore_index=True)
+    groups = np.unique(dataset.groups, return_inverse=True)[1]
+    scores, fold = fit_folds(columns, numbers, groups)
+    logits = np.stack([-scores / 2, scores / 2], 1)  # log-odds -> (N, 2)
+    return make_table(dataset, logits, seed=0).assign(fold=fold, label=list(labels))
 
 
 @torch.inference_mode()

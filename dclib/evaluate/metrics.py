@@ -265,10 +265,9 @@ def format_metrics(measured: pd.DataFrame, full: bool = False) -> str:
     return "\n".join(lines)
 
 
-def side_by_side(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> pd.DataFrame:
+def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A DataFrame of "value (low to high)": a row a metric, a column a name."""
-    columns = {name: measure(t, draws).apply(tell_value, axis=1) for name, t in tables.items()}
-    return pd.DataFrame(columns)
+    return pd.DataFrame({k: measure(t).apply(tell_value, axis=1) for k, t in tables.items()})
 
 
 def tell_value(row: Mapping[str, float] | pd.Series, form: str = ".3f") -> str:

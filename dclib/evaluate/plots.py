@@ -13,7 +13,7 @@ from dclib.data import CLASSES
 from dclib.evaluate import calibration, metrics
 from dclib.evaluate.calibration import LEAST
 from dclib.evaluate.intervals import TAILS
-from dclib.evaluate.metrics import DRAWS, Scored, draw_groups, measure, score_seeds, tell_value
+from dclib.evaluate.metrics import Scored, draw_groups, measure, score_seeds, tell_value
 from dclib.evaluate.predictions import describe, kind_of, probabilities
 from dclib.evaluate.robustness import SWEEPS
 from dclib.files import extra
@@ -45,7 +45,6 @@ BELOW = SMALL | {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
 BAND: dict[str, Any] = {"alpha": 0.15, "lw": 0}
 DOTTED: dict[str, Any] = {"color": "0.7", "lw": 1, "ls": ":"}
 AREAS = ("AUROC", "average precision")
-LOSSES = ("log-loss", "Brier", "ECE")
 MARKS = {"worse": UNHAPPY, "better": HAPPY, "no difference seen": INK, "too few": "0.7"}
 ROW = 0.2  # inches
 SWEEP_COLUMNS = 3  # of sweeps
@@ -81,16 +80,16 @@ def plot_confusion(table: pd.DataFrame) -> Figure:
     return finish(fig, _sentence(table))
 
 
-def plot_curves(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS) -> Figure:
+def plot_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Receiver operating characteristic and precision against recall, with pointwise bands."""
     sentence, looks = _common(tables), lines_for(tables)
     fig, axes = plt.subplots(1, 2, figsize=(8, 4.1 + 0.18 * len(tables)))
     left, right = axes
     for name, table in tables.items():
         colour, style, _ = looks[name]
-        sets, measured = score_seeds(table), measure(table, draws)
+        sets, measured = score_seeds(table), measure(table)
         lines = _curves(sets, np.ones((1, sets[0].n)))[:, 0]  # (2, 201)
-        bands = np.hstack([_curves(sets, weights) for weights in draw_groups(sets[0], draws)])
+        bands = np.hstack([_curves(sets, weights) for weights in draw_groups(sets[0])])
         for axis, line, band, metric in zip(axes, lines, bands, AREAS, strict=True):
             label = f"{name}: {tell_value(measured.loc[metric])}"
             axis.plot(GRID, line, color=colour, ls=style, label=label)
@@ -124,14 +123,14 @@ def _curves(sets: Sequence[Scored], weights: np.ndarray) -> np.ndarray:
     return curves.mean(0)
 
 
-def plot_reliability(table: pd.DataFrame, draws: int = DRAWS) -> Figure:
+def plot_reliability(table: pd.DataFrame) -> Figure:
     """Share of unhappy pictures against the probability given, before and after temperature."""
     size: dict[str, Any] = {"figsize": (8, 4.9), "height_ratios": (3, 1)}
     fig, axes = plt.subplots(2, 2, **size, sharex=True, sharey="row")
     names = ("as trained", f"temperature {_span(table['temperature'])}")
     for (upper, lower), calibrated, name in zip(axes.T, (False, True), names, strict=True):
         rows = calibration.reliability(table, calibrated=calibrated)
-        error = measure(table, draws, calibrated=calibrated)
+        error = measure(table, calibrated=calibrated)
         upper.plot([0, 1], [0, 1], **DOTTED)
         reach = np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, 1)
         upper.errorbar(rows["prob"], rows["share"], reach, color="0.2", fmt="o-", lw=1)
@@ -144,16 +143,11 @@ def plot_reliability(table: pd.DataFrame, draws: int = DRAWS) -> Figure:
 
 
 def plot_risk_coverage(
-    tables: Mapping[str, pd.DataFrame],
-    confidence: float | Mapping[str, float | None] | None = None,
+    tables: Mapping[str, pd.DataFrame], confidence: float | None = None
 ) -> Figure:
-    """Share wrong among the surest answers, and where abstaining below `confidence` would put it.
-
-    `confidence`: a number (or None) for all tables, or {name: number}.
-    """
+    """Share wrong among the surest answers, and where abstaining below `confidence` puts it."""
     sentence, looks = _common(tables), lines_for(tables)
     fig, axis = plt.subplots(figsize=(8, 3.8 + 0.4 * len(tables)))
-    each = confidence if isinstance(confidence, Mapping) else dict.fromkeys(tables, confidence)
     for name, table in tables.items():
         colour, style, _ = looks[name]
         rows = calibration.risk_coverage(table)
@@ -164,8 +158,7 @@ def plot_risk_coverage(
         whole = rows.iloc[-1]
         axis.plot(whole["coverage"], whole["risk"], "o", color=colour, ms=4)
         axis.vlines(whole["coverage"], whole["low"], whole["high"], color=colour, lw=1)
-        least = each.get(name)
-        mark = {"n": 0} if least is None else calibration.risk_at(table, least)
+        mark = {"n": 0} if confidence is None else calibration.risk_at(table, confidence)
         if mark["n"]:
             share, wrong, low, high = (100 * mark[k] for k in ("coverage", "risk", "low", "high"))
             label = f"from confidence {mark['confidence']:.3f} on: {share:.0f} % answered, "
@@ -233,29 +226,25 @@ def plot_pictures(rows: pd.DataFrame, root: str | Path, titles: Sequence[str]) -
     return show_pictures(pictures, titles, columns=4)
 
 
-def plot_metrics(
-    tables: Mapping[str, pd.DataFrame],
-    shown: Sequence[str] = ("accuracy", "AUROC", "Brier"),
-    draws: int = DRAWS,
-) -> Figure:
-    """Some of `metrics.METRICS`, a panel each, for several tables side by side."""
+def plot_metrics(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy, AUROC and Brier score, a panel each, of several tables side by side."""
     sentence, size = _common(tables), (8, 0.35 * len(tables) + 1.2)
-    fig, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
-    measured = [measure(table, draws) for table in tables.values()]
+    fig, axes = plt.subplots(1, 3, figsize=size, sharey=True)
+    measured = [measure(table) for table in tables.values()]
     dots = any(table["seed"].nunique() > 1 for table in tables.values())
-    for axis, metric in zip(axes[0], shown, strict=True):
+    for axis, metric in zip(axes, ("accuracy", "AUROC", "Brier"), strict=True):
         for place, row in enumerate(rows.loc[metric] for rows in measured):
             ends = [row[dot] for dot in ("seed_low", "seed_high") if dots]
             mean = {"mean": row["value"], "low": row["low"], "high": row["high"]}
             draw_interval(axis, place, mean, np.reshape(ends, (-1, 1)), "0.2")
             if not np.isfinite(row["value"]):
                 axis.text(0.5, place, "not defined", **at_row(axis, "center"))
-        axis.set_xlabel(metric + (" (less is better)" if metric in LOSSES else ""))
+        axis.set_xlabel(metric + (" (less is better)" if metric == "Brier" else ""))
         axis.locator_params("x", nbins=4)
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
-    axes[0, 0].set_yticks(range(len(tables)), list(tables))
-    axes[0, 0].set_ylim(len(tables) - 0.5, -0.5)
+    axes[0].set_yticks(range(len(tables)), list(tables))
+    axes[0].set_ylim(len(tables) - 0.5, -0.5)
     return finish(fig, sentence + ("; small dots: lowest and highest seed" if dots else ""))
 
 
@@ -312,7 +301,8 @@ def plot_slices(frame: pd.DataFrame) -> Figure:
             p = "p < 0.001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}"
             verdict = row.verdict if np.isnan(row.p) else f"{row.verdict}, {p}"
             axis.text(1.11, place, verdict, color=ink, **at_row(axis, "left"))
-    share, n = overall(frame)
+    most = frame[frame["tag"] == frame.groupby("tag")["n"].sum().idxmax()]  # pictures have this tag
+    share, n = np.average(most["accuracy"], weights=most["n"]), most["n"].sum()
     axis.axvline(share, color="0.7", lw=1, zorder=0)
     axis.text(1.09, -1.2, "n", **at_row(axis, "right"))
     axis.text(1.11, -1.2, "p after Holm", **at_row(axis, "left"))
@@ -321,13 +311,6 @@ def plot_slices(frame: pd.DataFrame) -> Figure:
     axis.set_title(CAUTION, fontsize=9)
     sns.despine(fig, left=True)
     return finish(fig)
-
-
-def overall(frame: pd.DataFrame) -> tuple[float, int]:
-    """Accuracy and n of all pictures together, from the tag that most of them have."""
-    tag = frame.groupby("tag")["n"].sum().idxmax()
-    rows = frame[frame["tag"] == tag]
-    return np.average(rows["accuracy"], weights=rows["n"]), rows["n"].sum()
 
 
 def plot_sweeps(frame: pd.DataFrame) -> Figure:

@@ -42,10 +42,11 @@ def predict_folder(checkpoint: "Checkpoint", root: str | Path, split: str = "tes
     dataset = CoupleFolder(root, split, checkpoint.transform, checkpoint.model.classes)
     logits, _ = predict_logits(checkpoint.model, make_loader(dataset, 32))
     table = make_table(dataset, logits, **choices_of(checkpoint))
-    kind = kind_of(table)
-    if checkpoint.knows_only_drawings != (kind == DRAWINGS):
-        learned = "only drawings" if checkpoint.knows_only_drawings else "photographs"
-        print(f"WARNING: this network knows {learned}, and is measured on {kind}.")
+    kind, learned = kind_of(table), checkpoint.config["training_data"]
+    known = learned.get("learned_from", learned["kind"])
+    if known in (DRAWN, "photographs") and (known == DRAWN) != (kind == DRAWINGS):
+        known = "only drawings" if known == DRAWN else known
+        print(f"WARNING: this network knows {known}, and is measured on {kind}.")
     return table
 
 
@@ -94,8 +95,9 @@ def by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [part.sort_values("id") for _, part in table.groupby("seed", sort=True)]
 
 
-def check_predictions(table: pd.DataFrame, name: str = "The table of predictions") -> pd.DataFrame:
-    """The table itself, or ValueError, beginning with `name`, if it is not in order."""
+def check_predictions(table: pd.DataFrame) -> pd.DataFrame:
+    """The table itself, or ValueError if it is not in order."""
+    name = "The table of predictions"
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ValueError(f"{name} lacks the column {missing[0]}; it needs {', '.join(COLUMNS)}.")

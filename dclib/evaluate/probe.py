@@ -51,18 +51,14 @@ class Check:
         """Whether the area is above `HIGH`, and more than chance gives."""
         return bool(self.auroc > HIGH and self.corrected_low > 0.5)
 
-    @property
-    def verdict(self) -> str:
-        """In words: "WARNING", "no warning" or "left out"."""
-        return ("WARNING" if self.warns else "no warning") if self.n else "left out"
-
     def __str__(self) -> str:
         if not self.n:
             return f"{self.name}: left out, {self.says}."
         ends = f"95 % interval {self.low:.2f} to {self.high:.2f}"
         ends = ends if np.isfinite(self.low) else "no interval"
+        verdict = "WARNING" if self.warns else "no warning"
         sentences = [
-            f"{self.name}: {self.verdict}. {self.says} told the classes apart with AUROC "
+            f"{self.name}: {verdict}. {self.says} told the classes apart with AUROC "
             f"{self.auroc:.2f} ({ends}; 0.5 is guessing), n = {self.n} in {self.groups} groups."
         ]
         if self.alone:
@@ -182,7 +178,6 @@ def fit_folds(
     columns: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
-    folds: int = FOLDS,
     seed: int = 0,
     inverse_penalty: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -196,12 +191,12 @@ def fit_folds(
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     for index, name in enumerate(CLASSES):
-        if len(set(groups[labels == index])) < folds:
+        if len(set(groups[labels == index])) < FOLDS:
             raise ValueError(
-                f"The probe needs {folds} independent {name} pictures or more; gather more first."
+                f"The probe needs {FOLDS} independent {name} pictures or more; gather more first."
             )
     scores, fold = np.zeros(len(labels)), np.zeros(len(labels), int)
-    cuts = grouped_folds(labels, groups, folds, np.random.default_rng(seed))
+    cuts = grouped_folds(labels, groups, FOLDS, np.random.default_rng(seed))
     for number, (train, test) in enumerate(cuts):
         regression = LogisticRegression(C=inverse_penalty, max_iter=1000)
         model = make_pipeline(StandardScaler(), regression)

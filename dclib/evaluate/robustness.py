@@ -101,7 +101,6 @@ def predict_sweeps(
     models: Mapping[str, "Checkpoint"],
     root: str | Path,
     split: str = "test",
-    kinds: Sequence[str] = tuple(SWEEPS),
     n: int | None = 200,
     levels: Mapping[str, Sequence[float]] | None = None,
     progress: bool = True,
@@ -110,25 +109,21 @@ def predict_sweeps(
 
     Args:
         models: {name: loaded `Checkpoint`}.
-        kinds: some of `SWEEPS`. "hidden" shows only pictures that have `boxes` in metadata.csv.
-        n: about so many pictures; None takes all.
+        n: about so many pictures; None takes all. "hidden" needs `boxes` in metadata.csv.
         levels: {kind: levels} instead of those of `SWEEPS`; the reference comes by itself.
 
     The columns are model, sweep, level and `reference`, whether that level leaves all as it is.
     """
-    levels = levels or {}
-    for kind in [*kinds, *levels]:
-        if kind not in SWEEPS:
-            raise ValueError(f"There is no sweep {kind!r}; there are {', '.join(SWEEPS)}.")
-    wanted = {kind: levels.get(kind, SWEEPS[kind].levels) for kind in kinds}
+    wanted = {kind: sweep.levels for kind, sweep in SWEEPS.items()} | dict(levels or {})
+    if unknown := wanted.keys() - SWEEPS.keys():
+        raise ValueError(f"There is no sweep {min(unknown)!r}; there are {', '.join(SWEEPS)}.")
     transforms = [checkpoint.transform for checkpoint in models.values()]
     framed = (transform for transform in transforms if transform.frame != "whole")
     dataset = CoupleFolder(root, split, next(framed, None))  # the same pictures for all models
     chosen = choose_pictures(dataset, n)
-    boxes: list[Boxes] = [()] * len(dataset)
-    if "hidden" in wanted:
-        boxes = [of_picture.tolist() for of_picture in read_boxes(dataset)]
-        _check_boxes([boxes[index] for index in chosen], wanted)
+    boxes = [of_picture.tolist() for of_picture in read_boxes(dataset)]
+    if without := sum(not boxes[index] for index in chosen):
+        print(f"hidden: {without} of {len(chosen)} pictures have no face boxes.")
     pictures, parts = make_table(dataset, np.zeros((len(dataset), len(CLASSES)))), []
     answers = _ask_all(models, dataset, chosen, boxes, wanted, progress)
     for (name, kind, level), logits in answers.items():
@@ -139,18 +134,6 @@ def predict_sweeps(
         part[LOGITS] = torch.stack(list(logits.values()))[:, order].double().numpy()
         parts.append(part.assign(**choices_of(checkpoint)))
     return pd.concat(parts, ignore_index=True)
-
-
-def _check_boxes(boxes: Sequence[Boxes], wanted: dict[str, Sequence[float]]) -> None:
-    """Say which pictures cannot be in the sweep hidden; leave it out if none can."""
-    without = sum(not of_picture for of_picture in boxes)
-    if without == len(boxes) and len(wanted) == 1:
-        raise ValueError("The sweep hidden needs face boxes in metadata.csv; no picture has any.")
-    if without == len(boxes):
-        print("The sweep hidden is left out: no picture has face boxes in metadata.csv.")
-        del wanted["hidden"]
-    elif without:
-        print(f"hidden: {without} of {len(boxes)} pictures have no face boxes.")
 
 
 def _ask_all(
@@ -168,34 +151,34 @@ def _ask_all(
         for start in range(0, len(chosen), BATCH):
             part = chosen[start : start + BATCH]
             images = dict(zip(part, pool.map(dataset.picture, part), strict=True))
-            couples = {index: dataset.couples.get(dataset.samples[index][0], ()) for index in part}
             for name, checkpoint in models.items():
-                ask = partial(_ask, checkpoint, images, boxes, couples, pool)
-                as_is = ask("size", checkpoint.config["image_size"], part)
+                ask = partial(_ask, checkpoint, dataset, images, boxes, pool)
+                as_is = ask(part, "size", checkpoint.config["image_size"])
                 for kind, levels in wanted.items():
                     shown = [index for index in part if kind != "hidden" or boxes[index]]
                     reference = reference_of(kind, checkpoint)
-                    answers[name, kind, reference] |= {index: as_is[index] for index in shown}
-                    for level in sorted(set(levels) - {reference}) if shown else ():
-                        answers[name, kind, level] |= ask(kind, level, shown)
+                    for level in {*levels, reference} if shown else ():
+                        told = as_is if level == reference else ask(shown, kind, level)
+                        answers[name, kind, level] |= {index: told[index] for index in shown}
             bar.update(len(part))
     return answers
 
 
 def _ask(
     checkpoint: "Checkpoint",
+    dataset: CoupleFolder,
     images: Mapping[int, Image.Image],
     boxes: Sequence[Boxes],
-    couples: Mapping[int, Boxes],
     pool: ThreadPoolExecutor,
+    shown: Sequence[int],
     kind: str,
     level: float,
-    shown: Sequence[int],
 ) -> dict[int, Tensor]:
-    """{index: logits (2,)} of pictures as a sweep has them at a level."""
+    """{index: logits (2,)} of the pictures `shown` as a sweep has them at a level."""
 
     def prepared(index: int) -> Tensor:
-        image, couple = change_picture(images[index], kind, level, boxes[index]), couples[index]
+        image = change_picture(images[index], kind, level, boxes[index])
+        couple = dataset.couples.get(dataset.samples[index][0], ())
         if kind == "rotation":
             couple = turned(couple, level, image.size)
         return prepare(image, couple, checkpoint.transform, kind, level)

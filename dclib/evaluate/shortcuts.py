@@ -5,7 +5,7 @@ the couple is painted over, can the network, when it sees the surroundings only?
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,43 +29,26 @@ COARSE, FINE = 12, 96  # pixels a side of a thumbnail, and of the picture that i
 GROW = 0.2  # share of its sides by which a face box is grown on all four: hair and ears look out
 
 
-@dataclass(frozen=True)
-class Audit:
-    """The checks of one network on one data set."""
-
-    title: str
-    checks: tuple[Check, ...]
-
-    @property
-    def warns(self) -> bool:
-        """Whether one of the checks does."""
-        return any(check.warns for check in self.checks)
-
-    def __str__(self) -> str:
-        rule = (
-            f"A warning needs an AUROC above {HIGH} and an interval of "
-            f"{100 - 5 / len(self.checks):.0f} % (Bonferroni, {len(self.checks)} checks) without "
-            "chance."
-        )
-        done = sum(check.n > 0 for check in self.checks)
-        end = f"Nothing was found by {done} checks; a shortcut of another kind may be there."
-        if self.warns:
-            found = ", ".join(check.name for check in self.checks if check.warns)
-            end = f"Found: {found}; look there before you trust the accuracy."
-        return "\n  ".join([self.title, *map(str, self.checks), rule, end])
-
-
-def audit(checkpoint: Checkpoint, root: str | Path) -> Audit:
-    """Look for shortcuts of a loaded checkpoint on a data set.
+def audit(checkpoint: Checkpoint, root: str | Path) -> str:
+    """Look for shortcuts of a loaded checkpoint on a data set; what was found, in sentences.
 
     The network answers to the split test, which decided nothing in training; the checks without a
     network take all splits. A check that the pictures do not allow says why.
     """
     dataset = CoupleFolder(root, "test", checkpoint.transform, checkpoint.model.classes)
-    checks = (check_metadata(root), check_surroundings(root), check_hidden(checkpoint, dataset))
+    checks = [check_metadata(root), check_surroundings(root), check_hidden(checkpoint, dataset)]
+    checks = [replace(check, checks=len(checks)) for check in checks]
     pictures = describe(make_table(dataset, np.zeros((len(dataset), len(CLASSES)))))
+    rule = (
+        f"A warning needs an AUROC above {HIGH} and an interval of {100 - 5 / len(checks):.0f} % "
+        f"(Bonferroni, {len(checks)} checks) without chance."
+    )
+    done = sum(check.n > 0 for check in checks)
+    end = f"Nothing was found by {done} checks; a shortcut of another kind may be there."
+    if found := [check.name for check in checks if check.warns]:
+        end = f"Found: {', '.join(found)}; look there before you trust the accuracy."
     title = f"{checkpoint.folder} on {Path(root).name}/test, {pictures}"
-    return Audit(title, tuple(replace(check, checks=len(checks)) for check in checks))
+    return "\n  ".join([title, *map(str, checks), rule, end])
 
 
 def check_metadata(root: str | Path) -> Check:
@@ -73,15 +56,11 @@ def check_metadata(root: str | Path) -> Check:
     try:
         return probe(measure_pictures(root))
     except ValueError as error:
-        return Check(METADATA, _because(error))
+        return Check(METADATA, str(error).rstrip("."))
 
 
 def check_surroundings(root: str | Path) -> Check:
-    """What a logistic regression on coarse thumbnails without the couple tells of the classes.
-
-    It finds what is at the same place in many pictures, such as a mark, or all over them, such as a
-    gap in brightness or tone.
-    """
+    """A regression on coarse thumbnails without the couple: it finds marks, and gaps in tone."""
     parts = []
     for split in splits_of(root):
         dataset, boxes = with_boxes(CoupleFolder(root, split))
@@ -94,7 +73,7 @@ def check_surroundings(root: str | Path) -> Check:
     try:
         scores, _ = fit_folds(columns, labels, numbers, inverse_penalty=0.01)
     except ValueError as error:
-        return Check(SURROUNDINGS, _because(error))
+        return Check(SURROUNDINGS, str(error).rstrip("."))
     says = "A probe of coarse thumbnails with the couple painted over"
     return _check(SURROUNDINGS, says, labels == 1, scores, groups)
 
@@ -118,10 +97,6 @@ def _check(
     names, numbers = np.unique(groups, return_inverse=True)
     area, low, high = area_intervals(scores[None], np.asarray(unhappy), numbers)[0].tolist()
     return Check(name, says, area, low, high, len(scores), len(names))
-
-
-def _because(error: Exception) -> str:
-    return str(error).rstrip(".")
 
 
 class Painted(Dataset):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
-from dclib.data import splits_of
+from dclib.evaluate.calibration import LEAST
 from dclib.evaluate.intervals import TAILS, holm
 from dclib.evaluate.metrics import Scored, proportion_interval
 from dclib.evaluate.predictions import by_seed, check_predictions
@@ -30,18 +30,17 @@ NOTES = (
 )
 
 
-def read_tags(root: str | Path, split: str | None = None) -> pd.DataFrame:
+def read_tags(root: str | Path, split: str) -> pd.DataFrame:
     """Every column of metadata.csv that can be a slice; bytes, brightness, megapixels and aspect.
 
-    A DataFrame by id with a categorical column a tag, of all splits by default. Columns x_left and
-    x_right become one tag x ("f + m", whoever stands left), and, where "none" is one of their
-    values, a tag "x count" of those that have something. More than `MOST` numbers become thirds;
-    what has one value, too many texts, or carries the label is left out.
+    A DataFrame by id with a categorical column a tag. Columns x_left and x_right become one tag x
+    ("f + m", whoever stands left), and, where "none" is one of their values, a tag "x count" of
+    those that have something. More than `MOST` numbers become thirds; what has one value, too many
+    texts, or carries the label is left out.
     """
-    splits = [split] if split else splits_of(root)
-    rows = measure_pictures(root, splits)
+    rows = measure_pictures(root, [split])
     if not rows:
-        raise ValueError(f"There are no pictures in {root} for the splits {', '.join(splits)}.")
+        raise ValueError(f"No picture in {root}/{split} can be read.")
     raw = _with_looks(pd.DataFrame(rows).set_index("id"))
     raw = raw.drop(columns=[name for name in raw if name in NO_TAGS or name.startswith("cue_")])
     tags = {name: _to_tag(values) for name, values in _join_pairs(raw).items()}
@@ -105,19 +104,18 @@ def _thirds(numbers: pd.Series) -> tuple[pd.Series, list[str]]:
     return pd.Series([order[place] for place in places], numbers.index), order
 
 
-def slice_table(table: pd.DataFrame, tags: pd.DataFrame, least: int = 30) -> pd.DataFrame:
+def slice_table(table: pd.DataFrame, tags: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in every slice, and how far it is from that of the other pictures.
 
     Args:
         table: of predictions; of several seeds each picture counts with its mean over them.
         tags: a DataFrame by id, one column a tag, as `read_tags` gives; empty where unknown.
-        least: pictures, of two groups or more, that must be inside and outside a slice for a
-            test; all others have the verdict "too few".
 
     A DataFrame with `COLUMNS`. `gap` is the accuracy inside less that of the other pictures whose
     value is known (see `measure_gap`). `p_holm` is corrected for all tests of the table (Holm
     1979); slices that part the pictures in the same way, as both of a tag with two values do, are
-    one test. The verdict is "worse" or "better" (p_holm below 0.05), or "no difference seen".
+    one test. The verdict is "worse" or "better" (p_holm below 0.05), "no difference seen", or "too
+    few" with less than `LEAST` pictures, or two groups, inside or outside.
     """
     parts = by_seed(check_predictions(table))
     tags = _tags_of(parts[0]["id"], tags)
@@ -131,7 +129,7 @@ def slice_table(table: pd.DataFrame, tags: pd.DataFrame, least: int = 30) -> pd.
             _, low, high = proportion_interval([Scored(p[inside]) for p in parts], "accuracy")
             row = {"tag": tag, "value": value, "n": inside.sum(), "accuracy": right[inside].mean()}
             row |= {"groups": len(np.unique(groups[inside])), "low": low, "high": high}
-            row |= measure_gap(right[known], inside[known], groups[known], least)
+            row |= measure_gap(right[known], inside[known], groups[known])
             rows.append(row | {"test": min(inside.tobytes(), (known & ~inside).tobytes())})
     if not rows:
         raise ValueError("No tag has a value for these pictures; there is nothing to slice by.")
@@ -151,20 +149,18 @@ def _tags_of(ids: pd.Series, tags: pd.DataFrame) -> pd.DataFrame:
     return tags.reindex(ids.to_numpy()).astype({name: "category" for name in tags})
 
 
-def measure_gap(
-    right: np.ndarray, inside: np.ndarray, groups: np.ndarray, least: int = 2
-) -> dict[str, float]:
+def measure_gap(right: np.ndarray, inside: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """Mean of `right` (N,) inside less outside: a dict of gap, gap_low, gap_high (95 %) and p.
 
     A right and a wrong answer are added on both sides (Agresti and Caffo 2000, The American
     Statistician 54, 280), else a slice that is all right would have no width. The variance sums
     what each picture adds over its group, which may lie on both sides, and is at least that of
     independent answers. Student's t, with the groups of the side that has fewer, less one. NaN if
-    a side has fewer than `least` pictures or two groups.
+    a side has fewer than `LEAST` pictures or two groups.
     """
     nan, g = np.nan, min(len(np.unique(groups[side])) for side in (inside, ~inside))
     gap = right[inside].mean() - right[~inside].mean() if g else nan
-    if min(inside.sum(), (~inside).sum()) < least or g < 2:
+    if min(inside.sum(), (~inside).sum()) < LEAST or g < 2:
         return {"gap": gap, "gap_low": nan, "gap_high": nan, "p": nan}
     right = np.concatenate([right, [1, 0, 1, 0]])
     inside = np.concatenate([inside, [True, True, False, False]])

@@ -17,13 +17,13 @@ from dclib.data import CLASSES
 from dclib.data.listing import walk
 from dclib.files import check_place, remove_files, write_whole, writing
 from dclib.scrape.dataset import settle
-from dclib.scrape.duplicates import Unsuitable, examine
-from dclib.scrape.fetch import Fetcher, FetchError
-from dclib.scrape.html import HtmlGallery, may_be_check, page_optouts
+from dclib.scrape.duplicates import examine
+from dclib.scrape.fetch import Fetcher
+from dclib.scrape.html import HtmlGallery, may_be_check
 from dclib.scrape.licences import ALLOWED
 from dclib.scrape.manifest import OFFERED, Manifest, now
 from dclib.scrape.optouts import picture_optout
-from dclib.scrape.sources import Candidate, Page, Source, SourceError, host, reading
+from dclib.scrape.sources import Candidate, FetchError, Source, SourceError, host, reading
 
 MOST_PAGES = 50  # of results for one query
 MOST_TRIES = 5  # runs in which a picture may fail before it is given up
@@ -48,8 +48,7 @@ def collect(
         per_query: stop listing a query after this many pictures; its last page is taken whole.
         workers: threads that fetch; how many of them ask one host is the fetcher's business.
 
-    Prints what could not be asked and why. Raises RuntimeError if another run has the folder open,
-    ValueError if its manifest is damaged, OSError if it is gone or nothing can be written.
+    Prints what could not be asked and why. Raises what `Manifest` does.
     """
     with Manifest(folder) as manifest:
         _check_pool(manifest)
@@ -60,11 +59,7 @@ def collect(
 
 
 def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
-    """What to ask which source: the classes in turn, so that a run cut short stays balanced.
-
-    Args:
-        asked: pairs of a source and what it is asked, {label: [texts]} as `load_queries` returns.
-    """
+    """Of sources and {label: [texts]}: classes in turn, so that a run cut short stays balanced."""
     by_label: dict[str, Plan] = {label: [] for label in CLASSES}
     for source, queries in asked:
         for label, texts in queries.items():
@@ -73,14 +68,10 @@ def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
 
 
 def _check_pool(manifest: Manifest) -> None:
-    """Raise OSError for a pool that cannot be written, or of whose pictures nothing is known.
-
-    Nothing is removed but what is to be forgotten: a kill may have come before its file went. What
-    a killed run fetched and could not record is fetched once more, under the same name.
-    """
+    """Raise OSError for a pool that cannot be written, or of whose pictures nothing is known."""
     pool = manifest.folder / "pool"
     forgotten = {f"{row['sha256'][:16]}.jpg" for row in manifest.forgotten() if row["sha256"]}
-    remove_files(pool, forgotten)
+    remove_files(pool, forgotten)  # a kill may have come before they went
     with writing(pool):
         pool.mkdir(exist_ok=True)
     check_place(pool / "picture.jpg")
@@ -107,10 +98,9 @@ def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) 
             seen.add(state["next"])
             try:
                 _list_page(manifest, source, state, fetcher)
-            except (FetchError, SourceError) as error:
+            except FetchError as error:
                 print(f"{source.name}, {text!r}: {error}")
-                resting = getattr(error, "reason", "") == "host busy"
-                if source.api and (resting or not error.later):
+                if source.api and (error.reason == "host busy" or not error.later):
                     refused.add(source.name)
                     print(f"{source.name} is not asked again in this run.")
                 break
@@ -119,24 +109,14 @@ def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) 
 
 def _list_page(manifest: Manifest, source: Source, state: dict, fetcher: Fetcher) -> None:
     fetcher.hosts.slow_down(host(state["next"]), source.pace)
-    page = fetcher.page(state["next"], api=True) if source.api else _page(fetcher, state["next"])
+    page = fetcher.page(state["next"], api=source.api)
     with reading(page):
         listing = source.parse(page)
     if not (source.api or listing.candidates) and may_be_check(page):
         raise SourceError(listing.note, later=True)
     if listing.note:
         print(f"{source.name}, {state['query']!r}: {listing.note}")
-    manifest.add_page(state, listing.candidates, listing.next, listing.note)
-
-
-def _page(fetcher: Fetcher, url: str) -> Page:
-    """A web page whose markup does not object either."""
-    page = fetcher.page(url)
-    with reading(page):
-        directive = page_optouts(page)
-    if directive:
-        raise FetchError("opt-out", directive, may_be_check(page))
-    return page
+    manifest.add_page(state, listing.candidates, listing.next)
 
 
 def _fetch_all(
@@ -184,36 +164,28 @@ def _take(row: dict, source: Source, fetcher: Fetcher, examiner: Executor, pool:
     """Fetch one picture, its own page before; return the columns to change. Runs in a thread."""
     candidate = Candidate(**{name: row[name] for name in OFFERED})
     try:
-        if isinstance(source, HtmlGallery) and source.needs_detail(candidate):
-            page = _page(fetcher, candidate.page)
+        if isinstance(source, HtmlGallery) and candidate.page and not candidate.licence:
+            page = fetcher.page(candidate.page)
             with reading(page):
                 refined = source.refine(candidate, page)
             if not refined.licence and may_be_check(page):
                 raise FetchError("licence unknown", "perhaps a bot check", later=True)
             candidate = refined
         if candidate.licence not in ALLOWED:
-            reason = candidate.licence or "licence unknown"
-            return vars(candidate) | _refused("licence", reason)
+            raise FetchError(candidate.licence or "licence unknown", stage="licence")
         content = fetcher.picture(candidate.url).content
         if directive := picture_optout(content):
             raise FetchError("opt-out", directive)
         facts, jpeg = examiner.submit(examine, content).result()
     except FetchError as error:
-        outcome = _refused("fetch", error.reason, error.detail)
+        outcome = {"state": "refused", "stage": error.stage, "reason": error.reason}
+        outcome |= {"detail": error.detail[:300]}
         if error.later:
             tries = row["tries"] + (error.reason != "host busy")  # then it was not asked
             outcome |= {"state": "later" if tries < MOST_TRIES else "refused", "tries": tries}
-    except Unsuitable as error:
-        outcome = _refused("quality", error.reason, error.detail)
-    except SourceError as error:
-        outcome = _refused("fetch", "page unreadable", str(error))
     else:
         outcome = facts | {"file": f"{facts['sha256'][:16]}.jpg"}  # no name or path of the site's
         outcome |= {"state": "fetched", "stage": "", "reason": "", "detail": ""}
         with write_whole(pool / outcome["file"]) as unfinished:
             unfinished.write_bytes(jpeg)
     return vars(candidate) | outcome
-
-
-def _refused(stage: str, reason: str, detail: str = "") -> dict:
-    return {"state": "refused", "stage": stage, "reason": reason, "detail": detail[:300]}

@@ -121,11 +121,7 @@ def _remove(manifest: Manifest, rows: list[dict]) -> None:
 
 
 def make_dataset(folder: str | Path, destination: str | Path) -> str:
-    """Divide what a collection kept into splits, and write them with ATTRIBUTION.md; says how.
-
-    Pictures that were in a split before stay there. Raises what `Manifest`, `assign` and
-    `write_dataset` do.
-    """
+    """Divide what a collection kept, and write it with ATTRIBUTION.md; what was placed stays."""
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
         places = assign(kept)
@@ -364,10 +360,7 @@ def _drop_both(rows: Sequence[dict]) -> None:
 
 
 def read_folder(source: Path) -> list[dict]:
-    """Rows with path, file, label, size and fingerprints of source/{happy,unhappy}/**.
-
-    Prints what is left out. Raises what `read_split` does, OSError where the drive is at fault.
-    """
+    """Rows (path, file, label, size, fingerprints) of source/{happy,unhappy}; prints the rest."""
     pictures, meta, notes = read_split(source)
     print(*notes, sep="\n", end="\n" * bool(notes))
     rows = []

@@ -6,6 +6,7 @@ What can be used is kept in one form (`examine`).
 import hashlib
 import io
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageOps, ImageStat
@@ -14,6 +15,7 @@ from scipy.fft import dct
 from dclib.data.listing import kind
 from dclib.data.metadata import components, shared
 from dclib.pictures import PictureError, is_blank, read_picture
+from dclib.scrape.sources import FetchError
 
 # Bits of 64 in which phash and dhash may both differ in two files of one picture. Measured on 1,000
 # photographed and 600 drawn couples, 200 edits of each kind: JPEG of quality 30, half size, grey,
@@ -27,13 +29,14 @@ TAKEN = {".jpg", ".png", ".webp"}
 LEAST_SIDE = 200  # pixels
 LARGEST_ASPECT = 3.0  # long side / short side
 KEPT_SIDE, KEPT_QUALITY = 1024, 92
+unsuitable = partial(FetchError, stage="quality")
 
 
 def fingerprints(image: Image.Image) -> dict[str, str]:
     """Keys by which a picture (RGB Pillow image) is known again.
 
-    pixel_sha256 of its size and pixels; phash, dhash and those of its mirror image, 64 bit as 16
-    hexadecimal digits, equal to those that the package ImageHash finds in a picture of mode L.
+    Of its size and pixels; and hashes, 64 bit as 16 hexadecimal digits, of it and of its mirror
+    image, equal to those that the package ImageHash finds in a picture of mode L.
     """
     pixels = hashlib.sha256(f"{image.size}".encode())
     pixels.update(image.tobytes())
@@ -69,10 +72,7 @@ def _hexadecimal(bits: np.ndarray) -> str:
 
 
 def near_pairs(rows: Sequence[dict], limit: int = NEAR) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of rows at most `limit` apart (`distances`), in rising order.
-
-    Rows are dicts with the keys of `fingerprints`; those without hashes are near nothing.
-    """
+    """Pairs (i, j), i < j, of rows with hashes that are at most `limit` apart, rising."""
     known = [i for i, row in enumerate(rows) if row.get("phash")]
     hashed, pairs = [rows[i] for i in known], []
     for start in range(0, len(known), CHUNK):
@@ -110,47 +110,34 @@ def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def duplicate_groups(rows: Sequence[dict]) -> list[list[int]]:
-    """Lists of indices of rows that show the same picture; those alone are left out.
-
-    Same sha256 (of the file), same pixel_sha256, or near (`near_pairs`); what is linked by a third
-    belongs together too.
-    """
+    """Lists of indices of rows that show the same picture, by file, pixels or nearness."""
     pairs = near_pairs(rows) + shared(rows, ("sha256", "pixel_sha256"))
     return [group for group in components(len(rows), pairs) if len(group) > 1]
-
-
-class Unsuitable(ValueError):
-    """A file that is not kept: `reason` in a few words, the message says more."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail = reason, detail
 
 
 def examine(content: bytes) -> tuple[dict, bytes]:
     """What is known of a downloaded file (bytes), and the picture to keep.
 
-    Returns (facts, jpeg): a dict of sha256, width, height and bytes of the original, red, green and
-    blue (means of the kept picture, 0 to 255) and its fingerprints; and the bytes of an upright RGB
-    JPEG, at most 1024 px a side, without metadata, so that neither a camera's or site's encoder
-    nor the place where a photo was taken comes along. Raises Unsuitable.
+    Returns (facts, jpeg): sha256, width, height and bytes of the original, mean colours (0 to 255)
+    and fingerprints of what is kept; and an upright RGB JPEG, at most 1024 px a side, without
+    metadata, so that neither an encoder nor the place of a photo comes along. Raises FetchError.
     """
     if kind(content) not in TAKEN:
-        raise Unsuitable("not a picture", f"it begins with {content[:16]!r}")
+        raise unsuitable("not a picture", f"it begins with {content[:16]!r}")
     try:
         image, notes = read_picture(content)  # checks the pixels before decoding, then decodes all
     except PictureError as error:
-        raise Unsuitable("damaged or too large", str(error)) from error
+        raise unsuitable("damaged or too large", str(error)) from error
     if any("several pictures" in note for note in notes):
-        raise Unsuitable("animated")
+        raise unsuitable("animated")
     width, height = image.size
     if min(width, height) < LEAST_SIDE:
-        raise Unsuitable("too small", f"{width} x {height}, less than {LEAST_SIDE} px")
+        raise unsuitable("too small", f"{width} x {height}, less than {LEAST_SIDE} px")
     if max(width, height) > LARGEST_ASPECT * min(width, height):
-        raise Unsuitable("too long", f"{width} x {height}")
+        raise unsuitable("too long", f"{width} x {height}")
     image.thumbnail((KEPT_SIDE, KEPT_SIDE), Image.Resampling.LANCZOS)
     if is_blank(image):
-        raise Unsuitable("nothing in it", "one colour or close to it")
+        raise unsuitable("nothing in it", "one colour or close to it")
     red, green, blue = (round(mean, 2) for mean in ImageStat.Stat(image).mean)
     facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     facts |= {"width": width, "height": height, "red": red, "green": green, "blue": blue}

@@ -15,10 +15,10 @@ from urllib3.exceptions import HTTPError, InvalidHeader
 
 from dclib import __version__
 from dclib.scrape import guard
-from dclib.scrape.html import may_be_check
+from dclib.scrape.html import may_be_check, page_optouts
 from dclib.scrape.optouts import AGENT, header_optout
 from dclib.scrape.robots import ROBOTS_BYTES, Robots
-from dclib.scrape.sources import Page, host, join
+from dclib.scrape.sources import FetchError, Page, host, join, reading
 
 SECONDS = 40.0  # for one request, from the connection to the last byte
 ATTEMPTS, FIRST_WAIT = 4, 1.0  # the longest wait before a new try doubles each time
@@ -34,14 +34,6 @@ PATIENCE = 60.0  # seconds that a request waits; a host that asks for longer is 
 FAILURES, PAUSE = 5, 300.0  # after so many failures in a row, leave a host alone for so long
 
 
-class FetchError(Exception):
-    """A URL that gave nothing: `reason` in a few words, `later` if another run may succeed."""
-
-    def __init__(self, reason: str, detail: str = "", later: bool = False) -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail, self.later = reason, detail, later
-
-
 class Hosts:
     """For every host: `rate` requests a second, some at once, and a time not to ask before."""
 
@@ -55,21 +47,18 @@ class Hosts:
         """Wait until a request may start; FetchError if that is beyond `PATIENCE`."""
         state = self._state(name)
         with state.slots:
-            while (wait := self._reserve(name, state)) > 0:
+            while True:
+                with self._lock:
+                    now = time.monotonic()
+                    wait = state.not_before - now
+                    if wait <= 0:
+                        state.not_before = now + state.interval
+                        break
+                if wait > PATIENCE:
+                    detail = f"{name} asks to be left alone for another {wait:.0f} s"
+                    raise FetchError("host busy", detail, later=True)
                 time.sleep(wait)
             yield
-
-    def _reserve(self, name: str, state: "_Host") -> float:
-        """Take the turn and return 0, or return the seconds to wait for one."""
-        with self._lock:
-            now = time.monotonic()
-            wait = state.not_before - now
-            if wait > PATIENCE:
-                detail = f"{name} asks to be left alone for another {wait:.0f} s"
-                raise FetchError("host busy", detail, later=True)
-            if wait <= 0:
-                state.not_before = now + state.interval
-            return wait
 
     def slow_down(self, name: str, seconds: float) -> None:
         """At most one request in `seconds`, as robots.txt may ask."""
@@ -122,21 +111,16 @@ class _Answer(NamedTuple):
 
 
 class Fetcher:
-    """Everything that a site may expect of a robot; safe to use from many threads.
+    """Everything that a site may expect of a robot; for many threads. It raises FetchError.
 
     Args:
         contact: an e-mail address or web page of the person who runs this; part of every request.
         rate: requests a second and host (robots.txt can lower it).
         opening: (address, port) of one local server that may be asked although it is private.
-
-    Raises ValueError for a contact at which nobody can be reached.
     """
 
     def __init__(
-        self,
-        contact: str,
-        rate: float = 1.0,
-        opening: tuple[str, int] | None = None,
+        self, contact: str, rate: float = 1.0, opening: tuple[str, int] | None = None
     ) -> None:
         self.opening, self.seconds, self.hosts = opening, SECONDS, Hosts(rate)
         self.session = guard.guarded_session(opening)
@@ -144,12 +128,16 @@ class Fetcher:
         self.robots = Robots(self._robots_file)
 
     def page(self, url: str, api: bool = False) -> Page:
-        """A web page or, with `api`, the answer of a documented interface (robots.txt is for
-        crawlers and not asked there). Raises FetchError."""
-        return self._get(url, PAGE._replace(heed=not api))
+        """A web page that does not object, or, without robots.txt, the answer of an `api`."""
+        page = self._get(url, PAGE._replace(heed=not api))
+        with reading(page):
+            directive = "" if api else page_optouts(page)
+        if directive:
+            raise FetchError("opt-out", directive, may_be_check(page))
+        return page
 
     def picture(self, url: str) -> Page:
-        """The file at `url`, undecoded. Raises FetchError."""
+        """The file at `url`, undecoded."""
         return self._get(url, PICTURE)
 
     def _get(self, url: str, wish: _Wish) -> Page:
@@ -159,18 +147,14 @@ class Fetcher:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         page = Page(url, answer.content, headers)
         if wish is PICTURE and WEB_PAGE.match(page.content.lower()):
-            raise FetchError(
-                "not a picture", "nothing or a web page, perhaps a bot check", later=True
-            )
+            why = "nothing or a web page, perhaps a bot check"
+            raise FetchError("not a picture", why, later=True)
         if wish.heed and (directive := header_optout(answer.headers)):
             raise FetchError("opt-out", directive, may_be_check(page))
         return page
 
     def _robots_file(self, url: str) -> tuple[int, bytes]:
-        """(status, content) of robots.txt and its like.
-
-        Unreachable means that everything is disallowed for now (RFC 9309, 2.3.1.4): FetchError.
-        """
+        """(status, content) of robots.txt and its like; RFC 9309, 2.3.1.4: unreachable means no."""
         try:
             _, answer = self._follow(url, ROBOTS)
             if answer.status >= 500:

@@ -78,8 +78,7 @@ class Gallery:
         port: where to listen; 0 takes any that is free. Addresses are only the same again, and a
             collection can only go on later, with the same port.
 
-    `url` is where it is, `opening` what a `Fetcher` needs to be allowed in, `asked` a Counter of
-    the paths that were requested, `by_number` the drawings by the number in their addresses.
+    `opening` is what a `Fetcher` needs to be allowed in, `asked` a Counter of requested paths.
     """
 
     def __init__(self, n: int = 120, port: int = 0) -> None:
@@ -172,10 +171,9 @@ class Gallery:
             handler.send(_page("Please log in", "Members only."))
         elif drawing.trap == "busy" and self.asked[drawing.media] == 1:
             handler.send(b"Busy.", "text/plain", 503, {"Retry-After": "0"})
-        elif drawing.trap == "noai":
-            handler.send(self.jpeg(drawing), "image/jpeg", headers={"X-Robots-Tag": "noai"})
         else:
-            handler.send(self.jpeg(drawing), "image/jpeg")
+            headers = {"X-Robots-Tag": "noai"} if drawing.trap == "noai" else None
+            handler.send(self.jpeg(drawing), "image/jpeg", headers=headers)
 
     def jpeg(self, drawing: Drawing) -> bytes:
         """The file of a drawing, made when it is first asked for."""

@@ -33,10 +33,7 @@ class NotAllowed(HTTPError):
 
 
 def check_url(url: str, opening: tuple[str, int] | None = None) -> None:
-    """Raise NotAllowed unless `join` takes `url`, and its port is that of a public web site.
-
-    `opening`: (address, port) of the one private server that may be asked all the same.
-    """
+    """Raise NotAllowed for what `join` refuses, and for ports but the web's and `opening`'s."""
     parts = urlsplit(join("", url))
     if not parts.netloc:
         raise NotAllowed(f"{url[:200]} is no http or https address that can be asked for.")
@@ -45,10 +42,7 @@ def check_url(url: str, opening: tuple[str, int] | None = None) -> None:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, as text, is one of the public internet.
-
-    Not private, shared, reserved, ...; nor one of these inside an address of version 6.
-    """
+    """Whether an IP address, as text, is public, and none inside one of version 6 is private."""
     ip = ipaddress.ip_address(address)
     ip = getattr(ip, "ipv4_mapped", None) or ip
     if ip.version == 6 and any(ip in network for network in TUNNELS):
@@ -57,11 +51,7 @@ def is_public(address: str) -> bool:
 
 
 def guarded_session(opening: tuple[str, int] | None = None) -> requests.Session:
-    """A `requests.Session` that connects to public addresses only (and to `opening`).
-
-    It keeps no cookies, reads nothing from the environment, follows no redirect and always verifies
-    TLS. Its `get` raises NotAllowed.
-    """
+    """A session to public addresses (and `opening`), without cookies, environment, redirects."""
     session = _Session()
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))

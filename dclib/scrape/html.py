@@ -59,17 +59,14 @@ class HtmlGallery:
         self.name = name
 
     def start(self, text: str) -> str:
-        """The address of the gallery page itself; raises SourceError if it is none."""
+        """The address of the gallery page itself."""
         url = join("", text)
         if not url:
             raise SourceError(f"{text!r} is no http(s) address of a gallery page; give one.")
         return url
 
     def parse(self, page: Page) -> Listing:
-        """Candidates of a gallery page in document order, one per picture.
-
-        A licence in the page's head counts for pictures that have no page of their own.
-        """
+        """Candidates in document order; the head's licence is for those without their own page."""
         opened = _open(page)
         licence, licence_url = _general_licence(opened)
         stated = {"licence": licence, "licence_url": licence_url, "page": page.url}
@@ -82,10 +79,6 @@ class HtmlGallery:
         if not candidates:
             note = f"{NOTHING.format(page.url)} {note}".strip()
         return Listing(candidates, following, note)
-
-    def needs_detail(self, candidate: Candidate) -> bool:
-        """Whether the page that the thumbnail links to may tell a licence that is not known yet."""
-        return bool(candidate.page) and not candidate.licence
 
     def refine(self, candidate: Candidate, page: Page) -> Candidate:
         """The candidate with what its own page says: full-size file, licence, author, title."""
@@ -118,10 +111,7 @@ def page_optouts(page: Page) -> str:
 
 
 def may_be_check(page: Page) -> bool:
-    """Whether this may be a bot check in a page's place: no picture in it, or the words of one.
-
-    To be asked of pages that gave nothing, as a comment form may speak of captchas too.
-    """
+    """Whether a page that gave nothing may be a bot check: without a picture, or with its words."""
     return b"<img" not in page.content.lower() or bool(CHECK.search(page.content))
 
 
@@ -145,7 +135,7 @@ class _Opened(NamedTuple):
 
 
 def _open(page: Page) -> _Opened:
-    """A web page, parsed; raises SourceError for what is none."""
+    """A web page, parsed."""
     kind = page.headers.get("content-type", "").lower()
     if kind and not re.match(r"\s*(text/html|application/xhtml|text/plain)", kind):
         raise SourceError(f"{page.url} is {kind.partition(';')[0]}, not a web page; leave it out.")
@@ -240,10 +230,7 @@ def _preview(opened: _Opened) -> str:
 
 
 def _main_picture(opened: _Opened, thumbnail: str, preview: str) -> tuple[Candidate, list[str]]:
-    """What JSON-LD says of the picture with one of these identities, and all that licenses it.
-
-    Or of the only one that it describes, where nothing else on the page says which is meant.
-    """
+    """What JSON-LD says of the picture with one of these identities, or else of its only one."""
     nodes = list(_image_objects(opened))
     described = [_describe(node, opened) for node in nodes]
     images = opened.soup.find_all("img", limit=MAX_IMAGES)
@@ -296,19 +283,14 @@ def _describe(node: dict, opened: _Opened) -> tuple[Candidate, set[str]]:
     return candidate, {identity(address) for address in (url, thumbnail) if address}
 
 
-def _texts(value: object) -> list[str]:
-    """All that is said of a licence: names and addresses, in lists and objects."""
+def _texts(value: object, field: str = "name") -> list[str]:
+    """All texts that a value stands for: of lists and objects, their `field` and addresses."""
     if isinstance(value, dict):
-        value = [value.get(name) for name in ("name", "url", "@id")]
+        value = [value.get(name) for name in (field, "url", "@id")]
     if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
+        return [text for item in value for text in _texts(item, field)]
     return [value.strip()] if isinstance(value, str) else []
 
 
 def _first(value: object, field: str = "name") -> str:
-    """The text a value stands for: of a list the first, of an object its `field` or address."""
-    if isinstance(value, list):
-        value = value[0] if value else ""
-    if isinstance(value, dict):
-        value = next((value[k] for k in (field, "url", "@id") if isinstance(value.get(k), str)), "")
-    return value if isinstance(value, str) else ""
+    return next(filter(None, _texts(value, field)), "")

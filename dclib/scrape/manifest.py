@@ -25,7 +25,7 @@ MEASURES = ("width", "height", "bytes", "red", "green", "blue")
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS queries (
     id INTEGER PRIMARY KEY, source TEXT, label TEXT, query TEXT, next TEXT,
-    pages INTEGER DEFAULT 0, note TEXT DEFAULT '', UNIQUE (source, label, query)
+    pages INTEGER DEFAULT 0, UNIQUE (source, label, query)
 );
 CREATE TABLE IF NOT EXISTS pictures (
     id INTEGER PRIMARY KEY, identity TEXT, source TEXT, label TEXT, query TEXT,
@@ -47,8 +47,7 @@ CREATE TABLE IF NOT EXISTS forgotten (
 class Manifest:
     """The manifest of a folder; use it in a `with` statement.
 
-    Raises RuntimeError when another run has it open, ValueError when the file is damaged or not
-    ours, OSError when nothing can be written.
+    Raises RuntimeError while another run has it open, ValueError for a file that is not ours.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -57,8 +56,6 @@ class Manifest:
             self.folder.mkdir(parents=True, exist_ok=True)
         self.path = path = self.folder / "manifest.sqlite"
         try:
-            self._db = sqlite3.connect(path, timeout=0.5)
-            self._db.row_factory = sqlite3.Row
             self._open()
         except sqlite3.OperationalError as error:
             raise RuntimeError(
@@ -72,6 +69,8 @@ class Manifest:
             ) from error
 
     def _open(self) -> None:
+        self._db = sqlite3.connect(self.path, timeout=0.5)
+        self._db.row_factory = sqlite3.Row
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             tables = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -110,10 +109,7 @@ class Manifest:
         return [dict(row) for row in self._db.execute("SELECT * FROM forgotten ORDER BY rowid")]
 
     def query(self, source: str, label: str, query: str, first: str | None) -> dict:
-        """Where the listing of a query stands: dict with id, next (URL or None), pages, count.
-
-        `first`, the address of its first page, counts only where the query is new.
-        """
+        """Where a listing stands: id, next (`first` if new, None at the end), pages, count."""
         key = (source, label, query)
         with self._change():
             self._insert("queries", dict(zip(("source", "label", "query"), key)) | {"next": first})
@@ -122,17 +118,13 @@ class Manifest:
         count = self._db.execute(f"SELECT COUNT(*) FROM pictures WHERE {same}", key).fetchone()[0]
         return state | {"count": count}
 
-    def add_page(
-        self, state: dict, candidates: Iterable[Candidate], next_page: str | None, note: str = ""
-    ) -> None:
+    def add_page(self, state: dict, candidates: Iterable[Candidate], next_page: str | None) -> None:
         """One page of results of a `query`, and where the next one is, in one transaction."""
         with self._change():
             for candidate in candidates:
                 self._add(state, candidate)
-            self._db.execute(
-                "UPDATE queries SET next = ?, pages = pages + 1, note = ? WHERE id = ?",
-                (next_page, note, state["id"]),
-            )
+            change = "UPDATE queries SET next = ?, pages = pages + 1 WHERE id = ?"
+            self._db.execute(change, (next_page, state["id"]))
 
     def _add(self, state: dict, candidate: Candidate) -> None:
         row = {name: state[name] for name in ("source", "label", "query")} | asdict(candidate)

@@ -49,7 +49,7 @@ class Openverse:
         return f"{OPENVERSE}?{urlencode(query)}"
 
     def parse(self, page: Page) -> Listing:
-        """Candidates of one page of results; raises SourceError if there are none to read."""
+        """Candidates of one page of results."""
         data = read_json(page, "Openverse")
         if "detail" in data or "results" not in data:
             said = plain_text(data.get("detail")) or plain_text(json.dumps(data))
@@ -130,7 +130,7 @@ class Commons:
         return f"{API}?{urlencode({**following, **fixed})}"
 
     def parse(self, page: Page) -> Listing:
-        """Candidates of one answer, in the order of the search; raises SourceError for errors.
+        """Candidates of one answer, in the order of the search.
 
         MediaWiki may spread the details of files over several answers (API:Continue); a file
         without details is left to those that follow, or was in those before.
@@ -165,12 +165,9 @@ class Commons:
         fields = fields.items() if isinstance(fields, dict) else ()
         meta = {key: entry.get("value") for key, entry in fields if isinstance(entry, dict)}
         artist = meta.get("Artist") or meta.get("Attribution")
-        author, short_name = (
-            plain_text(artist),
-            re.sub(r"\.\w{3,4}$", "", name.removeprefix("File:")),
-        )
-        stated = map(meta.get, ("LicenseUrl", "License", "LicenseShortName"))
-        licence, licence_url = agreed(*stated)
+        author = plain_text(artist)
+        short_name = re.sub(r"\.\w{3,4}$", "", name.removeprefix("File:"))
+        licence, licence_url = agreed(*map(meta.get, ("LicenseUrl", "License", "LicenseShortName")))
         return Candidate(
             url=url,
             page=join(API, info.get("descriptionurl")) or landing,

@@ -130,11 +130,7 @@ def _reserves(text: str) -> bool:
 
 
 def picture_optout(content: bytes) -> str:
-    """The opt-out in a picture file's own metadata (XMP, C2PA), or "".
-
-    Values of PLUS Data Mining that prohibit anything, reserved rights, and what the assertion does
-    not allow. JPEG and WebP hold them as they are; UTF-16 only adds zeros.
-    """
+    """The opt-out in a picture file's own metadata (XMP, C2PA), or ""; UTF-16 adds zeros."""
     for text in (content, *islice(_packed_texts(content), MOST_TEXTS)):
         text = text.replace(b"\0", b"").lower()
         if any(mark in text for mark in MARKS) and (match := IN_PICTURE.search(text)):

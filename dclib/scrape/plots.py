@@ -13,10 +13,7 @@ with extra("plots"):
 
 
 def plot_funnel(steps: Sequence[tuple[str, str, int]]) -> Figure:
-    """From all candidates to those kept: `steps` are (stage, reason, count).
-
-    `dclib.scrape.dataset.funnel` gives them.
-    """
+    """From all candidates to those kept: (stage, reason, count) of `dataset.funnel`."""
     left = sum(count for _, _, count in steps)
     stages = list(dict.fromkeys(stage for stage, _, _ in steps if stage != "kept"))
     colours = dict(zip(stages, sns.color_palette("crest", len(stages)), strict=True))

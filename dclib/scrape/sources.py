@@ -51,8 +51,6 @@ class Candidate:
 
 
 class Listing(NamedTuple):
-    """One page of results."""
-
     candidates: list[Candidate]
     next: str | None  # address of the next page of results, None at the end
     note: str = ""  # one sentence where something is odd
@@ -72,12 +70,24 @@ class Source(Protocol):
         """What one page of results offers; raises `SourceError` for what is none."""
 
 
-class SourceError(ValueError):
-    """An answer that cannot be used; `later`: whether another may be had later."""
+class FetchError(Exception):
+    """What gave nothing: `reason`, `stage` where it is lost, `later` if it may come later."""
+
+    def __init__(
+        self, reason: str, detail: str = "", later: bool = False, stage: str = "fetch"
+    ) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail, self.later, self.stage = reason, detail, later, stage
+
+
+class SourceError(FetchError, ValueError):
+    """An answer that cannot be used; the message says why."""
 
     def __init__(self, message: str, later: bool = False) -> None:
-        super().__init__(message)
-        self.later = later
+        super().__init__("page unreadable", message, later)
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 @contextlib.contextmanager
@@ -94,11 +104,7 @@ def reading(page: Page) -> Iterator[None]:
 
 
 def loose_json(text: str) -> object:
-    """JSON as web pages have it; raises ValueError or RecursionError.
-
-    Within comments or CDATA, escaped for HTML, with control characters in its texts, with commas
-    or semicolons too many.
-    """
+    """JSON as web pages have it, in comments or CDATA, escaped for HTML, with commas too many."""
     for form in dict.fromkeys([text, html.unescape(text)]):
         for _ in range(3):  # a comma may be too many only once a comment has gone
             with contextlib.suppress(ValueError):
@@ -108,7 +114,7 @@ def loose_json(text: str) -> object:
 
 
 def read_json(page: Page, name: str) -> dict:
-    """The JSON object of an answer of the source `name`; raises SourceError for anything else."""
+    """The JSON object of an answer of the source `name`."""
     kind = page.headers.get("content-type", "")
     if "html" in kind or page.content.lstrip()[:1] == b"<":
         raise SourceError(

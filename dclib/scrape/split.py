@@ -5,8 +5,7 @@ What belongs together stays together: the same picture again, one author, one se
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,22 +27,15 @@ def group_rows(rows: Sequence[dict]) -> list[list[int]]:
     return components(len(rows), pairs)
 
 
-def assign(
-    rows: Sequence[dict], shares: Mapping[str, float] = SHARES, seed: int = 0
-) -> list[dict[str, str]]:
+def assign(rows: Sequence[dict], seed: int = 0) -> list[dict[str, str]]:
     """Give every row a group and a split: list of dicts {"group", "split", "reason"}, as `rows`.
 
-    Args:
-        rows: dicts with file, label, and what `group_rows` looks at; a row whose "split" is set
-            was placed before and stays there for ever.
-        shares: parts of the whole by name, as near as whole groups allow, for each label.
-
-    New rows in a group that links pictures of two splits get the split "" and a reason. The order
-    of rows does not matter. Raises ValueError if a share is not above 0, if a split would be
-    without a class, or if rows placed before turn out to belong together across splits.
+    Rows are dicts with file, label, and what `group_rows` looks at; one whose "split" is set was
+    placed before and stays there for ever. The splits get their `SHARES` of each label, as near as
+    whole groups allow. New rows in a group that links pictures of two splits get the split "" and a
+    reason. Raises ValueError if a split would be without a class, or if rows placed before turn out
+    to belong together across splits.
     """
-    if min(shares.values()) <= 0:
-        raise ValueError(f"Every share must be above 0; leave out a split instead: {shares}.")
     groups = group_rows(rows)
     torn = [g for g in groups if len({rows[i].get("split") or "" for i in g} - {""}) > 1]
     bridges = {i for group in torn for i in group if not rows[i].get("split")}
@@ -52,8 +44,8 @@ def assign(
         kept = [i for i in range(len(rows)) if i not in bridges]
         groups = [[kept[i] for i in group] for group in group_rows([rows[i] for i in kept])]
     names = {i: _name(rows, group) for group in groups for i in group}
-    splits = _fill(rows, groups, shares, seed)
-    _check_classes(rows, splits, shares)
+    splits = _fill(rows, groups, seed)
+    _check_classes(rows, splits)
     return [
         {"group": "", "split": "", "reason": BRIDGE}
         if i in bridges
@@ -66,15 +58,9 @@ def _name(rows: Sequence[dict], group: list[int]) -> str:
     return min((rows[i].get("sha256") or "")[:16] or rows[i]["file"] for i in group)
 
 
-def _fill(
-    rows: Sequence[dict], groups: list[list[int]], shares: Mapping[str, float], seed: int
-) -> dict[int, str]:
-    """{index: split}: large groups first, each to where it leaves the shares least uneven.
-
-    The last groups of a class go to the splits that have none of it yet.
-    """
+def _fill(rows: Sequence[dict], groups: list[list[int]], seed: int) -> dict[int, str]:
+    """{index: split}: large groups first, each to where it leaves the shares least uneven."""
     labels = Counter(rows[i]["label"] for group in groups for i in group)
-    part = {split: share / sum(shares.values()) for split, share in shares.items()}
     now: dict[str, Counter[str]] = defaultdict(Counter)
     splits: dict[int, str] = {}
 
@@ -86,7 +72,7 @@ def _fill(
         """Growth of the sum over classes of (now - target)^2 / target."""
         counts = Counter(rows[i]["label"] for i in group)
         return sum(
-            n * ((2 * now[split][label] + n) / (labels[label] * part[split]) - 2)
+            n * ((2 * now[split][label] + n) / (labels[label] * SHARES[split]) - 2)
             for label, n in counts.items()
         )
 
@@ -98,23 +84,23 @@ def _fill(
             place(group, before.pop())
     fresh = sorted((group for group in groups if group[0] not in splits), key=lot)
     left = Counter(label for group in fresh for label in {rows[i]["label"] for i in group})
-    for group in fresh:
+    for group in fresh:  # the last of a class go to the splits that have none of it yet
         classes = {rows[i]["label"] for i in group}
-        short = {c for c in classes if left[c] <= sum(not now[s][c] for s in shares)}
-        needy = [s for s in shares if any(not now[s][c] for c in short)]
-        place(group, min(needy or shares, key=lambda split: cost(group, split)))
+        short = {c for c in classes if left[c] <= sum(not now[s][c] for s in SHARES)}
+        needy = [s for s in SHARES if any(not now[s][c] for c in short)]
+        place(group, min(needy or SHARES, key=lambda split: cost(group, split)))
         left.subtract(classes)
     return splits
 
 
-def _check_classes(rows: Sequence[dict], splits: dict[int, str], shares: Iterable[str]) -> None:
+def _check_classes(rows: Sequence[dict], splits: dict[int, str]) -> None:
     present = {(split, rows[i]["label"]) for i, split in splits.items()}
-    for split in shares:
+    for split in SHARES:
         for label in CLASSES:
             if (split, label) not in present:
                 raise ValueError(
                     f"{split} would have no {label} picture: there are too few pictures that are "
-                    "independent of each other. Gather more, or ask for fewer splits."
+                    "independent of each other. Gather more."
                 )
 
 
@@ -134,51 +120,32 @@ def check_leaks(rows: Sequence[dict]) -> list[list[int]]:
     return groups
 
 
-@dataclass(frozen=True)
-class LeakReport:
-    """What was checked about a split, as sentences; made by `leak_report`."""
-
-    counts: dict[str, Counter[str]]  # split -> pictures of each label
-    authors: dict[str, int]  # split -> known authors
-    groups: int
-    largest: int  # pictures in the largest group
-    told: int  # pictures of which author, series or page is known
-    nearest: tuple[int, str, str] | None  # (bits, file, file) of the closest pair in two splits
-    left_out: int
-
-    def __str__(self) -> str:
-        lines = []
-        for split, labels in self.counts.items():
-            counts = ", ".join(f"{labels[name]} {name}" for name in CLASSES)
-            by = f" by {self.authors[split]} known authors" if self.authors[split] else ""
-            lines.append(f"{split}: {labels.total()} pictures ({counts}){by}")
-        n = sum(labels.total() for labels in self.counts.values())
-        lines.append(f"{self.groups} groups, the largest has {self.largest} of {n} pictures.")
-        lines.append(f"Of {self.told} pictures the author, the series or the page is known.")
-        if self.nearest:
-            bits, first, second = self.nearest
-            lines.append(
-                f"The closest two pictures in different splits ({first}, {second}) differ in "
-                f"{bits} of 64 bits."
-            )
-        if self.left_out:
-            lines.append(f"{self.left_out} pictures left out: they would link two splits.")
-        lines.append("No picture, author, series or page is in two splits.")
-        return "\n".join(lines)
-
-
-def leak_report(rows: Sequence[dict], left_out: int = 0) -> LeakReport:
-    """Check a split (`check_leaks`) and describe it. Rows as for `assign`, with their splits."""
+def leak_report(rows: Sequence[dict], left_out: int = 0) -> str:
+    """Check a split (`check_leaks`), and say of it what there is. Rows as for `assign`."""
     sizes = [len(group) for group in check_leaks(rows)]
-    by_split = {split: [row for row in rows if row.get("split") == split] for split in SPLITS}
-    by_split = {split: placed for split, placed in by_split.items() if placed}
-    counts, authors = {}, {}
-    for split, placed in by_split.items():
-        counts[split] = Counter(row["label"] for row in placed)
-        authors[split] = len({told(row.get("author")) for row in placed} - {""})
-    told_of = [any(told(row.get(name)) for name in ("author", "series", "page")) for row in rows]
-    nearest, largest = _closest(list(by_split.values())), max(sizes, default=0)
-    return LeakReport(counts, authors, len(sizes), largest, sum(told_of), nearest, left_out)
+    lines, parts = [], []
+    for split in SPLITS:
+        placed = [row for row in rows if row.get("split") == split]
+        labels = Counter(row["label"] for row in placed)
+        counts = ", ".join(f"{labels[name]} {name}" for name in CLASSES)
+        authors = len({told(row.get("author")) for row in placed} - {""})
+        by = f" by {authors} known authors" if authors else ""
+        if placed:
+            lines.append(f"{split}: {len(placed)} pictures ({counts}){by}")
+            parts.append(placed)
+    n, largest = sum(map(len, parts)), max(sizes, default=0)
+    known = [row for row in rows if any(map(told, map(row.get, ("author", "series", "page"))))]
+    lines.append(f"{len(sizes)} groups, the largest has {largest} of {n} pictures.")
+    lines.append(f"Of {len(known)} pictures the author, the series or the page is known.")
+    if nearest := _closest(parts):
+        bits, *pair = nearest
+        lines.append(
+            f"The closest two pictures in different splits ({', '.join(pair)}) differ in {bits} of "
+            "64 bits."
+        )
+    if left_out:
+        lines.append(f"{left_out} pictures left out: they would link two splits.")
+    return "\n".join([*lines, "No picture, author, series or page is in two splits."])
 
 
 def _closest(parts: list[list[dict]]) -> tuple[int, str, str] | None:
