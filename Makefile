@@ -1,4 +1,4 @@
-# Everything needs only Python 3.11 to 3.13 and make; the first call sets up .venv with uv.
+# Everything needs only Python 3.11 to 3.14 and make; the first call sets up .venv with uv.
 SHELL := /bin/bash
 UV := .uv/bin/uv
 BIN := .venv/bin
@@ -9,6 +9,12 @@ BIG := {"websocket_max_message_size": 104857600}
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 FORGET := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30
 
+# What you chose for your own photographs (workspace.toml) is none of these two's business.
+notebooks test: export DCLIB_CHOICES := build/no-choices.toml
+
+# Whoever starts Python is not to compile dclib and the tests anew each time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup notebooks figures test torture coverage check fix lab app wheel colab lowest upgrade badges clean
 
@@ -17,9 +23,15 @@ help: ## list the targets
 
 setup: .venv/ready ## install everything into .venv (done by the other targets too)
 
-notebooks: setup ## run the series; results and HTML in build/notebooks, pictures in figures
+# 03 goes first and 04 and 05 last, as they look at the network that it trains.
+notebooks: ORDER = $(filter %03_training.ipynb,$(NOTEBOOKS)) \
+	$(filter-out %03_training.ipynb %04_evaluation.ipynb %05_grad_cam.ipynb,$(NOTEBOOKS)) \
+	$(filter %04_evaluation.ipynb %05_grad_cam.ipynb,$(NOTEBOOKS))
+notebooks: THREADS = $(shell $(BIN)/python -c 'import os; print(max(1, os.cpu_count() // 2))')
+notebooks: setup ## run the series, two at a time; results and HTML in build/notebooks, pictures in figures
 	rm -rf build/series
-	$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/notebooks $(NOTEBOOKS)
+	printf '%s\n' $(ORDER) | OMP_NUM_THREADS=$(THREADS) xargs -n 1 -P 2 \
+		$(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/notebooks
 	$(BIN)/jupyter nbconvert --to html --output-dir build/notebooks build/notebooks/*.ipynb
 	$(if $(filter $(FIRST),$(NOTEBOOKS)),cp build/figures/07_prediction.png figures)
 
@@ -82,7 +94,7 @@ clean: ## remove what can be made again (not data, checkpoints or the state of a
 	rm -rf build .venv .uv .pytest_cache .ruff_cache .hypothesis
 
 $(UV):
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "Python 3.11 to 3.13 is needed."; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "Python 3.11 to 3.14 is needed."; exit 1; }
 	python3 -m venv .uv || { echo "python3 -m venv failed: install the package python3-venv."; exit 1; }
 	.uv/bin/pip install --quiet "uv>=0.9,<1"
 

@@ -51,7 +51,10 @@ def reason_against(name):
     if name not in ("fp16", "bf16", "O1"):
         return None
     if not torch.cuda.is_available():
-        return "this machine has no CUDA device"
+        if name != "bf16":
+            return "this machine has no CUDA device"
+        units = make_precision("auto", "cpu").dtype is torch.bfloat16
+        return None if units else "this CPU has no units for bfloat16"
     if name == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return "this GPU has no bfloat16"
     return why_no_apex() if name == "O1" else None

@@ -33,8 +33,8 @@ class DeepConnection(nn.Module):
         stage: one of `STAGES`.
         backbone: name of a torchvision ResNet ("resnet18", "resnet34", "resnext50_32x4d", ...).
         weights: "imagenet"; "faces", the ResNet-34 of the network inside the package, an offline
-            stand-in for that; None (random); or the path of a ResNet state dict (.safetensors, or
-            a .pt/.pth that is read without unpickling code).
+            stand-in for that; None (random); or the path of a state dict of a ResNet or of a whole
+            network (.safetensors, or a .pt/.pth that is read without unpickling code).
         levels: bins a side of the spatial pyramid.
         dropout_samples: dropout masks a training step draws in the head.
         classes: names of the logits, in order.
@@ -91,10 +91,10 @@ class DeepConnection(nn.Module):
 
         `norm`: batch norm of the whole ResNet keeps its statistics. 0 thaws everything again.
         """
-        self.norm_kept = norm
+        self.norm_kept, parts = norm, dict(self.backbone.named_children())
         for number, names in enumerate(BLOCKS):
-            for name in names:
-                getattr(self.backbone, name).requires_grad_(number >= stages)
+            for name in parts.keys() & set(names):
+                parts[name].requires_grad_(number >= stages)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -170,13 +170,10 @@ def _resnet(name: str, weights: str | Path | None) -> tuple[torchvision.models.R
     if weights == "imagenet":
         _load_backbone(resnet, _download_imagenet(name), f"ImageNet weights of {name}")
     elif weights == "faces":
-        state = read_state_dict(INSIDE / "model.safetensors")
-        parts = {
-            k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")
-        }
+        parts = _backbone_of(read_state_dict(INSIDE / "model.safetensors"))
         _load_backbone(resnet, parts, "The ResNet-34 of the network inside the package")
     elif weights is not None:
-        _load_backbone(resnet, read_state_dict(weights), str(weights))
+        _load_backbone(resnet, _backbone_of(read_state_dict(weights)), str(weights))
     return resnet, resnet.fc.in_features
 
 
@@ -190,6 +187,12 @@ def _download_imagenet(name: str) -> Mapping[str, Tensor]:
             f"The ImageNet weights of {name} could not be downloaded ({error}). Either go online, "
             'or pass weights= "faces", a file with a ResNet state dict, or None for a random start.'
         ) from error
+
+
+def _backbone_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The ResNet of a whole network's state dict; another state dict as it is."""
+    inside = {name: v for name, v in state.items() if name.startswith("backbone.")}
+    return {name.removeprefix("backbone."): v for name, v in (inside or state).items()}
 
 
 def _load_backbone(resnet: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

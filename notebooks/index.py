@@ -39,7 +39,8 @@ if IN_COLAB:  # its list of sessions tells from which repository this notebook w
     sessions = f"http://{{os.environ.get('COLAB_JUPYTER_IP', '172.28.0.12')}}:9000/api/sessions"
     opened = r"github\\.com/([\\w.-]+/[\\w.-]+)/blob/(.+?)/notebooks/"
     try:
-        found = re.search(opened, unquote(urlopen(sessions, timeout=5).read().decode()))
+        with urlopen(sessions, timeout=5) as answer:
+            found = re.search(opened, unquote(answer.read().decode()))
         REPO, TAG = found.groups() if found else (REPO, TAG)
     except (OSError, ValueError):
         pass  # then the names above hold

@@ -28,15 +28,25 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not in
 
 @contextmanager
 def serve_lab(folder):
-    """A JupyterLab over a folder; yields its URL with a place for the notebook's name."""
+    """A JupyterLab over a folder; yields its URL with a place for the notebook's name.
+
+    Tests that open one notebook share its kernel and its imports. Notebooks are never saved, tabs
+    are not restored, and a kernel without a page ends after a minute.
+    """
     options = {
         "ServerApp.root_dir": folder,
         "ServerApp.tornado_settings": BIG,
         "IdentityProvider.token": "test",
         "LabApp.news_url": "None",
+        "LabApp.user_settings_dir": folder / "jupyter" / "settings",
     }
+    cull = "MappingKernelManager.cull_"
+    options |= {f"{cull}idle_timeout": 60, f"{cull}interval": 10}
+    saving = folder / "jupyter" / "settings" / "@jupyterlab" / "docmanager-extension"
+    saving.mkdir(parents=True)
+    (saving / "plugin.jupyterlab-settings").write_text('{"autosave": false}')
     with _serve("jupyterlab", "ServerApp", folder, options) as url:
-        yield f"{url}/lab/tree/{{}}?token=test"
+        yield f"{url}/lab/tree/{{}}?token=test&reset"
 
 
 @contextmanager
@@ -140,16 +150,19 @@ def write_notebook(path, text):
 
 
 def open_browser(playwright, *options):
+    """Chromium, for `with`; the tests of a file share one, each with a page of its own."""
     from playwright.sync_api import expect
 
     expect.set_options(timeout=PATIENCE)
     return playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *options])
 
 
+@contextmanager
 def new_page(browser, **options):
-    page = browser.new_page(**options)
-    page.set_default_timeout(PATIENCE)
-    return page
+    """A page that shares nothing with others."""
+    with browser.new_page(**options) as page:
+        page.set_default_timeout(PATIENCE)
+        yield page
 
 
 def wait_until_it_listens(page, panels):
@@ -163,16 +176,16 @@ def wait_until_it_listens(page, panels):
     )
 
 
-def open_and_run(playwright, url, *options):
-    """A browser and its page, on which all cells of a notebook have been started."""
-    browser = open_browser(playwright, *options)
-    page = new_page(browser, viewport={"width": 1200, "height": 1400})
-    page.goto(url)
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.get_by_text("| Idle").wait_for()  # the kernel is up
-    page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    return browser, page
+@contextmanager
+def open_and_run(browser, url):
+    """A page on which all cells of a notebook have been started."""
+    with new_page(browser, viewport={"width": 1200, "height": 1400}) as page:
+        page.goto(url)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.get_by_text("| Idle").wait_for()  # the kernel is up
+        page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        yield page
 
 
 def show_state(page, name):

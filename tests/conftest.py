@@ -1,29 +1,40 @@
 """Small things that many tests need: a folder of drawn couples, a checkpoint, pictures."""
 
 import multiprocessing
+import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
-from PIL import Image
 
-from dclib.checkpoint import load_checkpoint, save_checkpoint
-from dclib.data import fingerprint
-from dclib.data.loading import EvalTransform
-from dclib.drawn import render_couples
-from dclib.evaluate.intervals import Accuracy
-from dclib.model import DeepConnection
+# What takes long to import is imported below: the process that hands out tests needs none of it.
 
 settings.register_profile("series", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("series")
 
 
+@pytest.hookimpl(optionalhook=True)  # Colab has no xdist
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores: browsers, servers and kernels are waited for."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def pytest_collection_modifyitems(items):
+    """What takes long begins first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: not re.search(r"/torture/|test_browser|\.ipynb", item.nodeid))
+
+
 # One process forks the children of all tests. It imports once what they need, and has no threads.
 MAINS = [f"dclib.{room}.__main__" for room in ("drawn", "evaluate", "scrape", "train")]
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["pytest", "dclib.train.studies", *MAINS])
+
+
+def pytest_collection_finish():
+    """After all imports: dclib has a wish of its own."""
+    FORKSERVER.set_forkserver_preload(["pytest", "dclib.train.studies", *MAINS])
+
 
 SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 
@@ -31,6 +42,8 @@ SMALL = {"n": 36, "size": 64, "splits": {"train": 4, "val": 1, "test": 1}}
 @pytest.fixture(scope="session")
 def couples(tmp_path_factory):
     """36 drawn couples at 64 px: 24 train, 6 val, 6 test."""
+    from dclib.drawn import render_couples
+
     return render_couples(tmp_path_factory.mktemp("couples") / "drawn", **SMALL)
 
 
@@ -54,6 +67,13 @@ def tiny_config():
 
 def make_checkpoint(folder, training_data, image_size=64, **settings):
     """A checkpoint with random weights, as if trained on `training_data`."""
+    import torch
+
+    from dclib.checkpoint import save_checkpoint
+    from dclib.data.loading import EvalTransform
+    from dclib.evaluate.intervals import Accuracy
+    from dclib.model import DeepConnection
+
     torch.manual_seed(0)
     model = DeepConnection(backbone="resnet18", weights=None, **settings)
     metrics = {"val": Accuracy(0.5, 6, 0.188, 0.812)}
@@ -65,6 +85,10 @@ def lively_network(stage="spp+pmt", backbone="resnet18", seed=0, **settings):
 
     About half of its neurons are on, so that nothing in an explanation is zero by chance.
     """
+    import torch
+
+    from dclib.model import DeepConnection
+
     torch.manual_seed(seed)
     network = DeepConnection(stage, backbone, weights=None, **settings).train()
     network(torch.randn(8, 3, 64, 64))  # BatchNorm has seen something
@@ -78,12 +102,16 @@ def lively_network(stage="spp+pmt", backbone="resnet18", seed=0, **settings):
 @pytest.fixture(scope="session")
 def drawn_checkpoint(couples, tmp_path_factory):
     """A checkpoint that says it was trained on drawings."""
+    from dclib.data import fingerprint
+
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "drawn", fingerprint(couples))
 
 
 @pytest.fixture(scope="session")
 def checkpoint(drawn_checkpoint):
     """The same, loaded; who changes its config or network undoes it."""
+    from dclib.checkpoint import load_checkpoint
+
     return load_checkpoint(drawn_checkpoint)
 
 
@@ -97,6 +125,7 @@ def photo_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pair():
     """A photograph of one astronaut (public domain, of NASA), twice side by side: two faces."""
+    from PIL import Image
     from skimage import data
 
     one = Image.fromarray(data.astronaut()).crop((0, 0, 400, 512))
@@ -113,6 +142,15 @@ def real_couples():
     if not root.is_dir():
         pytest.skip("there are no photographs beside the project")
     return root
+
+
+@pytest.fixture(scope="module")
+def playwright():
+    """What starts browsers; with an event loop of its own, so not for longer than a file."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright
 
 
 def begin(begun, function, args):

@@ -1,11 +1,13 @@
 """Files that people and programs call a picture; for tests only.
 
-Each case is (what is given to `read_picture`, whether the drawn couple must be seen in it).
+Each case is (what is given to `read_picture`, whether the drawn couple must be seen in it). What
+takes long to make is a function, called by `given`: every worker of the tests imports this file.
 """
 
 import io
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pillow_heif
@@ -102,6 +104,18 @@ def turned_heic(mark):
     return heic(SCENE.transpose(UNDO.get(mark, TURNS[mark])), exif=marks.tobytes())
 
 
+def first_half(data):
+    return data[: len(data) // 2]
+
+
+def enlarged(*size):
+    return encode("JPEG", SCENE.resize(size))
+
+
+def progressive():
+    return encode("JPEG", Image.new("L", (12_000, 8_000)), progressive=True)
+
+
 def closed():
     image = Image.open(io.BytesIO(encode()))
     image.close()
@@ -109,11 +123,10 @@ def closed():
 
 
 TURNED = SCENE.transpose(Image.Transpose.ROTATE_180)
-HEIC, AVIF = heic(SCENE), encode("AVIF")
+AVIF = encode("AVIF")
 RAWS = {"ORF": b"IIRO", "RW2": b"IIU\0", "RAF": b"FUJIFILMCCD-RAW", "CR3": b"\0\0\0\x18ftypcrx "}
 PROFILES = {"Adobe RGB": profiles.rgb(PRIMARIES[ADOBE], 563 / 256)}
 PROFILES["P3"] = profiles.rgb(PRIMARIES[P3], 2.2)
-PROGRESSIVE = encode("JPEG", Image.new("L", (12_000, 8_000)), progressive=True)
 JPEG, PNG, GIF, WEBP = encode(), encode("PNG"), encode("GIF"), encode("WEBP")
 TIFF = encode("TIFF")
 HALVED = {"GIF": GIF, "WebP": WEBP, "TIFF": TIFF}
@@ -136,7 +149,7 @@ CASES = {
     **{f"PNG, {name}": (mode(letters), True) for name, letters in MODES.items()},
     "PNG, all transparent": (encode("PNG", CLEAR), False),
     "PNG, 16 bit grey": (encode("PNG", Image.fromarray(GREY.astype(np.uint16) * 257)), True),
-    "PNG, a text of 70 MB": (text_bomb(), False),
+    "PNG, a text of 70 MB": (text_bomb, False),
     "PNG, a transparent colour": (mode("P", transparency=0), True),
     "WebP": (WEBP, True),
     "WebP, lossless with alpha": (mode("RGBA", "WEBP", lossless=True), True),
@@ -157,16 +170,19 @@ CASES = {
     "DNG, seen as its small copy": (pages({254: 1, 50706: b"\1\4\0\0"}), False),
     "CR2": (b"II*\0\x10\0\0\0CR\2\0" + bytes(400), False),
     **{kind: (start + bytes(400), False) for kind, start in RAWS.items()},
-    "HEIC": (HEIC, True),
-    "HEIC, grey": (heic(SCENE.convert("L")), True),
-    "HEIC, alpha": (heic(SCENE.convert("RGBA")), True),
-    "HEIC, tiles": (heic(SCENE.resize((640, 420)), tile_size=256), True),
-    "HEIC, a burst, the second is its main picture": (heic(TURNED, SCENE, primary_index=1), True),
-    "HEIC, its first half": (HEIC[: len(HEIC) // 2], False),
+    "HEIC": (partial(heic, SCENE), True),
+    "HEIC, grey": (partial(heic, SCENE.convert("L")), True),
+    "HEIC, alpha": (partial(heic, SCENE.convert("RGBA")), True),
+    "HEIC, tiles": (partial(heic, SCENE.resize((640, 420)), tile_size=256), True),
+    "HEIC, a burst, the second is its main picture": (
+        partial(heic, TURNED, SCENE, primary_index=1),
+        True,
+    ),
+    "HEIC, its first half": (lambda: first_half(heic(SCENE)), False),
     "HEIC, its head only": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), False),
     "AVIF": (AVIF, True),
     "AVIF, alpha": (mode("RGBA", "AVIF"), True),
-    "AVIF, its first half": (AVIF[: len(AVIF) // 2], False),
+    "AVIF, its first half": (first_half(AVIF), False),
     "AVIF, its head only": (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(400), False),
     **{f"{name} as a profile": (encode(icc_profile=icc), True) for name, icc in PROFILES.items()},
     "JPEG, a print's profile": (mode("CMYK", "JPEG", icc_profile=profiles.cmyk()), True),
@@ -183,30 +199,30 @@ CASES = {
     "one byte": (b"\xff", False),
     "a million zeros": (bytes(10**6), False),
     "noise": (np.random.default_rng(1).bytes(10**5), False),
-    "JPEG, its first half": (JPEG[: len(JPEG) // 2], False),
+    "JPEG, its first half": (first_half(JPEG), False),
     "JPEG, two bytes short": (JPEG[:-2], False),
     "JPEG, its head only": (JPEG[:400], False),
     "JPEG, noise in the middle": (noisy(JPEG, 3000, 3400), False),
-    "PNG, its first half": (PNG[: len(PNG) // 2], False),
+    "PNG, its first half": (first_half(PNG), False),
     "PNG, noise in the middle": (noisy(PNG, 5000, 5100), False),
     "PNG, no pixels": (png(100, 100), False),
-    **{f"{k}, its first half": (v[: len(v) // 2], False) for k, v in HALVED.items()},
+    **{f"{k}, its first half": (first_half(v), False) for k, v in HALVED.items()},
     "TIFF, its list of marks is a ring": (TIFF[:4] + struct.pack("<I", 4) + TIFF[8:], False),
     "bomb: 100,000 x 100,000 PNG in 66 bytes": (png(100_000, 100_000), False),
-    "bomb: 9,000 x 9,000 PNG": (encode("PNG", Image.new("1", (9000, 9000))), False),
+    "bomb: 9,000 x 9,000 PNG": (lambda: encode("PNG", Image.new("1", (9000, 9000))), False),
     "bomb: 60,000 x 60,000 GIF": (GIF[:6] + struct.pack("<HH", 60_000, 60_000) + GIF[10:], False),
     "1 x 1": (encode("PNG", Image.new("RGB", (1, 1))), False),
     "4,000 x 2": (encode("PNG", SCENE.resize((4000, 2))), False),
     "63 x 64": (encode("PNG", SCENE.resize((63, 64))), True),
-    "12,000 x 8,000 JPEG": (encode("JPEG", SCENE.resize((12_000, 8_000))), True),
-    "12,000 x 8,000 JPEG, progressive": (PROGRESSIVE, False),
-    "6,000 x 4,000": (encode("JPEG", SCENE.resize((6000, 4000))), True),
+    "12,000 x 8,000 JPEG": (partial(enlarged, 12_000, 8_000), True),
+    "12,000 x 8,000 JPEG, progressive": (progressive, False),
+    "6,000 x 4,000": (partial(enlarged, 6000, 4000), True),
     "one colour": (encode("PNG", Image.new("RGB", (200, 200), "teal")), False),
     **{f"EXIF orientation {mark}": (exif(mark), True) for mark in (*range(1, 9), 0, 9)},
     "EXIF orientation 6 in a PNG": (exif(6, "PNG"), True),
     "EXIF orientation 6 in a WebP": (exif(6, "WEBP"), True),
     **{f"AVIF, orientation {mark}": (exif(mark, "AVIF"), True) for mark in range(2, 9)},
-    **{f"HEIC, orientation {mark}": (turned_heic(mark), True) for mark in range(2, 9)},
+    **{f"HEIC, orientation {mark}": (partial(turned_heic, mark), True) for mark in range(2, 9)},
     "EXIF cut off": (exif(1, broken=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"), True),
     "EXIF of nonsense": (exif(1, broken=b"Exif\0\0" + b"\xee" * 50), True),
     **{f"animated {k}": (several(k.upper()), True) for k in ("GIF", "WebP", "PNG", "AVIF")},
@@ -223,6 +239,13 @@ CASES = {
     "a list of rows": (GREY.tolist(), False),
     "a number": (7, False),
 }
+
+
+def given(name):
+    """What `read_picture` gets in a case."""
+    source = CASES[name][0]
+    return source() if callable(source) else source
+
 
 NAMES = (
     "two words.jpg",

@@ -12,6 +12,7 @@ from browser import (
     PATIENCE,
     needs_chromium,
     open_and_run,
+    open_browser,
     serve_lab,
     show_state,
     wait_until_it_listens,
@@ -37,13 +38,25 @@ while BUSY and not Path("go").exists():
 SIX = re.compile(r"; ([6-9]|\d\d+) frames were answered")
 
 
-@pytest.fixture
-def lab(tmp_path, drawn_checkpoint):
-    write_notebook(tmp_path / "camera.ipynb", CELLS.replace("BUSY", "False"))
-    write_notebook(tmp_path / "busy.ipynb", CELLS.replace("BUSY", "True"))
-    shutil.copytree(drawn_checkpoint, tmp_path / "checkpoints" / "demo")
-    with serve_lab(tmp_path) as url:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, drawn_checkpoint):
+    folder = tmp_path_factory.mktemp("camera")
+    write_notebook(folder / "camera.ipynb", CELLS.replace("BUSY", "False"))
+    write_notebook(folder / "busy.ipynb", CELLS.replace("BUSY", "True"))
+    shutil.copytree(drawn_checkpoint, folder / "checkpoints" / "demo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(folder):
+    with serve_lab(folder) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser(playwright):
+    with open_browser(playwright, *CAMERA) as browser:
+        yield browser
 
 
 KEEP_LINES = """(line) => {
@@ -69,11 +82,10 @@ def frames_of(line):
 
 
 @needs_chromium
-def test_live_until_stopped_and_then_saved(lab):
-    from playwright.sync_api import expect, sync_playwright
+def test_live_until_stopped_and_then_saved(browser, lab):
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format("camera.ipynb"), *CAMERA)
+    with open_and_run(browser, lab.format("camera.ipynb")) as page:
         panel = page.locator(".dc-browser").first
         panel.get_by_role("button", name="Start the camera").wait_for()
         wait_until_it_listens(page, 2)
@@ -95,16 +107,14 @@ def test_live_until_stopped_and_then_saved(lab):
         times = [float(row["time"]) for row in rows]
         assert times[0] == 0 and times == sorted(times)
         assert min(b - a for a, b in pairwise(times)) >= 0.19  # RATE
-        browser.close()
 
 
 @needs_chromium
-def test_a_busy_kernel_queues_no_frames(lab, tmp_path):
+def test_a_busy_kernel_queues_no_frames(browser, lab, folder):
     """What the camera shows while a cell runs is dropped, and the next answer is a fresh one."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format("busy.ipynb"), *CAMERA)
+    with open_and_run(browser, lab.format("busy.ipynb")) as page:
         panel = page.locator(".dc-browser").first
         panel.get_by_role("button", name="Start the camera").wait_for()
         wait_until_it_listens(page, 2)
@@ -112,21 +122,19 @@ def test_a_busy_kernel_queues_no_frames(lab, tmp_path):
         line = panel.locator(".dc-age")
         expect(line).to_contain_text(re.compile(r"Waiting for the kernel for ([4-9]|\d\d+) s"))
         line.evaluate(KEEP_LINES)
-        (tmp_path / "go").touch()
+        (folder / "go").touch()
         expect(line).to_contain_text(re.compile(r"; ([3-9]|\d\d+) frames were answered"))
         first, second, *_ = map(read_line, filter(read_line, line.evaluate("line => line.dcLines")))
         assert (first[1], second[1]) == (1, 2)
         assert first[0] >= 4000 - 500 and second[0] < first[0]
         assert second[2] > second[1]
-        browser.close()
 
 
 @needs_chromium
-def test_a_photo_with_the_camera(lab):
-    from playwright.sync_api import expect, sync_playwright
+def test_a_photo_with_the_camera(browser, lab):
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format("camera.ipynb"), *CAMERA)
+    with open_and_run(browser, lab.format("camera.ipynb")) as page:
         panel = page.locator(".dc-browser").nth(1)
         button = panel.locator(".dc-photo-button")
         button.wait_for()
@@ -137,19 +145,19 @@ def test_a_photo_with_the_camera(lab):
         button.click()
         expect(panel.locator(".dc-verdict")).to_contain_text("camera.jpg")
         assert panel.locator("video").evaluate("video => video.srcObject") is None
-        browser.close()
 
 
 @needs_chromium
-def test_no_camera_is_said(lab):
-    from playwright.sync_api import expect, sync_playwright
+def test_no_camera_is_said(playwright, lab):
+    from playwright.sync_api import expect
 
-    with sync_playwright() as playwright:
-        browser, page = open_and_run(playwright, lab.format("camera.ipynb"))
+    with (
+        open_browser(playwright) as browser,
+        open_and_run(browser, lab.format("camera.ipynb")) as page,
+    ):
         panel = page.locator(".dc-browser").first
         panel.get_by_role("button", name="Start the camera").wait_for()
         wait_until_it_listens(page, 2)
         panel.get_by_role("button", name="Start the camera").click()
         said = re.compile("No camera was found|not allowed to use the camera")
         expect(panel.locator(".dc-status")).to_contain_text(said)
-        browser.close()

@@ -47,17 +47,12 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @needs_chromium
-def test_the_film_plays_to_its_end(site):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = open_browser(playwright)
-        page = new_page(browser)
+def test_the_film_plays_to_its_end(playwright, site):
+    with open_browser(playwright) as browser, new_page(browser) as page:
         page.goto(site)
         page.wait_for_function("document.getElementById('film').readyState >= 2")
         played = page.evaluate(PLAY)
         show_state(page, "08_film.png")
-        browser.close()
     assert played["error"] is None and played["ended"]
     assert played["time"] == pytest.approx(4, abs=0.2) == played["duration"]
     assert played["size"] == [192, 166] and played["frames"] > 10

@@ -10,10 +10,13 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import functional
 
 from dclib.augment import TrainTransform
 from dclib.data import CLASSES, check_groups, fingerprint, splits_of
 from dclib.data.loading import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     CoupleFolder,
     EpochBatches,
     EvalTransform,
@@ -357,3 +360,12 @@ def test_classes_keep_their_shares_where_groups_hold_one_class(tmp_path):
     dataset = CoupleFolder(tmp_path, "test")
     chosen = choose_pictures(dataset, 20, seed=3)
     assert len(chosen) == 20 and dataset.labels[chosen].sum() == 15
+
+
+@pytest.mark.parametrize("mean, std", [(IMAGENET_MEAN, IMAGENET_STD), ((0.45,) * 3, (0.25,) * 3)])
+def test_input_is_what_torchvision_makes_of_every_grey_level(mean, std):
+    levels = np.arange(256, dtype=np.uint8)
+    pixels = np.stack([levels, levels[::-1], np.roll(levels, 100)], -1).reshape(16, 16, 3)
+    wanted = functional.normalize(functional.to_tensor(pixels), mean, std)
+    for picture in (pixels, Image.fromarray(pixels)):
+        assert torch.equal(EvalTransform(16, mean, std).to_tensor(picture), wanted)

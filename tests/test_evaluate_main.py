@@ -155,6 +155,13 @@ def test_a_network_of_photographs_on_drawings_is_said(there, capsys, photo_check
     (photo_checkpoint / "README.md").unlink()
 
 
+def test_a_network_of_both_is_at_home_with_either(there, capsys, photo_checkpoint):
+    checkpoint = load_checkpoint(photo_checkpoint)
+    checkpoint.config["training_data"]["learned_from"] = "photographs and drawings"
+    predict_folder(checkpoint, "data")
+    assert "WARNING" not in capsys.readouterr().out
+
+
 NOWHERE = "nowhere is no checkpoint: there is no such folder."
 BAD = {
     "no checkpoint": (["nowhere", "data"], NOWHERE),

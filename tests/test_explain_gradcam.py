@@ -1,5 +1,6 @@
 import gc
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
@@ -169,7 +170,8 @@ def test_nothing_is_kept_over_many_calls(network, explain):
         found = explain(head, feature_map)
     assert not any(v.requires_grad for v in vars(found).values() if torch.is_tensor(v))
     del found
-    assert tensors() == first and state_of(network) == before
+    more, values = np.subtract(tensors(), first)  # fewer where another test's garbage has gone
+    assert more <= 0 and values <= 0 and state_of(network) == before
 
 
 def test_no_evidence_is_a_map_of_zeros(network):

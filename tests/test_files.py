@@ -207,6 +207,7 @@ def hold_it(folder, held, done):
         done.wait(60)
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # here it is meant
 def test_a_folder_is_held_by_one_process_at_a_time(tmp_path, start_child, capsys):
     held, done = FORKSERVER.Event(), FORKSERVER.Event()
     child = start_child(hold_it, tmp_path / "run", held, done)

@@ -4,6 +4,8 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import dclib
 
 PACKAGE = Path(dclib.__file__).parent
@@ -36,9 +38,6 @@ def imports(path):
                 yield name if name in FILES else name.rpartition(".")[0]
 
 
-GRAPH = {name: set(imports(path)) - {"dclib"} for name, path in FILES.items() if name != "dclib"}
-
-
 def room(module):
     return module.split(".")[1]
 
@@ -48,20 +47,26 @@ def is_door(module):
     return module.count(".") == 2 and module.split(".")[2] in DOORS
 
 
-def test_the_map_names_every_room_once():
-    assert sorted(ORDER) == sorted({room(module) for module in GRAPH})
+@pytest.fixture(scope="module")
+def graph():
+    """{module: those that it imports}"""
+    return {name: set(imports(path)) - {"dclib"} for name, path in FILES.items() if name != "dclib"}
 
 
-def test_no_import_points_back_not_even_a_late_one():
-    for module, used in GRAPH.items():
+def test_the_map_names_every_room_once(graph):
+    assert sorted(ORDER) == sorted({room(module) for module in graph})
+
+
+def test_no_import_points_back_not_even_a_late_one(graph):
+    for module, used in graph.items():
         for other in used:
             assert ORDER.index(room(other)) <= ORDER.index(room(module)), (module, other)
 
 
-def test_no_circle():
-    TopologicalSorter(GRAPH).prepare()  # CycleError names the modules
+def test_no_circle(graph):
+    TopologicalSorter(graph).prepare()  # CycleError names the modules
 
 
-def test_only_doors_import_doors():
-    for module, used in GRAPH.items():
+def test_only_doors_import_doors(graph):
+    for module, used in graph.items():
         assert is_door(module) or not any(map(is_door, used)), module

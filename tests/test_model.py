@@ -183,6 +183,16 @@ def test_weights_from_a_bare_state_dict(tmp_path, suffix):
     assert torch.allclose(network.backbone.conv1.weight, state["conv1.weight"], atol=1e-3)
 
 
+def test_weights_from_a_whole_network(tmp_path):
+    """Of a state dict of ours the ResNet is taken, whatever stage its head was of."""
+    torch.manual_seed(0)
+    whole = DeepConnection("plain", "resnet18", weights=None)
+    save_file(whole.state_dict(), tmp_path / "whole.safetensors")
+    model = DeepConnection("spp+pmt", "resnet18", tmp_path / "whole.safetensors")
+    theirs = whole.backbone.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in model.backbone.state_dict().items())
+
+
 def test_weights_of_another_resnet(tmp_path):
     save_file(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="does not fit the backbone: 96 entries differ"):

@@ -26,6 +26,8 @@ from dclib.scrape.dataset import (
     write_dataset,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # meant
+
 N = 40
 
 

@@ -29,6 +29,8 @@ from dclib.pictures import colour, heif
 from dclib.train import cache as cache_module
 from dclib.train.cache import RESERVE, build_cache
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # meant
+
 TRANSFORMS = [EvalTransform, TrainTransform, TensorTransform]
 N = 24
 

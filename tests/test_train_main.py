@@ -15,6 +15,7 @@ from dclib.train.__main__ import main
 from dclib.train.studies import DONE, TABLE
 
 SMALL = ["--preset", "demo", "--image-size", "32", "--workers", "0", "--augment", "0"]
+SMALL += ["--precision", "fp32"]
 
 
 @pytest.fixture

@@ -401,13 +401,27 @@ def test_a_run_that_was_never_restored_does_not_spoil_the_next(apex):
 
 
 def test_names_and_what_they_come_to(apex):
-    assert str(make_precision("auto", "cpu")) == "float32"
     assert str(make_precision("fp32", "cpu")) == "float32"
     assert str(make_precision("torch", torch.device("cpu"))) == "bfloat16 by torch AMP"
     with pytest.raises(ValueError, match=r"precision must be one of .* not 'fp16'"):
         make_precision("fp16", "cpu")
     with pytest.raises(ValueError, match=r'needs an NVIDIA GPU .* on cpu; use precision="auto"'):
         make_precision("apex", "cpu")
+
+
+@pytest.mark.parametrize(("units", "said"), [(True, "bfloat16 by torch AMP"), (False, "float32")])
+def test_a_cpu_gets_bfloat16_where_it_has_units_for_it(monkeypatch, units, said):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units)
+    name = "torch" if units else "fp32"
+    assert choose_precision("auto", "cpu") == (name, f"Training in {said}.")
+    sentence = f"Apex cannot be used: this run is on cpu. Training in {said}."
+    assert choose_precision("apex", "cpu") == (name, sentence)
+    assert str(make_precision("fp32", "cpu")) == "float32"
+
+
+def test_a_torch_that_does_not_say_trains_in_32_bits(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert choose_precision("auto", "cpu") == ("fp32", "Training in float32.")
 
 
 @pytest.mark.filterwarnings("ignore:.*GradScaler is enabled, but CUDA is not available")
@@ -429,8 +443,6 @@ def test_apex_or_its_substitute_is_announced(apex, monkeypatch, capsys):
     assert choose_precision("apex", "cuda") == ("torch", sentence)
     assert make_precision("apex", "cuda").name == "torch"
     assert capsys.readouterr().out == sentence + "\n"
-    sentence = "Apex cannot be used: this run is on cpu. Training in float32."
-    assert choose_precision("apex", "cpu") == ("fp32", sentence)
 
 
 @pytest.fixture

@@ -48,7 +48,9 @@ from dclib.train.studies import (
     variants_of,
 )
 
-CONFIG = TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0, device="cpu")
+CONFIG = TrainConfig.demo(
+    image_size=32, epochs=2, batch_size=8, workers=0, augment=0, device="cpu", precision="fp32"
+)
 VARIANTS = ("plain", "spp", "spp+pmt", "spp+pmt, logits-averaged")
 GROUPINGS = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 19)), min_size=4, max_size=80

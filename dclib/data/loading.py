@@ -1,6 +1,7 @@
 """The folder of couples as PyTorch takes it: a data set, its loaders, and the plain transform."""
 
 import json
+import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -23,6 +24,12 @@ from dclib.pictures import Boxes, read_picture
 Key = tuple[int, int]  # (epoch, index)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# How loaders start their processes, on each Python: one that is forked may wait for ever for a lock
+# that a thread of torch held. A server, which has imported this module, forks them instead.
+WAYS = multiprocessing.get_all_start_methods()
+START = multiprocessing.get_context("forkserver" if "forkserver" in WAYS else "spawn")
+if "forkserver" in WAYS:
+    START.set_forkserver_preload(["dclib.data.loading"])
 
 
 class CoupleFolder(Dataset):
@@ -51,6 +58,9 @@ class CoupleFolder(Dataset):
         self.root, self.split, self.transform = Path(root), split, transform
         self.classes = tuple(classes)
         self.caches: dict[Path, Any] = {}  # by picture; see dclib.train.cache
+        # feature maps: those of each ResNet, and what items are instead; see dclib.train.features
+        self.maps: dict[str, dict[Path, Tensor]] = {}
+        self.given: dict[Path, Tensor] = {}
         folder = self.root / split
         pictures, self.rows, notes = read_split(folder, self.classes)
         check_groups(self.root)
@@ -70,7 +80,9 @@ class CoupleFolder(Dataset):
     def __getitem__(self, key: int | Key) -> tuple[Any, int]:
         """`key`: index, or (epoch, index) as `EpochBatches` gives it."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        _, label = self.samples[index]
+        path, label = self.samples[index]
+        if self.given:
+            return self.given[path], label
         if not self.transform:
             return self.picture(index), label
         return self.transform(self._cached(index), epoch, index), label
@@ -280,6 +292,7 @@ def make_loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        multiprocessing_context=START if workers else None,
         generator=torch.Generator(),
         **options,
     )
@@ -306,6 +319,9 @@ class EvalTransform:
             raise ValueError(f"size must be at least 1 pixel, not {size}.")
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
         self.frame, self.margin = frame, margin
+        # what becomes of each grey level: (3, 256); a look-up needs none of torch's threads
+        levels = torch.arange(256.0).expand(3, 1, 256) / 255
+        self.levels = functional.normalize(levels, self.mean, self.std)[:, 0].numpy()
 
     def __call__(self, picture: Image.Image | Frame, epoch: int = 0, index: int = 0) -> Tensor:
         return self.to_tensor(self.resize(picture))
@@ -329,7 +345,12 @@ class EvalTransform:
 
     def to_tensor(self, pixels: Image.Image | np.ndarray) -> Tensor:
         """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
-        return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
+        if np.asarray(pixels).dtype != np.uint8:
+            return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
+        planes = np.asarray(pixels).transpose(2, 0, 1)
+        return torch.from_numpy(
+            np.stack([np.take(t, plane, mode="clip") for t, plane in zip(self.levels, planes)])
+        )
 
     def finish(self, batch: Tensor, device: str | torch.device) -> Tensor:
         """What is left to do with a loader's batch on the device that trains: here, to go there."""

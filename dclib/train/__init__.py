@@ -28,6 +28,7 @@ from dclib.predict import pick_device, predict_logits
 from dclib.train.cache import build_cache
 from dclib.train.config import TrainConfig
 from dclib.train.distributed import join_processes
+from dclib.train.features import features_once
 from dclib.train.loop import History, Training, Watcher
 from dclib.train.precision import make_precision
 from dclib.train.resume import forget_state, has_state, hold_state
@@ -62,7 +63,10 @@ def fit(
     memory does not suffice.
     """
     processes, device = join_processes(config.device)
-    with hold_state(folder if processes.first else None):
+    with (
+        hold_state(folder if processes.first else None),
+        features_once(model, config, train_set, val_set) as (train_set, val_set),
+    ):
         if folder is not None and not resume and has_state(folder):
             raise ValueError(
                 f"{folder} holds the state of an earlier run: go on from it with resume=True "
@@ -79,7 +83,7 @@ def fit(
             training.run(watchers, progress)
         finally:
             precision.restore()
-    model.load_state_dict(training.best)
+        model.load_state_dict(training.best)
     model.eval()
     return training.history
 

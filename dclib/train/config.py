@@ -76,7 +76,7 @@ class TrainConfig:
     epochs: int = 16
     patience: int = 3  # epochs without a lower validation loss before training stops
     seed: int = 0
-    precision: str = "auto"  # "fp32", "torch", "apex" (O1); "auto" is torch on a GPU, else fp32
+    precision: str = "auto"  # "fp32", "torch", "apex" (O1); "auto": see `make_precision`
     workers: int = 2
     cache: bool = True  # keep decoded and resized pictures in a hidden folder beside them
     device: str = "auto"
@@ -136,6 +136,7 @@ class TrainConfig:
             levels=(4, 2, 1),
             image_size=80,
             augment=0.1,
+            augmenter="tensor",
             dropout_loss="loss",
             optimizer="adamw",
             lr=1e-3,
@@ -154,11 +155,9 @@ def make_optimizer(model: DeepConnection, config: TrainConfig) -> Optimizer:
     The head learns at config.lr, each ResNet stage at config.lr_decay times the rate of the stage
     above it (Howard & Ruder, arXiv 1801.06146, section 3.2).
     """
-    groups = []
+    groups, parts = [], dict(model.backbone.named_children()) | {"head": model.head}
     for depth, names in enumerate(GROUPS):
-        modules = [
-            model.head if name == "head" else getattr(model.backbone, name) for name in names
-        ]
+        modules = [parts[name] for name in names if name in parts]
         params = [p for module in modules for p in module.parameters() if p.requires_grad]
         if params:
             rate = config.lr * config.lr_decay**depth

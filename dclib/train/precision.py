@@ -17,15 +17,15 @@ _worked = False  # whether a trial did; a failure is tried again, as Apex may be
 def make_precision(name: str, device: str | torch.device) -> Precision:
     """The precision of a run on a device.
 
-    "auto" is torch AMP on CUDA, float32 elsewhere. Where "apex" does not work on a GPU, torch AMP
-    takes its place and a printed sentence says why. Raises ValueError for an unknown name, and for
-    Apex without a GPU.
+    "auto" is torch AMP on CUDA and on a CPU with units for bfloat16, else float32. Where "apex"
+    does not work on a GPU, torch AMP takes its place and a printed sentence says why. Raises
+    ValueError for an unknown name, and for Apex without a GPU.
     """
     device = torch.device(device)
     if name == "apex" and device.type != "cuda":
         raise ValueError(
             f'precision="apex" needs an NVIDIA GPU and this run is on {device.type}; '
-            'use precision="auto", which is float32 there.'
+            'use precision="auto".'
         )
     chosen, sentence = choose_precision(name, device)
     if name == "apex" and chosen != "apex":
@@ -45,7 +45,7 @@ def choose_precision(wanted: str, device: str | torch.device) -> tuple[str, str]
     if wanted == "apex":
         reason = why_no_apex() if device.type == "cuda" else f"this run is on {device.type}"
     if wanted == "auto" or reason:
-        name = "torch" if device.type == "cuda" else "fp32"
+        name = "torch" if device.type == "cuda" or _is_fast_in_16_bits(device) else "fp32"
     sentence = f"Training in {_build(name, device)}."
     return name, f"Apex cannot be used: {reason}. {sentence}" if reason else sentence
 
@@ -59,6 +59,12 @@ def _build(name: str, device: torch.device) -> Precision:
         return Precision(device)
     native = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     return Precision(device, torch.bfloat16 if native else torch.float16)
+
+
+def _is_fast_in_16_bits(device: torch.device) -> bool:
+    """Whether this is a CPU that multiplies in bfloat16 (AVX-512 BF16, AMX)."""
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it
+    return device.type == "cpu" and ask is not None and bool(ask())
 
 
 def why_no_apex() -> str | None:

@@ -37,6 +37,7 @@ from dclib.train import build_model, describe_run, fit, make_transforms
 from dclib.train.cache import build_cache
 from dclib.train.config import TrainConfig
 from dclib.train.distributed import join_processes
+from dclib.train.features import features_once
 from dclib.train.precision import make_precision
 from dclib.train.resume import DONE, forget_state, hold_state, load_done
 
@@ -139,18 +140,19 @@ def train_one(
     varied, plain = make_transforms(job.config)
     model, inner = build_model(job.config), take(pool, job.parts.inner, plain)
     train_set = take(pool, job.parts.train, varied)
-    history = fit(model, train_set, inner, job.config, state, True, progress=progress)
-    logits, labels = predict_logits(model, make_loader(inner, 32))
+    scored = take(pool, job.parts.scored, plain)
+    with features_once(model, job.config, train_set, inner, scored) as (train_set, inner, scored):
+        history = fit(model, train_set, inner, job.config, state, True, progress=progress)
+        logits, labels = predict_logits(model, make_loader(inner, 32))
+        given, _ = predict_logits(model, make_loader(scored, 32))
     temperature = fit_temperature(logits.numpy(), labels.numpy())
     threshold = 0.5
     if job.fold >= 0:
         margins = (logits[:, 1] - logits[:, 0]).numpy().astype(float)
         threshold = choose_threshold(expit(margins / temperature), labels.numpy())
-    scored = take(pool, job.parts.scored, plain)
-    logits, _ = predict_logits(model, make_loader(scored, 32))
     return {
         "ids": scored.ids,
-        "logits": logits.double().tolist(),
+        "logits": given.double().tolist(),
         "temperature": temperature,
         "threshold": threshold,
         "epoch": history.best_epoch,
