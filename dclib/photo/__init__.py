@@ -189,7 +189,7 @@ def _see(image: Image.Image, faces: Boxes | None) -> tuple[Boxes, set[int]]:
     """Boxes of all faces, looked for unless they are given, and which are seen from the side."""
     from dclib.framing.faces import SAME, find_faces, overlap  # OpenCV
 
-    for box in faces or ():
+    for box in () if faces is None else faces:
         if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):  # NaN too
             raise ValueError(f"A face is a box (x0, y0, x1, y1) in pixels, not {box!r:.60}.")
     found = () if drawn_faces(image) else find_faces(image)

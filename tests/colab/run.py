@@ -91,6 +91,8 @@ def walk(python, wheel, home, environment, name):
         number = notebook.name[:2]
         if number < begun or (entries and number == "02"):
             continue
+        if begun == "01" and entries and number == "05":
+            continue  # in drawings that were gathered faces are neither told nor found
         ready = prepare(notebook, home / notebook.stem, wheel, drive, entries.get(number, {}))
         run(python, ready, ready.parent, environment)
         said = [
