@@ -1,6 +1,7 @@
 """Feature maps that are computed once train the same heads as a ResNet that is asked every time."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,3 +88,16 @@ def test_the_resnet_comes_back_after_an_error(splits, config):
     with pytest.raises(KeyError), features_once(model, config, splits["val"]):
         raise KeyError
     assert model.backbone is backbone
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_many_maps_do_not_burden_the_processes_of_loaders(splits, config, workers):
+    """A forkserver passes on 252 file descriptors; each tensor takes one."""
+    dataset = splits["test"]
+    dataset.maps["of another network"] = {Path(str(k)): torch.zeros(1) for k in range(300)}
+    model, config = build_model(config), replace(config, workers=workers)
+    with features_once(model, config, dataset) as (given,):
+        items = [images for images, _ in make_loader(given, 4, workers=workers)]
+        assert sum(map(len, items)) == len(dataset)
+    assert len(next(iter(make_loader(dataset, 4, workers=workers)))[0]) == 4
+    assert set(dataset.maps) > {"of another network"}

@@ -32,6 +32,16 @@ if "forkserver" in WAYS:
     START.set_forkserver_preload(["dclib.data.loading"])
 
 
+class Kept(dict):
+    """A dict that stays where it is: a loader's processes get an empty one.
+
+    A tensor costs them a file descriptor, of which a forkserver passes on 252 at most.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, ()
+
+
 class CoupleFolder(Dataset):
     """One split of a folder of couples: items are (image tensor, label index).
 
@@ -59,7 +69,7 @@ class CoupleFolder(Dataset):
         self.classes = tuple(classes)
         self.caches: dict[Path, Any] = {}  # by picture; see dclib.train.cache
         # feature maps: those of each ResNet, and what items are instead; see dclib.train.features
-        self.maps: dict[str, dict[Path, Tensor]] = {}
+        self.maps: dict[str, dict[Path, Tensor]] = Kept()
         self.given: dict[Path, Tensor] = {}
         folder = self.root / split
         pictures, self.rows, notes = read_split(folder, self.classes)
@@ -281,10 +291,12 @@ def make_loader(
     """Batches of (images, labels), the same for any number of `workers`.
 
     `dataset`: a `CoupleFolder`, or anything else with a length and items (image tensor, label).
-    Shuffled loaders draw from `EpochBatches` (as their `batch_sampler`). No loader takes from
-    torch's own random numbers, so that a resumed run meets those of an undisturbed one.
+    Feature maps that are in memory need no workers. Shuffled loaders draw from `EpochBatches` (as
+    their `batch_sampler`). No loader takes from torch's own random numbers, so that a resumed run
+    meets those of an undisturbed one.
     """
     options: dict[str, Any] = {"batch_size": batch_size}
+    workers = 0 if getattr(dataset, "given", None) else workers
     if shuffle:
         options = {"batch_sampler": EpochBatches(len(dataset), batch_size, seed, rank, world)}
     return DataLoader(

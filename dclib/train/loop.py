@@ -126,7 +126,7 @@ class Training:
         # torch's stubs leave memory_format out
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes, self.device, self.folder = processes, device, folder
-        size, workers = config.batch_size, 0 if train_set.given else config.workers
+        size, workers = config.batch_size, config.workers
         place = processes.rank, processes.world
         self.loader = make_loader(train_set, size, True, config.seed, workers, *place)
         assert isinstance(self.loader.batch_sampler, EpochBatches)
