@@ -5,6 +5,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -310,6 +311,13 @@ def make_loader(
     )
 
 
+@cache
+def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What becomes of each grey level: (3, 256). A look-up needs none of torch's threads."""
+    levels = torch.arange(256.0).expand(3, 1, 256) / 255
+    return functional.normalize(levels, mean, std)[:, 0].numpy()
+
+
 class EvalTransform:
     """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values.
 
@@ -331,9 +339,6 @@ class EvalTransform:
             raise ValueError(f"size must be at least 1 pixel, not {size}.")
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
         self.frame, self.margin = frame, margin
-        # what becomes of each grey level: (3, 256); a look-up needs none of torch's threads
-        levels = torch.arange(256.0).expand(3, 1, 256) / 255
-        self.levels = functional.normalize(levels, self.mean, self.std)[:, 0].numpy()
 
     def __call__(self, picture: Image.Image | Frame, epoch: int = 0, index: int = 0) -> Tensor:
         return self.to_tensor(self.resize(picture))
@@ -359,9 +364,9 @@ class EvalTransform:
         """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
         if np.asarray(pixels).dtype != np.uint8:
             return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
-        planes = np.asarray(pixels).transpose(2, 0, 1)
+        planes, levels = np.asarray(pixels).transpose(2, 0, 1), _levels(self.mean, self.std)
         return torch.from_numpy(
-            np.stack([np.take(t, plane, mode="clip") for t, plane in zip(self.levels, planes)])
+            np.stack([np.take(of, plane, mode="clip") for of, plane in zip(levels, planes)])
         )
 
     def finish(self, batch: Tensor, device: str | torch.device) -> Tensor:
