@@ -23,7 +23,7 @@ DRIVE = Path("/content/drive")
 FOLDER, CHOICES = "deepconnection", "workspace.toml"
 PRESETS = ("demo", "colab", "paper")
 LINE = Rule(
-    "one line of text",
+    "one line of text (in a path, / in place of \\)",
     lambda v: isinstance(v, str) and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", v),
 )
 RULES = dict.fromkeys(("contact?", "source?", "data?", "checkpoint?"), LINE)
@@ -68,7 +68,7 @@ class Workspace:
     def chosen(self) -> dict[str, str]:
         """The choices that were made. Raises ValueError, one sentence, for a file that is none."""
         try:
-            choices = tomllib.loads(self.choices.read_text(encoding="utf-8"))
+            choices = tomllib.loads(self.choices.read_text(encoding="utf-8-sig"))
             check(choices, RULES)
         except FileNotFoundError:
             return {}
@@ -82,7 +82,11 @@ class Workspace:
         """Add choices, or replace them; paths inside the workspace are kept relative to it."""
         told = {name: self._short(value) for name, value in choices.items()}
         check(told, RULES)
-        lines = (self.chosen() | told).items()
+        before = self.chosen()
+        if "checkpoint" in before and told.get("data", before.get("data")) != before.get("data"):
+            name = before.pop("checkpoint")
+            print(f"{name} was trained on other pictures: it is not chosen any more.")
+        lines = (before | told).items()
         with write_whole(self.choices) as unfinished:
             text = "".join(f"{key} = {json.dumps(v, ensure_ascii=False)}\n" for key, v in lines)
             unfinished.write_text(HEADER + text, encoding="utf-8")
@@ -92,16 +96,19 @@ class Workspace:
         """What to work on, told in one line: `given`, or else what was chosen, or drawn couples.
 
         Args:
-            given: any of data, preset, checkpoint, contact, source; "" is as if it were not given.
+            given: those of data, preset, checkpoint, contact and source that the notebook needs;
+                "" is as chosen.
 
-        Raises FileNotFoundError, with what to do, for a data set or checkpoint that is not there.
+        Raises FileNotFoundError, with what to do, for a data set or checkpoint that is needed and
+        not there.
         """
-        given = {name: value for name, value in given.items() if value}
+        needed, given = set(given), {name: value for name, value in given.items() if value}
         check(given, RULES)
         use: dict[str, Any] = dict.fromkeys(("contact", "source", "data", "checkpoint"), "")
         use |= self.chosen() | given
         for name in ("data", "checkpoint"):
-            use[name] = self._folder(name, use[name], name in given) if use[name] else None
+            wanted = use[name] if name in needed else ""
+            use[name] = self._folder(name, wanted, name in given) if wanted else None
         gpu = torch.cuda.is_available()
         use.setdefault("preset", "colab" if use["data"] or gpu else "demo")
         use["results"] = self.path("results") if use["data"] else None
@@ -158,14 +165,20 @@ def enter() -> Workspace:
 
 
 def show_next(notebook: str) -> None:
-    """Show a link to the next notebook: in Colab to where this one was opened, else to the file."""
+    """Show a link to the next notebook: in Colab to where this one was opened, else to the file.
+
+    In Colab without such a place: how to open it.
+    """
     from IPython.display import Markdown, display
 
     title = Path(notebook).stem.replace("_", " ")
     origin = os.environ.get("DCLIB_ORIGIN", "")  # the setup cell knows it: owner/name/blob/tag
     colab = f"https://colab.research.google.com/github/{origin}/notebooks/"
     link = f"{colab if origin and in_colab() else ''}{notebook}"
-    display(Markdown(f"Next: [{title}]({link})"))
+    if in_colab() and not origin:
+        display(Markdown(f"Next: {title} (*File*, *Upload notebook*, `notebooks/{notebook}`)"))
+    else:
+        display(Markdown(f"Next: [{title}]({link})"))
 
 
 def _mount() -> bool:

@@ -30,8 +30,10 @@ from dclib.web.photos import WAKING, WELCOME, PhotoPanel, in_background
 def upload(panel, *files):
     """What the browser does when files are chosen (ipywidgets 8, or 7 as in Colab)."""
     if isinstance(panel.upload.value, dict):
-        old = {n: {"metadata": {"name": n, "size": len(d)}, "content": d} for n, d in files}
-        return panel.upload.set_trait("value", old)
+        panel.upload.metadata = [{"name": n, "size": len(d)} for n, d in files]
+        panel.upload.data = [d for _, d in files]
+        panel.upload._counter += len(files)
+        return
     stamp = datetime.datetime.now(datetime.UTC)
     panel.upload.value = tuple(
         {"name": n, "type": "", "size": len(d), "last_modified": stamp, "content": memoryview(d)}
@@ -101,6 +103,16 @@ def test_a_network_that_cannot_be_had_gets_a_sentence(photo, tmp_path):
     assert "is no checkpoint" in panel.about.value and not panel.answers.children
     panel.clear.click()
     assert WELCOME in panel.status.value
+
+
+def test_each_photo_is_looked_at_once_and_its_bytes_are_forgotten(panel, photo, monkeypatch):
+    network = panel.network.result()
+    look = Mock(side_effect=network.answer)
+    monkeypatch.setattr(network, "answer", look)
+    for number in (1, 2, 3):
+        upload(panel, ("us.jpg", photo))
+        assert look.call_count == number
+    assert not panel.upload.value and not getattr(panel.upload, "data", [])
 
 
 def test_several_photos_have_an_overview_and_all_but_the_first_are_folded(panel, photo):

@@ -1,6 +1,7 @@
 """Looking through a collection: what is shown, pressed, taken out, and what goes wrong."""
 
 import io
+import json
 
 import pytest
 from IPython.display import HTML
@@ -160,3 +161,30 @@ def test_several_go_together_or_not_at_all(collection):
     assert kept(collection, "happy") == before
     assert forget(collection, before[:2]) >= 2
     assert not {*before[:2]} & {*kept(collection, "happy")}
+
+
+def test_a_picture_that_was_offered_twice_goes_with_all_that_is_known_of_it(collection):
+    """By another phrase it was listed before, and has a row of its own."""
+    name = kept(collection, "happy")[0]
+    with Manifest(collection) as manifest:
+        (row,) = manifest.rows("file = ?", (name,))
+        again = row | {"query": "another phrase", "label": "happy", "title": "Ada and Ben"}
+        columns = [column for column in row if column != "id"]
+        marks = ", ".join("?" * len(columns))
+        manifest._db.execute(
+            f"INSERT INTO pictures ({', '.join(map(json.dumps, columns))}) VALUES ({marks})",
+            [again[column] if column != "file" else "" for column in columns],
+        )
+        manifest._db.commit()
+    assert forget(collection, name) == 1
+    with Manifest(collection) as manifest:
+        assert not manifest.rows("title = 'Ada and Ben' OR url = ?", (row["url"],))
+
+
+def test_the_pixels_that_a_training_keeps_go_too(collection):
+    make_dataset(collection, data := collection.parent / "data")
+    (data / ".cache").mkdir()
+    for name in ("train-64px-abc.npy", "notes.txt"):
+        (data / ".cache" / name).write_bytes(b"pixels")
+    forget(collection, kept(collection, "happy")[0], data)
+    assert [path.name for path in (data / ".cache").iterdir()] == ["notes.txt"]

@@ -29,7 +29,7 @@ def space():
 
 
 def test_at_first_all_is_drawn(space, capsys):
-    use = space.use(data="", checkpoint="", preset="")
+    use = space.use(data="", checkpoint="", preset="", contact="", source="")
     assert use == (None, "demo", None, "", "", None)
     said = capsys.readouterr().out
     assert said.startswith("Uses drawn couples; checkpoint: none of yours; preset: demo.")
@@ -51,7 +51,7 @@ def test_what_one_notebook_keeps_the_next_one_uses_unless_its_cell_says_otherwis
     space.keep(data=space.path("data/couples"), contact="ada@example.org", source="commons")
     space.keep(checkpoint=space.path("checkpoints/mine"), preset="paper")
     capsys.readouterr()
-    use = Workspace(Path()).use()
+    use = Workspace(Path()).use(data="", checkpoint="")
     assert use == (
         Path("data/couples"),
         "paper",
@@ -81,7 +81,7 @@ def test_what_is_named_and_not_there_is_an_error_with_two_ways_out(space, name):
         space.use(**{name: "gone"})
     space.keep(**{name: "gone"})
     with pytest.raises(FileNotFoundError, match=rf"workspace\.toml names as {name}: .*drive"):
-        space.use()
+        space.use(**{name: ""})
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,45 @@ def test_a_file_that_is_none_is_refused_in_a_sentence_and_stays(space, text):
     assert Path("workspace.toml").read_text() == text
 
 
+def test_only_what_a_notebook_needs_must_be_there(space):
+    space.keep(data="gone", contact="ada")
+    assert space.use(contact="", source="").contact == "ada"  # 01, which gathers it again
+    space.keep(checkpoint="lost")
+    with pytest.raises(FileNotFoundError, match="lost is not there"):
+        space.use(checkpoint="")  # 07, which needs no data
+    Path("lost").mkdir()
+    assert space.use(checkpoint="").data is None
+    Path("lost").rmdir()
+    Path("gone").mkdir()
+    assert space.use(data="", preset="") == (
+        Path("gone"),
+        "colab",
+        None,
+        "ada",
+        "",
+        Path("results"),
+    )
+
+
+def test_other_photographs_need_another_network(space, capsys):
+    space.keep(data="a", checkpoint="checkpoints/a")
+    space.keep(data="a", contact="ada")
+    assert space.chosen()["checkpoint"] == "checkpoints/a"
+    space.keep(data="b")
+    assert "checkpoints/a was trained on other pictures: it is not chosen any more" in said(capsys)
+    assert space.chosen() == {"data": "b", "contact": "ada"}
+    space.keep(data="c", checkpoint="checkpoints/c")
+    assert space.chosen()["checkpoint"] == "checkpoints/c"
+
+
+def test_a_file_as_windows_editors_write_it(space):
+    Path("workspace.toml").write_bytes(b'\xef\xbb\xbfcontact = "ada"\r\n')
+    assert space.chosen() == {"contact": "ada"}
+
+
 def test_entries_of_others_are_left_alone_and_empty_ones_are_none(space):
     Path("workspace.toml").write_text('data = ""\nmine = [1, 2]\n')
-    assert space.use().data is None
+    assert space.use(data="").data is None
     assert space.chosen() == {}
 
 
@@ -121,7 +157,7 @@ def test_paths_are_of_the_workspace_wherever_it_is_moved(tmp_path):
     old.path("data/mine").mkdir(parents=True)
     old.keep(data=old.path("data/mine"))
     old.folder.rename(new.folder)
-    assert new.use().data == tmp_path / "new" / "data" / "mine"
+    assert new.use(data="").data == tmp_path / "new" / "data" / "mine"
     assert new.path("/elsewhere") == Path("/elsewhere")
 
 
@@ -156,7 +192,7 @@ def test_drive_is_asked_for_once_and_the_next_machine_finds_what_was_kept(drive,
     assert space.folder == drive.home / "MyDrive" / "deepconnection"
     space.path("data/mine").mkdir(parents=True)
     space.keep(data=space.path("data/mine"))
-    assert enter().use().data == space.path("data/mine")
+    assert enter().use(data="").data == space.path("data/mine")
     assert drive.mounted == [str(drive.home)]
     assert "chosen there: data = data/mine" in said(capsys)
 
@@ -195,7 +231,8 @@ def test_the_next_notebook_opens_where_this_one_came_from(monkeypatch, colab):
     show_next("04_evaluation.ipynb")
     github = "https://colab.research.google.com/github/grace/couples/blob/main/notebooks/"
     file = "04_evaluation.ipynb"
+    upload = f"Next: 04 evaluation (*File*, *Upload notebook*, `notebooks/{file}`)"
     assert shown == [
         f"Next: [04 evaluation]({github if colab else ''}{file})",
-        f"Next: [04 evaluation]({file})",
+        upload if colab else f"Next: [04 evaluation]({file})",
     ]

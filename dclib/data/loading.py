@@ -292,9 +292,10 @@ def make_loader(
     """Batches of (images, labels), the same for any number of `workers`.
 
     `dataset`: a `CoupleFolder`, or anything else with a length and items (image tensor, label).
-    Feature maps that are in memory need no workers. Shuffled loaders draw from `EpochBatches` (as
-    their `batch_sampler`). No loader takes from torch's own random numbers, so that a resumed run
-    meets those of an undisturbed one.
+    Feature maps that are in memory need no workers. In a script of yours that uses workers, call
+    this below `if __name__ == "__main__":`, as their processes import the script. Shuffled loaders
+    draw from `EpochBatches` (as their `batch_sampler`). No loader takes from torch's own random
+    numbers, so that a resumed run meets those of an undisturbed one.
     """
     options: dict[str, Any] = {"batch_size": batch_size}
     workers = 0 if getattr(dataset, "given", None) else workers

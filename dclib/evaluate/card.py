@@ -15,6 +15,7 @@ from dclib.evaluate import metrics
 from dclib.evaluate.metrics import compare, judge_difference, measure, tell_interval, tell_value
 from dclib.evaluate.predictions import describe, kind_of
 from dclib.files import extra, write_whole
+from dclib.model import INSIDE
 
 with extra("evaluate"):
     import pandas as pd
@@ -45,10 +46,12 @@ def write_card(
     others: Mapping[str, pd.DataFrame] | None = None,
     *,
     data: dict,
+    folder: str | Path | None = None,
 ) -> Path:
-    """Write README.md into the folder of a loaded `Checkpoint`; returns its path.
+    """Write README.md into the folder of a loaded `Checkpoint`, or another; returns its path.
 
-    Raises FileExistsError for one that is no card of ours, ValueError for answers of others.
+    Raises FileExistsError for one that is no card of ours, ValueError for answers of others, and
+    for the network inside the package, whose card stays, without a `folder`.
 
     Args:
         table: this network's predictions, that its numbers are measured on.
@@ -58,7 +61,9 @@ def write_card(
     """
     if (table["fold"] >= 0).any():
         raise ValueError("These are answers of networks that left pictures out, not of this one.")
-    path = checkpoint.folder / CARD
+    path = (checkpoint.folder if folder is None else Path(folder)) / CARD
+    if path.parent == INSIDE:
+        raise ValueError("The network inside the package keeps its card: name another folder.")
     if path.exists() and not is_card(path):
         raise FileExistsError(
             f"{path} was not written by dclib: move it, to make room for the card."

@@ -32,10 +32,11 @@ GROW = 0.2  # share of its sides by which a face box is grown on all four: hair 
 def audit(checkpoint: Checkpoint, root: str | Path) -> str:
     """Look for shortcuts of a loaded checkpoint on a data set; what was found, in sentences.
 
-    The network answers to the split test, which decided nothing in training; the checks without a
-    network take all splits. A check that the pictures do not allow says why.
+    The network answers to the split test, which decided nothing in training (without one, to val);
+    the checks without a network take all splits. A check that the pictures do not allow says why.
     """
-    dataset = CoupleFolder(root, "test", checkpoint.transform, checkpoint.model.classes)
+    split = splits_of(root)[-1]
+    dataset = CoupleFolder(root, split, checkpoint.transform, checkpoint.model.classes)
     checks = [check_metadata(root), check_surroundings(root), check_hidden(checkpoint, dataset)]
     checks = [replace(check, checks=len(checks)) for check in checks]
     pictures = describe(make_table(dataset, np.zeros((len(dataset), len(CLASSES)))))
@@ -47,7 +48,7 @@ def audit(checkpoint: Checkpoint, root: str | Path) -> str:
     end = f"Nothing was found by {done} checks; a shortcut of another kind may be there."
     if found := [check.name for check in checks if check.warns]:
         end = f"Found: {', '.join(found)}; look there before you trust the accuracy."
-    title = f"{checkpoint.folder} on {Path(root).name}/test, {pictures}"
+    title = f"{checkpoint.folder} on {Path(root).name}/{split}, {pictures}"
     return "\n  ".join([title, *map(str, checks), rule, end])
 
 

@@ -147,7 +147,7 @@ def _write_placed(manifest: Manifest, destination: str | Path) -> list[dict]:
 def forget(
     folder: str | Path, what: str | Iterable[str], destination: str | Path | None = None
 ) -> int:
-    """Remove pictures, and keep them from coming back; return how many went, copies included.
+    """Remove pictures, and keep them from coming back; return how many files went, with copies.
 
     `what` is a picture's URL, the URL of its page, its sha256, or the name of its file in `pool`;
     or several of these. They go from the data set `destination` too, if there is one; whatever else
@@ -170,11 +170,20 @@ def forget(
             members = {fetched[i]["id"] for i in group}
             if members & ids:
                 ids |= members
-        _remove(manifest, [row for row in manifest.rows() if row["id"] in ids])
+        same = {row["identity"] for row in manifest.rows() if row["id"] in ids}
+        going = [row for row in manifest.rows() if row["identity"] in same]  # offered twice, too
+        files = {row["file"] for row in going if row["file"]}
+        _remove(manifest, going)
         settle(manifest)
         if destination is not None and Path(destination).exists():
             _write_placed(manifest, destination)
-    return len(ids)
+            remove_files(Path(destination, ".cache"), _decoded(Path(destination)))
+    return len(files)
+
+
+def _decoded(destination: Path) -> list[str]:
+    """Files in which a training keeps the pixels of all pictures; it writes them again."""
+    return [path.name for path in Path(destination, ".cache").glob("*.npy")]
 
 
 def funnel(rows: Iterable[dict]) -> list[tuple[str, str, int]]:

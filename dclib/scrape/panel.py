@@ -67,6 +67,7 @@ class ReviewPanel(web.Panel):
             raise FileNotFoundError(f"There is no collection at {self.folder}: gather one first.")
         with Manifest(self.folder) as manifest:
             rows = manifest.rows("stage = 'kept'")
+        self.pressed &= {row["file"] for row in rows}
         self.files = {c: [row["file"] for row in rows if row["label"] == c] for c in CLASSES}
 
     def turn_to(self, start: int) -> None:

@@ -153,6 +153,7 @@ def clear_uploads(upload: ipywidgets.FileUpload) -> None:
     """Forget the files, so that the same one can be chosen again."""
     if isinstance(upload.value, dict):
         upload.value.clear()
+        upload.metadata, upload.data = [], []  # else the counter fills the value from them again
         upload._counter = 0
     else:
         upload.value = ()

@@ -43,7 +43,7 @@ def versions(python):
 
 
 # What a person enters, by notebook, and what the later ones must say that they use.
-PHOTOGRAPHS = "Uses photographs in .*{}; checkpoint: .*checkpoints/mine; preset: colab"
+PHOTOGRAPHS = "Uses photographs in .*{0}; checkpoint: .*checkpoints/{0}; preset: colab"
 WALKS = {
     "nothing": ({}, "Uses drawn couples; checkpoint: none of yours; preset: demo"),
     "a contact in 01": (
