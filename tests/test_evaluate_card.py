@@ -12,6 +12,7 @@ from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import DRAWN
 from dclib.evaluate import card as model_card
 from dclib.evaluate.metrics import METRICS, compare, measure
+from dclib.model import INSIDE
 
 PHOTOS = {"kind": "photographs", "name": "mine", "n": {"train": 9, "val": 4}, "sha256": "5" * 64}
 DRAWINGS = PHOTOS | {"kind": DRAWN, "name": "demo"}
@@ -155,6 +156,15 @@ def test_which_pictures_were_measured(checkpoint, data, told):
 def test_out_of_fold_numbers_are_not_of_this_network(checkpoint):
     with pytest.raises(ValueError, match="answers of networks that left pictures out"):
         write_card(checkpoint, make_predictions(seed=0, fold=np.arange(40) // 2 % 5))
+
+
+def test_the_network_inside_the_package_keeps_its_own_card(tmp_path):
+    inside, before = make_told(INSIDE), (INSIDE / "README.md").read_bytes()
+    with pytest.raises(ValueError, match="keeps its card: name another folder"):
+        write_card(inside, make_predictions())
+    path = model_card.write_card(inside, make_predictions(), data=PHOTOS, folder=tmp_path / "new")
+    assert path == tmp_path / "new" / "README.md" and path.exists()
+    assert (INSIDE / "README.md").read_bytes() == before
 
 
 def test_slices_name_who_falls_behind_and_what_stays_open(checkpoint):
