@@ -39,6 +39,14 @@ WHY = (
 )
 
 
+NOTHING = {  # what is told of a choice that was not made
+    "data": "drawn couples",
+    "checkpoint": "none of yours",
+    "contact": "none",
+    "source": "none",
+}
+
+
 class Use(NamedTuple):
     """What a notebook works on. None: drawn couples, or the network inside the package."""
 
@@ -102,23 +110,21 @@ class Workspace:
         Raises FileNotFoundError, with what to do, for a data set or checkpoint that is needed and
         not there.
         """
-        needed, given = set(given), {name: value for name, value in given.items() if value}
+        needed, given = tuple(given), {name: value for name, value in given.items() if value}
         check(given, RULES)
+        chosen = {name: value for name, value in self.chosen().items() if name in needed}
         use: dict[str, Any] = dict.fromkeys(("contact", "source", "data", "checkpoint"), "")
-        use |= self.chosen() | given
+        use |= chosen | given
         for name in ("data", "checkpoint"):
-            wanted = use[name] if name in needed else ""
-            use[name] = self._folder(name, wanted, name in given) if wanted else None
+            use[name] = self._folder(name, use[name], name in given) if use[name] else None
         gpu = torch.cuda.is_available()
         use.setdefault("preset", "colab" if use["data"] or gpu else "demo")
         use["results"] = self.path("results") if use["data"] else None
-        data = f"photographs in {use['data']}" if use["data"] else "drawn couples"
-        network = use["checkpoint"] or "none of yours"
-        print(f"Uses {data}; checkpoint: {network}; preset: {use['preset']}. Said by: ", end="")
-        said = sorted(set(self.chosen()) - set(given))
-        parts = [f"this notebook's cell ({', '.join(given)})"] * bool(given)
-        parts += [f"{self.choices} ({', '.join(said)})"] * bool(said)
-        print(f"{' and '.join(parts) or 'nobody, so this is what all begin with'}.")
+        told = ", ".join(f"{name}: {use[name] or NOTHING[name]}" for name in needed)
+        said = ["this notebook's cell"] * bool(given)
+        said += [str(self.choices)] * bool(chosen.keys() - given.keys())
+        by = f"chosen in {' and '.join(said)}" if said else "as nothing was chosen"
+        print(f"Uses {told} ({by}).")
         if use["data"] and use["preset"] == "demo":
             print("WARNING: the preset demo is for drawn couples; take colab for photographs.")
         return Use(**use)
@@ -173,12 +179,12 @@ def show_next(notebook: str) -> None:
 
     title = Path(notebook).stem.replace("_", " ")
     origin = os.environ.get("DCLIB_ORIGIN", "")  # the setup cell knows it: owner/name/blob/tag
-    colab = f"https://colab.research.google.com/github/{origin}/notebooks/"
-    link = f"{colab if origin and in_colab() else ''}{notebook}"
-    if in_colab() and not origin:
-        display(Markdown(f"Next: {title} (*File*, *Upload notebook*, `notebooks/{notebook}`)"))
-    else:
-        display(Markdown(f"Next: [{title}]({link})"))
+    text = f"[{title}]({notebook})"
+    if in_colab() and origin:
+        text = f"[{title}](https://colab.research.google.com/github/{origin}/notebooks/{notebook})"
+    elif in_colab():
+        text = f"{title} (*File*, *Upload notebook*, `notebooks/{notebook}`)"
+    display(Markdown(f"Next: {text}"))
 
 
 def _mount() -> bool:

@@ -22,14 +22,11 @@ START, END = "<!-- notebooks: written by make fix -->", "<!-- /notebooks -->"
 COLAB = "https://colab.research.google.com"
 Index = dict[str, Any]  # of index.toml, or of one of its notebooks
 
-SETUP = """\
-# @title Setup (safe to run again)
-import importlib.util
+ORIGIN = """\
+# @title Origin (in Colab)
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 from urllib.parse import unquote
 from urllib.request import urlopen
 
@@ -44,6 +41,15 @@ if IN_COLAB:  # its list of sessions tells from which repository this notebook w
         REPO, TAG = found.groups() if found else (REPO, TAG)
     except (OSError, ValueError):
         pass  # then the names above hold
+if not REPO.startswith("OWNER"):
+    os.environ["DCLIB_ORIGIN"] = f"{{REPO}}/blob/{{TAG}}"
+"""
+SETUP = """\
+# @title Setup (safe to run again)
+import importlib.util
+import subprocess
+from pathlib import Path
+
 places = [Path.cwd(), *Path.cwd().parents, *Path("/content/drive/MyDrive").glob("*")]
 clone = next((place for place in places if (place / "dclib/spp.py").exists()), None)
 if clone:
@@ -53,16 +59,14 @@ needed = ("dclib", "av", "imgaug", "pillow_heif", "protego")
 if missing := [name for name in needed if not importlib.util.find_spec(name)]:
     files = [*Path().glob("deepconnection-*.whl"), *Path().glob("*deepconnection*.zip")]
     file = max(files, key=os.path.getmtime, default=None)
-    release = f"deepconnection[notebooks] @ https://github.com/{{REPO}}/archive/{{TAG}}.tar.gz"
-    source = f"{{file or clone}}[notebooks]" if file or clone else release
+    release = f"deepconnection[notebooks] @ https://github.com/{REPO}/archive/{TAG}.tar.gz"
+    source = f"{file or clone}[notebooks]" if file or clone else release
     if not IN_COLAB:
-        raise ModuleNotFoundError(f"No {{', '.join(missing)}}: in a clone, start with `make lab`.")
+        raise ModuleNotFoundError(f"No {', '.join(missing)}: in a clone, start with `make lab`.")
     if source == release and REPO.startswith("OWNER"):
         raise RuntimeError("Drag the ZIP of the repository into the file panel; run this again.")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
     importlib.invalidate_caches()
-if not REPO.startswith("OWNER"):
-    os.environ["DCLIB_ORIGIN"] = f"{{REPO}}/blob/{{TAG}}"
 """
 
 
@@ -91,7 +95,8 @@ def shared_cells(index: Index, entry: Index) -> dict[str, str]:
             part for part in (title, badge(index, entry["file"]), entry["sentence"]) if part
         ),
         "table": "\n".join(table),
-        "setup": SETUP.format(repo=index["repo"], tag=index["tag"]).rstrip(),
+        "origin": ORIGIN.format(repo=index["repo"], tag=index["tag"]).rstrip(),
+        "setup": SETUP.rstrip(),
     }
 
 
@@ -118,7 +123,7 @@ def updated_files(index: Index) -> Iterator[tuple[Path, str]]:
         shared = shared_cells(index, entry)
         for cell in notebook.cells:
             cell.source = shared.get(cell.id, cell.source)
-            if cell.id == "setup":
+            if cell.id in ("origin", "setup"):
                 cell.metadata.update(FOLDED)
         yield path, nbformat.writes(notebook, indent=1) + "\n"
 

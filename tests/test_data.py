@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 from itertools import zip_longest
 
@@ -10,13 +11,10 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import functional
 
 from dclib.augment import TrainTransform
-from dclib.data import CLASSES, check_groups, fingerprint, splits_of
+from dclib.data import CLASSES, OUR_GROUP, check_groups, find_pair, fingerprint, splits_of
 from dclib.data.loading import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     CoupleFolder,
     EpochBatches,
     EvalTransform,
@@ -362,10 +360,31 @@ def test_classes_keep_their_shares_where_groups_hold_one_class(tmp_path):
     assert len(chosen) == 20 and dataset.labels[chosen].sum() == 15
 
 
-@pytest.mark.parametrize("mean, std", [(IMAGENET_MEAN, IMAGENET_STD), ((0.45,) * 3, (0.25,) * 3)])
-def test_input_is_what_torchvision_makes_of_every_grey_level(mean, std):
-    levels = np.arange(256, dtype=np.uint8)
-    pixels = np.stack([levels, levels[::-1], np.roll(levels, 100)], -1).reshape(16, 16, 3)
-    wanted = functional.normalize(functional.to_tensor(pixels), mean, std)
-    for picture in (pixels, Image.fromarray(pixels)):
-        assert torch.equal(EvalTransform(16, mean, std).to_tensor(picture), wanted)
+IDS = ["happy/1.jpg", "happy/2.jpg", "unhappy/1.jpg", "unhappy/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    "groups, couple, pair",
+    [
+        (["a", "b", "a", "b"], "", (0, 2)),  # the first of each class
+        (["a", OUR_GROUP, "b", OUR_GROUP], "", (1, 3)),  # the one that the notebooks follow
+        (["a", "b", "a", "b"], "B", (1, 3)),  # spelling is none of its business
+        (["a", "b", "c", "d"], "unhappy/2.jpg", (0, 3)),  # a picture, and the first of the others
+        ([""] * 4, "happy/2.jpg", (1, 2)),
+    ],
+)
+def test_a_pair_to_look_at(groups, couple, pair):
+    assert find_pair(IDS, groups, [0, 0, 1, 1], couple) == pair
+
+
+def test_a_couple_that_is_not_there_is_said_with_one_that_is():
+    with pytest.raises(ValueError, match=r"There is no couple 'x' here: .*such as 'a'"):
+        find_pair(IDS, ["a", "b", "a", "b"], [0, 0, 1, 1], "x")
+    with pytest.raises(ValueError, match=r"such as 'happy/1\.jpg'"):
+        find_pair(IDS, [""] * 4, [0, 0, 1, 1], "x")
+
+
+def test_no_loader_forks_a_process_that_may_have_threads(folder):
+    loader = make_loader(CoupleFolder(folder, transform=EvalTransform(32)), 4, workers=1)
+    way = loader.multiprocessing_context.get_start_method()
+    assert way == ("forkserver" if os.name == "posix" else "spawn")

@@ -144,6 +144,12 @@ def test_a_folder_without_metadata_can_be_audited(draw, tmp_path):
     assert report.count("left out, metadata.csv tells no boxes of the couple") == 2
 
 
+def test_without_a_test_split_the_network_answers_to_val(tmp_path):
+    root = render_couples(tmp_path / "two", 40, 0, SIZE, {"train": 3, "val": 1})
+    report = audit(make_checkpoint(read_nothing), root)
+    assert report.startswith("reader on two/val, n = 10 pictures")
+
+
 def test_few_pictures_leave_the_probes_out(tmp_path):
     root = render_couples(tmp_path / "few", 8, 0, SIZE, {"train": 1, "test": 1})
     report = audit(make_checkpoint(read_nothing), root)

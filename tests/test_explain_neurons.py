@@ -14,7 +14,7 @@ from dclib.evaluate.intervals import wilson_interval
 from dclib.evaluate.predictions import predict_folder
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.explain.neurons import Crop, _crop_box, activation_states, neuron_table, top_crops
-from dclib.framing import frame_picture
+from dclib.framing import BEYOND, frame_picture
 from dclib.model import DeepConnection
 from dclib.photo import predict_photo
 from dclib.predict import extract_features
@@ -106,6 +106,32 @@ def test_evidence_on_faces_is_a_share_and_area_is_that_of_the_boxes(states):
     there = states.on_faces[states.z > 0]
     assert ((there >= 0) & (there <= 1)).all()
     assert 0.1 < states.face_area.mean() < 0.5
+
+
+def test_faces_are_where_the_network_sees_them_in_pictures_that_are_not_square(
+    checkpoint, tmp_path
+):
+    """A wide picture, and the same with what lies beyond it painted on, look alike to a network."""
+    face, beyond = np.array([8, 6, 24, 22]), np.array([0, 16, 0, 16])  # a square begins 16 px above
+    noise = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)
+    for name, box in (("wide", face), ("square", face + beyond)):
+        for label, pixels in zip(("happy", "unhappy"), noise):
+            folder = tmp_path / name / "train" / label
+            folder.mkdir(parents=True)
+            canvas = Image.new("RGB", (64, 64), BEYOND)
+            canvas.paste(Image.fromarray(pixels), (0, 16))
+            picture = canvas if name == "square" else Image.fromarray(pixels)
+            picture.save(folder / "1.png")
+        rows = [f'{label}/1.png,{label},"[{box.tolist()}]"' for label in ("happy", "unhappy")]
+        table = tmp_path / name / "train" / "metadata.csv"
+        table.write_text("\n".join(["file_name,label,boxes", *rows]))
+    wide, square = (
+        activation_states(checkpoint, tmp_path / n, "train") for n in ("wide", "square")
+    )
+    np.testing.assert_allclose(wide.z, square.z, atol=1e-4)
+    assert wide.face_area == pytest.approx(16 * 16 / 64**2, abs=0.2) and wide.face_area.all()
+    np.testing.assert_allclose(wide.face_area, square.face_area)
+    np.testing.assert_allclose(wide.on_faces, square.on_faces, atol=1e-4)
 
 
 def test_a_table_needs_both_classes():

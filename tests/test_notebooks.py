@@ -39,7 +39,8 @@ SHOWN = {  # whose source a notebook shows
     "07": {"predict_photo"},
     "08": {"smooth"},
 }
-FIRST_CELLS = ["title", "table", "setup-text", "setup", "imports-text", "imports", "config-text"]
+FIRST_CELLS = ["title", "table", "origin-text", "origin", "setup-text", "setup", "imports-text"]
+FIRST_CELLS += ["imports", "config-text"]
 
 
 def read(path):
@@ -111,7 +112,7 @@ def test_same_beginning(notebook):
     ids = [cell.id for cell in notebook.cells]
     assert ids[: len(FIRST_CELLS) + 1] == [*FIRST_CELLS, "config"]
     assert len(ids) == len(set(ids))
-    assert notebook.cells[5].source.endswith(
+    assert notebook.cells[7].source.endswith(
         "print(colab.describe_machine())\nspace = workspace.enter()"
     )
 
@@ -142,7 +143,7 @@ def test_pictures_of_people_stay_out_of_the_repository(notebook):
 
 
 def test_calm(notebook):
-    code = [cell for cell in code_cells(notebook) if cell.id != "setup"]  # which is folded
+    code = code_cells(notebook)
     lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in code]
     assert statistics.median(lengths) <= 8
     assert max(lengths) <= 25
@@ -174,8 +175,9 @@ def test_each_notebook_names_the_next_one():
 
 def test_setup_is_folded_away(notebook):
     """In Colab and in JupyterLab; nbstripout keeps it, as `make check` shows."""
-    setup = next(cell for cell in notebook.cells if cell.id == "setup")
-    assert setup.metadata == {"cellView": "form", "jupyter": {"source_hidden": True}}
+    for cell in notebook.cells:
+        if cell.id in ("origin", "setup"):
+            assert cell.metadata == {"cellView": "form", "jupyter": {"source_hidden": True}}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -214,8 +216,8 @@ def test_figures_are_small_and_described_where_they_are_shown():
 
 @pytest.fixture
 def setup(tmp_path, monkeypatch):
-    """Run the setup cell in an empty folder; returns the pip commands that it gave."""
-    source = next(c.source for c in read(PATHS[0]).cells if c.id == "setup")
+    """Run the cells origin and setup in an empty folder; returns the pip commands that it gave."""
+    source = "\n".join(c.source for c in read(PATHS[0]).cells if c.id in ("origin", "setup"))
     commands, real = [], importlib.util.find_spec
     monkeypatch.chdir(tmp_path)
 

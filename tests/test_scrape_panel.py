@@ -1,7 +1,6 @@
 """Looking through a collection: what is shown, pressed, taken out, and what goes wrong."""
 
 import io
-import json
 
 import pytest
 from IPython.display import HTML
@@ -18,6 +17,7 @@ from dclib.scrape.html import HtmlGallery
 from dclib.scrape.manifest import Manifest
 from dclib.scrape.panel import ReviewPanel, review_panel
 from dclib.scrape.queries import first_look
+from dclib.scrape.sources import Candidate
 
 
 @pytest.fixture(scope="module")
@@ -164,21 +164,19 @@ def test_several_go_together_or_not_at_all(collection):
 
 
 def test_a_picture_that_was_offered_twice_goes_with_all_that_is_known_of_it(collection):
-    """By another phrase it was listed before, and has a row of its own."""
+    """By another phrase it is "listed before", and has a row of its own."""
     name = kept(collection, "happy")[0]
     with Manifest(collection) as manifest:
         (row,) = manifest.rows("file = ?", (name,))
-        again = row | {"query": "another phrase", "label": "happy", "title": "Ada and Ben"}
-        columns = [column for column in row if column != "id"]
-        marks = ", ".join("?" * len(columns))
-        manifest._db.execute(
-            f"INSERT INTO pictures ({', '.join(map(json.dumps, columns))}) VALUES ({marks})",
-            [again[column] if column != "file" else "" for column in columns],
-        )
-        manifest._db.commit()
+        state = manifest.query(row["source"], "happy", "another phrase", "http://a.test/")
+        again = Candidate(row["identity"], title="Ada and Ben", author="Ada")
+        manifest.add_page(state, [again], None)
+        (second,) = manifest.rows("title = 'Ada and Ben'")
+        assert second["reason"] == "listed before"
     assert forget(collection, name) == 1
     with Manifest(collection) as manifest:
-        assert not manifest.rows("title = 'Ada and Ben' OR url = ?", (row["url"],))
+        known = [row for row in manifest.rows() if row["query"] == "another phrase"]
+    assert not any(row["title"] or row["author"] or row["url"] for row in known)
 
 
 def test_the_pixels_that_a_training_keeps_go_too(collection):

@@ -97,7 +97,9 @@ def test_many_maps_do_not_burden_the_processes_of_loaders(splits, config, worker
     dataset.maps["of another network"] = {Path(str(k)): torch.zeros(1) for k in range(300)}
     model, config = build_model(config), replace(config, workers=workers)
     with features_once(model, config, dataset) as (given,):
-        items = [images for images, _ in make_loader(given, 4, workers=workers)]
+        loader = make_loader(given, 4, workers=workers)
+        assert loader.num_workers == 0
+        items = [images for images, _ in loader]
         assert sum(map(len, items)) == len(dataset)
     assert len(next(iter(make_loader(dataset, 4, workers=workers)))[0]) == 4
     assert set(dataset.maps) > {"of another network"}

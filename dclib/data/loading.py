@@ -5,7 +5,6 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -312,13 +311,6 @@ def make_loader(
     )
 
 
-@cache
-def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """What becomes of each grey level: (3, 256). A look-up needs none of torch's threads."""
-    levels = torch.arange(256.0).expand(3, 1, 256) / 255
-    return functional.normalize(levels, mean, std)[:, 0].numpy()
-
-
 class EvalTransform:
     """RGB Pillow image -> (3, size, size) float32, normalised by mean and std of [0, 1] values.
 
@@ -363,12 +355,7 @@ class EvalTransform:
 
     def to_tensor(self, pixels: Image.Image | np.ndarray) -> Tensor:
         """Normalise: an RGB image or (H, W, 3) uint8 -> (3, H, W) float32."""
-        if np.asarray(pixels).dtype != np.uint8:
-            return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
-        planes, levels = np.asarray(pixels).transpose(2, 0, 1), _levels(self.mean, self.std)
-        return torch.from_numpy(
-            np.stack([np.take(of, plane, mode="clip") for of, plane in zip(levels, planes)])
-        )
+        return functional.normalize(functional.to_tensor(pixels), self.mean, self.std)
 
     def finish(self, batch: Tensor, device: str | torch.device) -> Tensor:
         """What is left to do with a loader's batch on the device that trains: here, to go there."""

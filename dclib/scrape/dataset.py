@@ -121,7 +121,10 @@ def _remove(manifest: Manifest, rows: list[dict]) -> None:
 
 
 def make_dataset(folder: str | Path, destination: str | Path) -> str:
-    """Divide what a collection kept, and write it with ATTRIBUTION.md; what was placed stays."""
+    """Divide what a collection kept, and write it with ATTRIBUTION.md; what was placed stays.
+
+    Returns the leak report. Raises what `Manifest`, `assign` and `write_dataset` do.
+    """
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
         places = assign(kept)

@@ -113,6 +113,8 @@ class _Answer(NamedTuple):
 class Fetcher:
     """Everything that a site may expect of a robot; for many threads. It raises FetchError.
 
+    ValueError for a contact at which nobody can be reached.
+
     Args:
         contact: an e-mail address or web page of the person who runs this; part of every request.
         rate: requests a second and host (robots.txt can lower it).

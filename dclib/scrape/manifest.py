@@ -47,7 +47,8 @@ CREATE TABLE IF NOT EXISTS forgotten (
 class Manifest:
     """The manifest of a folder; use it in a `with` statement.
 
-    Raises RuntimeError while another run has it open, ValueError for a file that is not ours.
+    Raises RuntimeError while another run has it open, ValueError for a file that is damaged or not
+    ours, OSError where nothing can be written.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -30,7 +30,8 @@ def load_queries(path: str | Path, kind: str = "phrases") -> dict[str, list[str]
         path: a TOML file with a table per class, each with lists `phrases` and `pages`.
         kind: "phrases" for searches, or "pages" (http(s) addresses) for HTML galleries.
 
-    The query is the label, so that one under two classes, or twice, is an error.
+    The query is the label, so that one under two classes, or twice, is an error. Raises
+    FileNotFoundError, or ValueError with one sentence on what to change.
     """
     path = Path(path)
     try:
@@ -90,7 +91,7 @@ def open_sources(
         contact: your own e-mail address or web page; the gallery needs none.
         queries: a TOML file as `load_queries` reads it, made with our phrases where there is none.
 
-    Prints who is asked.
+    Prints who is asked. Raises ValueError for an unknown name, a missing contact or bad queries.
     """
     if names == "gallery":
         with Gallery(n, port=port) as gallery:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain, islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,10 @@ def score_video(
     frames = prepare(clip, checkpoint, faces)
     rows, maps, looks = [], [], []
     bar = tqdm(total=int(clip.duration * rate) or None, unit="frame", disable=not progress)
-    sizes = chain([-(-batch_size // 4)], repeat(batch_size))  # nothing runs beside the first
     with bar, ThreadPoolExecutor(1) as ahead:  # decodes while the network works
-        waiting = ahead.submit(list, islice(frames, next(sizes)))
+        waiting = ahead.submit(list, islice(frames, batch_size))
         while batch := waiting.result():
-            waiting = ahead.submit(list, islice(frames, next(sizes)))
+            waiting = ahead.submit(list, islice(frames, batch_size))
             images = torch.stack([image for image, *_ in batch])  # (B, 3, S, S)
             evidence = find_evidence(head, extract_features(checkpoint.model, images))
             values = torch.stack([evidence.margin, evidence.margin_sd], 1).double().cpu().tolist()

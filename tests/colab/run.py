@@ -43,9 +43,12 @@ def versions(python):
 
 
 # What a person enters, by notebook, and what the later ones must say that they use.
-PHOTOGRAPHS = "Uses photographs in .*{0}; checkpoint: .*checkpoints/{0}; preset: colab"
+PHOTOGRAPHS = "Uses checkpoint: .*checkpoints/{0}, data: .*{0}.*[(]chosen in .*workspace.toml[)]"
 WALKS = {
-    "nothing": ({}, "Uses drawn couples; checkpoint: none of yours; preset: demo"),
+    "nothing": (
+        {},
+        "Uses checkpoint: none of yours, data: drawn couples.*[(]as nothing was chosen[)]",
+    ),
     "a contact in 01": (
         {"01": {"CONTACT": "ada@example.org"}},
         PHOTOGRAPHS.format(r"couples-openverse\+commons"),
@@ -109,7 +112,7 @@ def walk(python, wheel, home, environment, name):
 def setup_cell(drive, archive):
     """The setup cell with Drive in a folder, and a file in place of GitHub's archive."""
     notebook = nbformat.read(ROOT / "notebooks" / "07_your_couple_photo.ipynb", as_version=4)
-    source = next(cell.source for cell in notebook.cells if cell.id == "setup")
+    source = "\n".join(cell.source for cell in notebook.cells if cell.id in ("origin", "setup"))
     link = "https://github.com/{REPO}/archive/{TAG}.tar.gz"
     assert "/content/drive/MyDrive" in source and link in source
     source = source.replace("/content/drive/MyDrive", str(drive)).replace(link, archive.as_uri())
