@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
@@ -74,11 +75,11 @@ def check_folder(folder: str | Path, ours: Proof) -> None:
     """Raise OSError, one sentence, if `write_folder` could not write there; before long work."""
     folder = _resolve(folder)
     with writing(folder):
-        if _is_filled(folder) and not ours(folder):
+        if folder.exists() and _holds_other(folder, ours):
             raise FileExistsError(
                 f"{folder} holds something else: choose another folder, or move that away."
             )
-        if folder.is_mount():
+        if os.path.ismount(folder):
             raise OSError(f"{folder} is where a drive begins: name a folder inside it.")
     check_place(folder)
 
@@ -195,6 +196,12 @@ def _resolve(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def _holds_other(folder: Path, ours: Proof) -> bool:
+    """Whether `folder` is not ours, seen while nobody replaces it."""
+    with hold(_hidden(folder, "lock"), wait=True):
+        return _is_filled(folder) and not ours(folder)
+
+
 def _is_filled(folder: Path) -> bool:
     """Whether anything is there; an empty folder is as good as none."""
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
@@ -234,7 +241,7 @@ def _wait_for(folder: Path, busy: str, wait: bool) -> int | None:
     patient = False
     while True:
         with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
         try:
             return _lock(folder, patient)
         except FileNotFoundError:  # the process that had it removed it
@@ -245,6 +252,16 @@ def _wait_for(folder: Path, busy: str, wait: bool) -> int | None:
         if busy:
             print(busy)
         patient = True
+
+
+def _make(folder: Path) -> None:
+    """Make a folder that is missing, and may be made and removed by others meanwhile."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # also where it was there, and gone when `mkdir` asked if it is one
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise
 
 
 def _lock(folder: Path, wait: bool = False) -> int | None:
