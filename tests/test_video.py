@@ -13,8 +13,9 @@ from dclib.drawn import render_film
 from dclib.framing import frame_picture
 from dclib.photo import look
 from dclib.pictures.frames import Clip, VideoError, write_mp4
-from dclib.video import NO_FACES, NOT_SURE, VideoResult, cut_couple, score_video
+from dclib.video import NO_FACES, NOT_SURE, VideoResult, score_video
 from dclib.video.export import film_map
+from dclib.video.follow import HIDDEN
 from dclib.video.truth import known_faces
 
 COUPLE = ("couple", (("happy", 2), ("unhappy", 2)))
@@ -101,13 +102,24 @@ def test_the_scale_is_of_the_frames_that_were_looked_at(film, framed):
     assert [look is not None for look in result.looks] == [True] * 8 + [False] * 20
 
 
-def test_of_many_faces_the_largest_two_are_looked_at(framed):
-    image = Image.new("RGB", (200, 100))
-    faces = [(0, 0, 9, 9), (60, 30, 90, 60), (110, 30, 140, 60), (190, 90, 199, 99)]
-    frame = cut_couple(framed.transform, image, faces)
-    assert frame.pieces == framed.transform.cut(image, faces[1:3]).pieces
-    assert cut_couple(framed.transform, image, faces[:1]) is None
-    assert cut_couple(framed.transform, image, None) is None
+def test_a_film_is_read_on_its_couple(film, framed):
+    """A larger face comes in after a second; the first shot lasts four."""
+    known = known_faces(json.loads(film.with_suffix(".json").read_text()))
+    giant = (0.0, 0.0, 96.0, 96.0)
+    alone = score_video(film, framed, progress=False, faces=known)
+    crowded = score_video(
+        film, framed, progress=False, faces=lambda t: [*known(t), *([giant] if t >= 1 else [])]
+    )
+    same = [a.pieces == b.pieces for a, b in zip(crowded.looks, alone.looks)]
+    assert same == [k < 16 for k in range(28)]
+    np.testing.assert_array_equal(crowded.frames["margin"][:16], alone.frames["margin"][:16])
+    hidden = score_video(
+        film, framed, progress=False, faces=lambda t: [known(t)[0], giant] if t == 1 else known(t)
+    )
+    assert hidden.frames["reason"].tolist() == [
+        HIDDEN if k == 4 else reason for k, reason in enumerate(alone.frames["reason"])
+    ]
+    assert hidden.frames["margin"].isna().tolist() == [k == 4 for k in range(28)]
 
 
 def test_batches_do_not_matter(film, checkpoint, result):

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_photo_panel import upload
 
-from dclib.checkpoint import DRAWINGS_ONLY
+from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint
 from dclib.data import NOT_ASSESSABLE
+from dclib.data.loading import EvalTransform
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
+from dclib.framing.faces import Face
 from dclib.photo import predict_photo
 from dclib.predict import Z95
 from dclib.video import live as module
@@ -203,3 +205,22 @@ def test_faces_are_looked_for_once_a_second(panel, monkeypatch):
     assert len(looks) == 3
     assert states[-1].label == NOT_ASSESSABLE
     assert "No face was found" in panel.answer.value
+
+
+def test_the_camera_stays_with_its_couple(panel, monkeypatch):
+    """A larger face comes in with the second frame; after four seconds two are chosen anew."""
+    couple, giant = [(60, 60, 110, 110), (130, 60, 180, 110)], (50, 20, 200, 170)
+    faces = iter([couple, [giant, *couple], [giant, couple[0]], [giant, couple[0]]])
+    cuts, looks = [], {"frame": "faces", "frame_margin": 0.1}
+    network = panel.checkpoint
+    panel.checkpoint = Checkpoint(network.model, network.config | looks, network.folder)
+    monkeypatch.setattr(Checkpoint, "knows_only_drawings", False)
+    monkeypatch.setattr(
+        module, "find_faces", lambda image: [Face(box, 0.9, ()) for box in next(faces)]
+    )
+    cut = EvalTransform.cut
+    monkeypatch.setattr(EvalTransform, "cut", lambda *args: cuts.append(args[2]) or cut(*args))
+    states = states_of(panel, [(0, 0), (250, 0), (500, 0), (4500, 0)])
+    assert cuts[:2] == [couple, couple] and giant in cuts[2] and len(cuts) == 3
+    assert [math.isnan(state.margin) for state in states] == [False, False, True, False]
+    assert [frame[3] for frame in panel.timeline.recent] == [""]

@@ -15,16 +15,16 @@ from tqdm.auto import tqdm
 
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint, load_checkpoint
 from dclib.data import NOT_ASSESSABLE
-from dclib.data.loading import EvalTransform
 from dclib.explain.evidence import find_evidence, fold_head
 from dclib.files import extra
-from dclib.framing import BEYOND, Frame, pick_two, too_few
+from dclib.framing import BEYOND, Frame, too_few
 from dclib.framing.faces import find_faces
 from dclib.photo.gate import why_not
 from dclib.pictures import Boxes
 from dclib.pictures.frames import Clip, VideoSource
 from dclib.predict import extract_features, label_of
 from dclib.video import timeline
+from dclib.video.follow import HIDDEN, Followed
 
 with extra("video"):
     import pandas as pd
@@ -165,7 +165,8 @@ def prepare(
 ) -> Iterator[tuple[Tensor, Row, Frame | None]]:
     """Every frame as the network's input (3, S, S), its row but for the margins, and its look.
 
-    Where there are no two faces to look at, the input is blank and the look None.
+    Where there are no two faces to look at, the input is blank and the look None. The two are the
+    same from frame to frame, up to a cut: see `dclib.video.follow`.
     """
     transform = checkpoint.transform
     blank = Image.new("RGB", (transform.size, transform.size), BEYOND)
@@ -173,6 +174,7 @@ def prepare(
     every = 1 if often else max(1, round(clip.rate))  # frames from one look for faces to the next
     before: timeline.Thumbnail | None = None
     older: timeline.Thumbnail | None = None
+    followed = Followed()
     for k, (time, image) in enumerate(clip):
         boxes: Boxes | None = None
         if known:
@@ -184,21 +186,16 @@ def prepare(
         row["faces"] = np.nan if boxes is None else float(len(boxes))
         row["change"] = timeline.change(before, now) if before else 0.0
         row["back"] = timeline.change(older, now) if older else np.nan
-        frame = cut_couple(transform, image, boxes)
-        if not frame and boxes is None and not row["reason"]:
-            row["reason"] = NO_FACES
+        if before and timeline.is_cut(before, now):
+            followed.forget()
+        couple = None if boxes is None else followed.find(time, boxes, image.size)
+        whole = transform.frame == "whole"
+        frame = transform.cut(image, couple) if whole or couple else None
+        if not frame and not row["reason"] and (boxes is None or len(boxes) > 1):
+            row["reason"] = NO_FACES if boxes is None else HIDDEN
         seen = frame and replace(frame, image=blank)  # pixels of all frames would fill the memory
         yield transform(frame or Frame(blank, (), blank.size)), row, seen
         older, before = before, now
-
-
-def cut_couple(transform: EvalTransform, image: Image.Image, faces: Boxes | None) -> Frame | None:
-    """The frame around the most prominent two of all faces; None where there are no two."""
-    if transform.frame == "whole":
-        return transform.cut(image)
-    if faces is None or len(faces) < 2:
-        return None
-    return transform.cut(image, [faces[k] for k in pick_two(faces, image.size)])
 
 
 def assemble(

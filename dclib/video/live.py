@@ -21,7 +21,8 @@ from dclib.photo.gate import why_not
 from dclib.pictures import Boxes, PictureError, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.predict import extract_features, how_sure, label_of, percent, sigmoid
-from dclib.video import NO_FACES, cut_couple
+from dclib.video import NO_FACES
+from dclib.video.follow import HIDDEN, Followed
 from dclib.video.timeline import Thumbnail, is_cut, thumbnail, weighted_mean
 from dclib.web import html as web
 from dclib.web.html import ipywidgets
@@ -237,6 +238,7 @@ class LivePanel(web.Panel):
         self.began: float | None = None  # the browser's clock at the first frame
         self.before: Thumbnail | None = None  # of the last frame
         self.faces: Boxes | None = None
+        self.followed = Followed()
         self.looked = -math.inf  # when they were looked for
         drawn = self.checkpoint.knows_only_drawings
         self.notes: tuple[str, ...] = (DRAWINGS_ONLY,) if drawn else ()
@@ -271,13 +273,18 @@ class LivePanel(web.Panel):
         transform = self.checkpoint.transform
         if (due or transform.frame != "whole") and not self.checkpoint.knows_only_drawings:
             self.faces, self.looked = [face.box for face in find_faces(image)], time
-        frame, margin, sd = cut_couple(transform, image, self.faces), math.nan, math.nan
+        if cut:
+            self.followed.forget()
+        couple = None if self.faces is None else self.followed.find(time, self.faces, image.size)
+        margin, sd = math.nan, math.nan
+        frame = transform.cut(image, couple) if transform.frame == "whole" or couple else None
         if frame:
             images = transform(frame)[None]  # (3, H, W) -> (1, 3, H, W)
             evidence = find_evidence(self.head, extract_features(self.checkpoint.model, images))
             margin, sd = evidence.margin.item(), evidence.margin_sd.item()
             self.notes = limits(self.checkpoint, frame)
-        reason = " ".join(why_not(image, self.faces)) or ("" if frame else NO_FACES)
+        unseen = NO_FACES if self.faces is None else HIDDEN
+        reason = " ".join(why_not(image, self.faces)) or ("" if frame else unseen)
         self.timeline.add(time, margin, sd, reason, cut)
 
     def show(self, problem: str = "") -> None:
