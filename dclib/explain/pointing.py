@@ -63,7 +63,8 @@ def find_regions(dataset: CoupleFolder, h: int, w: int, size: int) -> Regions:
 def _boxes(dataset: CoupleFolder) -> Iterator[list[np.ndarray]]:
     """Faces, bodies and bystanders' faces of each picture, (K, 4) each in shares of its square.
 
-    Where metadata.csv tells no face of a photograph, they are looked for.
+    Where metadata.csv tells no face of a photograph, they are looked for. Of more than two faces
+    those that the network looks at are the couple's (`pick_two`), the others bystanders'.
     """
     from dclib.framing.faces import find_faces  # OpenCV
 
@@ -71,9 +72,9 @@ def _boxes(dataset: CoupleFolder) -> Iterator[list[np.ndarray]]:
     for index, (faces, bodies, others) in enumerate(known):
         image = dataset.picture(index)
         if not len(faces) and drawn_faces(image) is None:
-            found = np.array([face.box for face in find_faces(image)]).reshape(-1, 4)
-            two = list(pick_two(found.tolist(), image.size))
-            faces, others = found[two], np.delete(found, two, axis=0)
+            faces = np.array([face.box for face in find_faces(image)]).reshape(-1, 4)
+        two = list(pick_two(faces.tolist(), image.size))
+        faces, others = faces[two], np.concatenate([others, np.delete(faces, two, axis=0)])
         yield [in_whole(boxes, image.size) for boxes in (faces, bodies, others)]
 
 
