@@ -69,6 +69,7 @@ def test_presets():
     assert (paper.epochs, paper.patience, paper.dropout_loss) == (16, 3, "logits")
     assert (paper.freeze_epochs, paper.lr_decay, paper.clip, paper.augment) == (0, 1, None, 1)
     assert colab.freeze_epochs > 0
+    assert (paper.frame, colab.frame, demo.frame) == ("whole", "faces", "whole")
     assert demo.weights is None
     assert TrainConfig.demo(epochs=1).epochs == 1
     with pytest.raises(AttributeError):

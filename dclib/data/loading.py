@@ -127,7 +127,7 @@ class CoupleFolder(Dataset):
             name = without[0][0].relative_to(self.root).as_posix()
             print(
                 f"Left out of {self.split}: {len(without)} of {len(self)} pictures in which two "
-                f"faces are not found, such as {name}."
+                f"faces are not found, such as {name}; the setting frame='whole' takes them."
             )
         self.samples = [sample for sample in self.samples if sample[0] in self.couples]
         self.left_out += without

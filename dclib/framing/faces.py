@@ -82,8 +82,9 @@ def _scan(image: Image.Image, side: int) -> list[Face]:
     width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
     if min(width, height) <= 32:  # one cell of YuNet's: OpenCV 4 then reads memory it never wrote
         return []
-    small = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    pixels = np.asarray(small)[..., ::-1].copy()  # as BGR
+    small = image.reduce(max(1, max(image.size) // (2 * side)))  # a photo, as array, is large
+    way = cv2.INTER_AREA if side < max(small.size) else cv2.INTER_LINEAR
+    pixels = cv2.resize(np.asarray(small), (width, height), interpolation=way)[..., ::-1].copy()
     with LOCK:
         detector = _detector()
         detector.setInputSize((width, height))

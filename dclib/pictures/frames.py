@@ -20,6 +20,7 @@ from dclib.pictures.colour import by_coding
 with extra("video"):
     import av
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 VideoSource = str | Path | bytes | bytearray | memoryview
@@ -68,6 +69,7 @@ class Clip:
         self.container, self.stream = _open(source, self.name, self.files)
         self.duration = (self.container.duration or 0) / av.time_base
         self.damaged, self.way, self.gaps, self.wide = 0, 0, 0, False
+        self.scaler = VideoReformatter()  # a frame by itself would set up one of its own
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -138,7 +140,7 @@ class Clip:
 
     def to_image(self, frame: av.VideoFrame) -> Image.Image:
         """RGB as a screen shows it: upright, pixels as high as wide, ordinary colours."""
-        image = frame.to_image()
+        image = self.scaler.reformat(frame, format="rgb24").to_image()
         if table := by_coding(frame.color_primaries, frame.color_trc):
             self.wide, image = True, image.filter(table)
         shape = self.stream.sample_aspect_ratio or 1

@@ -102,13 +102,15 @@ class TrainConfig:
     def colab(cls, **changes: Any) -> Self:
         """What we recommend for photographs on one GPU.
 
-        The head learns alone at first, so that its random start does not disturb the ResNet; then
-        each ResNet stage learns at a share of the next one's rate. Decoupled weight decay, clipped
+        It looks at the couple, not at the room: pictures without two faces are left out. The head
+        learns alone at first, so that its random start does not disturb the ResNet; then each
+        ResNet stage learns at a share of the next one's rate. Decoupled weight decay, clipped
         gradients, multi-sample dropout as published, half the augmentation, done on the GPU, half
         the pixels.
         """
         ours = cls(
             image_size=256,
+            frame="faces",
             augment=0.5,
             augmenter="tensor",
             dropout_loss="loss",
