@@ -146,7 +146,7 @@ class TrainConfig:
             batch_size=32,
             epochs=6,
             patience=6,
-            workers=1,
+            workers=0,
         )
         return replace(small, **changes)
 
