@@ -20,5 +20,7 @@ def machine():
 
 def versions(names):
     """Python's version, and those of the distributions that are installed."""
-    found = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    found: dict[str, str] = {}
+    for d in importlib.metadata.distributions():
+        found.setdefault(d.metadata["Name"].lower(), d.version)  # the first is what is imported
     return {"python": platform.python_version()} | {n: found[n] for n in names if n in found}
