@@ -157,6 +157,13 @@ def test_calm(notebook):
                 assert node.end_lineno - node.lineno < 10
 
 
+def test_no_cell_ends_by_printing_the_path_of_a_figure(notebook):
+    for cell in code_cells(notebook):
+        last = ast.parse(cell.source).body[-1:]
+        if last and "save_figure" in ast.unparse(last[0]) and isinstance(last[0], ast.Expr):
+            assert cell.source.rstrip().endswith(";"), cell.id
+
+
 def test_the_notebooks_follow_one_couple(tmp_path):
     assert f"drawn-0-{OURS:05d}" == OUR_GROUP
     assert OURS in np.array(_split_indices(3000, SHARES)["test"]) // 2  # as notebook 03 draws
