@@ -294,7 +294,9 @@ def test_faces_in_photographs_are_looked_for_and_boxes_count_where_none_is_found
     assert couples["hidden.png"] == many[1:]
     (a, b), width = couples["pair.png"], pair.width / 2
     assert abs(abs(a[0] - b[0]) - width) < 8  # the same face twice
-    assert "Left out of train: 1 of 27 pictures in which two faces" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Left out of train: 1 of 27 pictures in which two faces" in out
+    assert "the setting frame='whole' takes them" in out  # as the last line shows
     assert [path.name for path, _ in train.left_out] == ["nobody.png"]
     assert "1 left out" in str(train)
     assert len(CoupleFolder(folder)) == 27  # who looks at the whole picture sees all
