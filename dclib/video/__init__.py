@@ -24,12 +24,11 @@ from dclib.pictures import Boxes
 from dclib.pictures.frames import Clip, VideoSource
 from dclib.predict import extract_features, label_of
 from dclib.video import timeline
-from dclib.video.follow import HIDDEN, Followed
+from dclib.video.follow import NO_FACES, Followed
 
 with extra("video"):
     import pandas as pd
 
-NO_FACES = "Faces were not looked for: what finds them knows photographs only."
 NOT_SURE = "The network is not sure enough."
 MARGINS = ("margin", "margin_sd")
 Row = dict[str, Any]  # what is known of a frame
@@ -188,11 +187,8 @@ def prepare(
         row["back"] = timeline.change(older, now) if older else np.nan
         if before and timeline.is_cut(before, now):
             followed.forget()
-        couple = None if boxes is None else followed.find(time, boxes, image.size)
-        whole = transform.frame == "whole"
-        frame = transform.cut(image, couple) if whole or couple else None
-        if not frame and not row["reason"] and (boxes is None or len(boxes) > 1):
-            row["reason"] = NO_FACES if boxes is None else HIDDEN
+        frame, unseen = followed.frame(transform, image, time, boxes)
+        row["reason"] = row["reason"] or unseen
         seen = frame and replace(frame, image=blank)  # pixels of all frames would fill the memory
         yield transform(frame or Frame(blank, (), blank.size)), row, seen
         older, before = before, now

@@ -4,13 +4,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
-from dclib.framing import pick_two
+from dclib.data.loading import EvalTransform
+from dclib.framing import Frame, pick_two
 from dclib.pictures import Boxes
 
 REACH = 1.0  # of a face's side: further from frame to frame, it is another face
 GROWTH = 1.6  # a face that is so many times larger or smaller is another one, too
 LOST = 1.0  # seconds without both of them after which two are chosen anew
+NO_FACES = "Faces were not looked for: what finds them knows photographs only."
 HIDDEN = "One of the two people who were there is hidden, or has gone."
 
 
@@ -28,6 +31,20 @@ class Followed:
         """A new shot."""
         self.couple: Boxes = []
         self.seen = -math.inf  # when both were there
+
+    def frame(
+        self, transform: EvalTransform, image: Image.Image, time: float, faces: Boxes | None
+    ) -> tuple[Frame | None, str]:
+        """What the network looks at in a frame of a film, or None; and why ("": too few faces).
+
+        `time` in seconds; `faces`: boxes of all, in pixels, or None if nobody looked.
+        """
+        couple = None if faces is None else self.find(time, faces, image.size)
+        if couple or transform.frame == "whole":
+            return transform.cut(image, couple), ""
+        if faces is None:
+            return None, NO_FACES
+        return None, HIDDEN if len(faces) > 1 else ""
 
     def find(self, time: float, faces: Boxes, size: tuple[int, int]) -> Boxes | None:
         """Boxes of the two among all faces of a frame; None where they are not both there.

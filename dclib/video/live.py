@@ -21,15 +21,14 @@ from dclib.photo.gate import why_not
 from dclib.pictures import Boxes, PictureError, read_picture
 from dclib.plots import HAPPY, UNHAPPY
 from dclib.predict import extract_features, how_sure, label_of, percent, sigmoid
-from dclib.video import NO_FACES
-from dclib.video.follow import HIDDEN, Followed
+from dclib.video.follow import Followed
 from dclib.video.timeline import Thumbnail, is_cut, thumbnail, weighted_mean
 from dclib.web import html as web
 from dclib.web.html import ipywidgets
 
 PAUSE = 3.0  # seconds without a frame after which smoothing starts anew
 RATE = 5  # frames a second at most
-FACES_EVERY = 1.0  # seconds; they cost more than the network
+FACES_EVERY = 1.0  # seconds, where the network looks at the whole picture
 WIDTH, HEIGHT, LEFT, BELOW = 640, 150, 70, 18  # of the curve, and of what is written around it
 LEAST = 20  # seconds that the time axis shows at least
 POINTS = 300  # states that are drawn at most, evenly chosen
@@ -275,16 +274,14 @@ class LivePanel(web.Panel):
             self.faces, self.looked = [face.box for face in find_faces(image)], time
         if cut:
             self.followed.forget()
-        couple = None if self.faces is None else self.followed.find(time, self.faces, image.size)
+        frame, unseen = self.followed.frame(transform, image, time, self.faces)
         margin, sd = math.nan, math.nan
-        frame = transform.cut(image, couple) if transform.frame == "whole" or couple else None
         if frame:
             images = transform(frame)[None]  # (3, H, W) -> (1, 3, H, W)
             evidence = find_evidence(self.head, extract_features(self.checkpoint.model, images))
             margin, sd = evidence.margin.item(), evidence.margin_sd.item()
             self.notes = limits(self.checkpoint, frame)
-        unseen = NO_FACES if self.faces is None else HIDDEN
-        reason = " ".join(why_not(image, self.faces)) or ("" if frame else unseen)
+        reason = " ".join(why_not(image, self.faces)) or unseen
         self.timeline.add(time, margin, sd, reason, cut)
 
     def show(self, problem: str = "") -> None:
