@@ -204,14 +204,14 @@ def test_killed_many_times_the_end_is_the_same(large_site, start_child, tmp_path
     expected = given_up(rows_of(tmp_path / "undisturbed"))
     alone = large_site.asked.copy()
     folder, rng, kills, reach = tmp_path / "killed", random.Random(5), 0, 0.6
-    while kills < 8:  # the torture lane kills more often
+    while kills < 20:
         child = start_child(run_in_child, Address(large_site), folder)
         time.sleep(rng.uniform(0.0, reach))
         child.kill()
         child.join()
         if child.exitcode == -signal.SIGKILL:
             kills += 1
-            if kills % 2 == 0 and len(rows_of(folder)) <= 100:
+            if kills % 5 == 0 and len(rows_of(folder)) <= 100:
                 reach *= 2  # a slow machine gets nowhere in this time
     assert len(rows_of(folder)) > 100  # the kills let it get somewhere
     run(large_site, folder)

@@ -55,7 +55,11 @@ def test_one_face_is_not_both():
     assert again(near, [box(320, 180, 60), box(600, 60, 60)]) is None
 
 
-faces = st.builds(box, st.floats(0, 640), st.floats(0, 360), st.floats(20, 120))
+def test_of_two_faces_in_one_place_the_one_of_the_same_size_is_it():
+    assert again(COUPLE, [box(260, 180, 80), *COUPLE]) == [1, 2]
+
+
+faces = st.builds(box, st.integers(0, 640), st.integers(0, 360), st.integers(20, 120))
 
 
 @given(st.lists(faces, min_size=2, max_size=6), st.randoms(use_true_random=False))

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from test_photo_panel import upload
 
 from dclib.checkpoint import DRAWINGS_ONLY, Checkpoint
@@ -207,20 +207,38 @@ def test_faces_are_looked_for_once_a_second(panel, monkeypatch):
     assert "No face was found" in panel.answer.value
 
 
-def test_the_camera_stays_with_its_couple(panel, monkeypatch):
-    """A larger face comes in with the second frame; after four seconds two are chosen anew."""
-    couple, giant = [(60, 60, 110, 110), (130, 60, 180, 110)], (50, 20, 200, 170)
-    faces = iter([couple, [giant, *couple], [giant, couple[0]], [giant, couple[0]]])
-    cuts, looks = [], {"frame": "faces", "frame_margin": 0.1}
-    network = panel.checkpoint
+@pytest.fixture
+def looked_at(panel, monkeypatch):
+    """The panel with a network that looks at faces: those to find, and those that are looked at."""
+    network, found, chosen, cut = panel.checkpoint, [], [], EvalTransform.cut
+    looks = {"frame": "faces", "frame_margin": 0.1}
     panel.checkpoint = Checkpoint(network.model, network.config | looks, network.folder)
     monkeypatch.setattr(Checkpoint, "knows_only_drawings", False)
     monkeypatch.setattr(
-        module, "find_faces", lambda image: [Face(box, 0.9, ()) for box in next(faces)]
+        module, "find_faces", lambda image: [Face(box, 0.9, ()) for box in found.pop(0)]
     )
-    cut = EvalTransform.cut
-    monkeypatch.setattr(EvalTransform, "cut", lambda *args: cuts.append(args[2]) or cut(*args))
+    monkeypatch.setattr(EvalTransform, "cut", lambda *args: chosen.append(args[2]) or cut(*args))
+    return found, chosen
+
+
+TWO, GIANT = [(60, 60, 110, 110), (130, 60, 180, 110)], (50, 20, 200, 170)
+
+
+def test_the_camera_stays_with_its_couple(panel, looked_at):
+    """A larger face comes in with the second frame; after four seconds two are chosen anew."""
+    found, chosen = looked_at
+    found += [TWO, [GIANT, *TWO], [GIANT, TWO[0]], [GIANT, TWO[0]]]
     states = states_of(panel, [(0, 0), (250, 0), (500, 0), (4500, 0)])
-    assert cuts[:2] == [couple, couple] and giant in cuts[2] and len(cuts) == 3
+    assert chosen[:2] == [TWO, TWO] and GIANT in chosen[2] and len(chosen) == 3
     assert [math.isnan(state.margin) for state in states] == [False, False, True, False]
     assert [frame[3] for frame in panel.timeline.recent] == [""]
+
+
+def test_after_a_cut_the_camera_has_another_couple(panel, looked_at):
+    found, chosen = looked_at
+    found += [TWO, [GIANT, *TWO]]
+    states_of(panel, [(0, 0)])
+    elsewhere = ImageOps.invert(draw_scene(sample_scene(5, 0)[0], 240))
+    upload(panel, ("250.jpg", jpeg(elsewhere)))
+    assert panel.timeline.states[-1].shot == 1
+    assert chosen[0] == TWO and GIANT in chosen[1]

@@ -61,14 +61,14 @@ class Followed:
 
 
 def again(couple: Boxes, faces: Boxes) -> Sequence[int] | None:
-    """Which of the faces are the two of a moment ago, as near as can be; None unless both are."""
+    """Which of the faces are the two of a moment ago, the likest; None unless both are there."""
     if not couple or len(faces) < 2:
         return None
     (before, old), (after, new) = (_place(boxes) for boxes in (couple, faces))
     far = np.linalg.norm(before[:, None] - after, axis=2) / old[:, None]  # (2, K) in sides
     growth = np.abs(np.log(old[:, None] / new))
-    far[(far > REACH) | (growth > math.log(GROWTH))] = np.inf
-    both = far[0][:, None] + far[1]  # (K, K): the first is row, the second column
+    unlike = np.where((far > REACH) | (growth > math.log(GROWTH)), np.inf, far + growth)
+    both = unlike[0][:, None] + unlike[1]  # (K, K): the first is row, the second column
     np.fill_diagonal(both, np.inf)  # one face is not two
     first, second = np.unravel_index(np.argmin(both), both.shape)
     return sorted((int(first), int(second))) if np.isfinite(both[first, second]) else None
