@@ -2,8 +2,8 @@
 
 Where things are, in the order of imports: a room uses those above it, never those below it.
 
-    files rules cli                small things that many need
-    colab workspace                the machine, and the folder that all notebooks share
+    files rules                    whole files; what a value must be, on command lines too
+    colab                          the machine, and the workspace that all notebooks share
     pictures                       pictures and films, in and out, as screens show them
     framing                        where faces are, what a network looks at, where its cells look
     data drawn                     the folder of couples and its loaders; drawn couples and films
@@ -14,8 +14,7 @@ Where things are, in the order of imports: a room uses those above it, never tho
     evaluate                       notebook 04: numbers, each with its n and interval
     scrape                         notebook 01: pictures from the web into such a folder
     train                          notebook 03: learning, and studies of several networks
-    explain                        notebooks 05 and 06: looking inside
-    sketches                       each method in one small drawing
+    explain                        notebooks 05 and 06: looking inside; each method as a sketch
     photo                          notebook 07: one photo, one answer
     video                          notebook 08: a film or a camera, an answer every moment
 

@@ -1,6 +1,11 @@
-"""What a value must be, in words and as a test: of settings, and of what files bring."""
+"""What a value must be, in words and as a test: of settings, files and command lines, whose errors
+end as one sentence."""
 
-from collections.abc import Callable, Mapping
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import nan
 from typing import Any, NamedTuple
 
 
@@ -64,3 +69,37 @@ def check(values: Any, rules: Mapping[str, Any], name: str = "") -> None:
                 raise ValueError(f"{entry} must be {rule.words}, not {value!r:.60}.")
         elif not key.endswith("?"):
             raise ValueError(f"{entry} is missing.")
+
+
+def argument(
+    kind: type[int] | type[float], least: float, most: float
+) -> Callable[[str], int | float]:
+    """A `type` for argparse: an int or a float from `least` to `most`."""
+    rule = number(least, most, whole=kind is int)
+
+    def read(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = nan
+        if not rule.holds(value):
+            raise argparse.ArgumentTypeError(f"it must be {rule.words}, not {text!r:.60}.")
+        return value
+
+    return read
+
+
+@contextmanager
+def sentences(stopped: str = "Stopped.") -> Iterator[None]:
+    """What goes wrong in the `with` block ends the command with one sentence, and status 1.
+
+    `stopped` is what Ctrl-C ends it with.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(stopped)
+    except MemoryError:
+        sys.exit("There is not enough memory for this: choose smaller numbers.")
+    except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
+        sys.exit(str(error) or f"It ended with {type(error).__name__}.")

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dclib import workspace
-from dclib.workspace import Workspace, enter, show_next
+from dclib.colab import workspace
+from dclib.colab.workspace import Workspace, enter, show_next
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ python -m dclib.drawn data/composed --faces data/faces --n 3000 --seed 0
 import argparse
 from pathlib import Path
 
-from dclib.cli import number, sentences
 from dclib.data import splits_of
 from dclib.drawn.couples import render_couples
 from dclib.drawn.scenes import SHORTCUTS
+from dclib.rules import argument, sentences
 
 
 def main() -> None:
@@ -18,9 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dclib.drawn", description="Draw couples.")
     add = parser.add_argument
     add("root", type=Path, help="folder to create")
-    add("--n", type=number(int, 6, 1e6), default=3000, help="number of pictures (default 3000)")
-    add("--seed", type=number(int, 0, 2**31 - 1), default=0)
-    add("--size", type=number(int, 16, 4096), help="pixels a side of a drawing (default 256)")
+    add("--n", type=argument(int, 6, 1e6), default=3000, help="number of pictures (default 3000)")
+    add("--seed", type=argument(int, 0, 2**31 - 1), default=0)
+    add("--size", type=argument(int, 16, 4096), help="pixels a side of a drawing (default 256)")
     add("--shortcut", choices=SHORTCUTS, help="plant a fault into drawings for audits to find")
     add("--faces", type=Path, help="compose couples of the photographs in this folder instead")
     args = parser.parse_args()

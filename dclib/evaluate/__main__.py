@@ -19,13 +19,13 @@ import torch
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint
-from dclib.cli import sentences
 from dclib.data import fingerprint, splits_of
 from dclib.evaluate.card import too_good, write_card
 from dclib.evaluate.metrics import compare, conclude, format_differences, format_metrics, measure
 from dclib.evaluate.predictions import describe, kind_of, predict_folder, save_predictions
 from dclib.files import check_place, extra, save_json
 from dclib.predict import pick_device
+from dclib.rules import sentences
 
 with extra("evaluate"):
     import pandas as pd

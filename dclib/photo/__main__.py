@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 from dclib.checkpoint import load_checkpoint
-from dclib.cli import sentences
 from dclib.photo import predict_photo
 from dclib.pictures import PictureError
+from dclib.rules import sentences
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ python -m dclib.scrape --divide data/my_pictures data/mine
 import argparse
 from pathlib import Path
 
-from dclib.cli import number, sentences
+from dclib.rules import argument, sentences
 from dclib.scrape.collect import collect
 from dclib.scrape.dataset import claim, describe, forget, make_dataset, split_folder
 from dclib.scrape.queries import open_sources
@@ -24,12 +24,12 @@ def main() -> None:
     sources = '"gallery" (drawn, no network), or of openverse, commons and html, joined by +'
     parser.add_argument("--sources", default="openverse+commons", help=sources)
     most = "pictures (default 100)"
-    parser.add_argument("--per-query", type=number(int, 1, 100_000), default=100, help=most)
+    parser.add_argument("--per-query", type=argument(int, 1, 100_000), default=100, help=most)
     parser.add_argument("--forget", metavar="WHAT", help="remove a URL, sha256 or file for good")
     divide = "ask nobody: divide happy/ and unhappy/ of the first folder into the other"
     parser.add_argument("--divide", action="store_true", help=divide)
     parser.add_argument(
-        "--seed", type=number(int, 0, 2**32 - 1), default=0, help="of --divide (default 0)"
+        "--seed", type=argument(int, 0, 2**32 - 1), default=0, help="of --divide (default 0)"
     )
     args = parser.parse_args()
     with sentences(stopped="Stopped. Run the same command again to go on."):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dclib.checkpoint import Checkpoint, load_checkpoint
-from dclib.cli import number, sentences
 from dclib.model import STAGES
+from dclib.rules import argument, sentences
 from dclib.train import is_ended, train_checkpoint
 from dclib.train.config import TrainConfig
 from dclib.train.distributed import join_processes, leave_processes
@@ -41,10 +41,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("data", type=Path, help="folder with train/ and val/")
     add("folder", type=Path, help="folder to write")
     add("--resume", action="store_true", help="go on with a run that was cut off")
-    times = number(int, 1, 1000)
+    times = argument(int, 1, 1000)
     add("--ablate", type=times, nargs="?", const=3, metavar="K", help="compare the stages, K times")
     folds = "predict out of fold: FOLDER/<stage>/predictions.csv"
-    add("--folds", type=number(int, 2, 1000), help=folds)
+    add("--folds", type=argument(int, 2, 1000), help=folds)
     add("--seeds", type=times, help="how often all folds are trained (3)")
     add("--stages", nargs="+", choices=STAGES, help="of --folds: several, instead of --stage")
     add("--preset", choices=("paper", "colab", "demo"), default="colab")

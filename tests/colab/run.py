@@ -71,7 +71,9 @@ def prepare(notebook, folder, wheel, drive, entered):
     setup, config = (
         next(cell for cell in cells.cells if cell.id == name) for name in ("setup", "config")
     )
-    setup.source += f"\nimport dclib.workspace\ndclib.workspace.DRIVE = Path({str(drive)!r})"
+    setup.source += (
+        f"\nimport dclib.colab.workspace\ndclib.colab.workspace.DRIVE = Path({str(drive)!r})"
+    )
     setup.source += NO_WEB * notebook.name.startswith("01")
     small = config.metadata.nbmake.mock | entered
     if notebook.name.startswith("03") and drive.parent.name != "nothing":

@@ -6,7 +6,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from dclib import sketches
+from dclib.explain import sketches
 from dclib.plots import HAPPY, INK, ORANGE, UNHAPPY
 
 
