@@ -21,7 +21,6 @@ from dclib.photo.page import (
     photo_page,
     report_json,
     roughly,
-    shown,
     verdict_html,
     waterfall_html,
 )
@@ -115,7 +114,7 @@ def test_the_photo_is_bright_where_the_network_looked_and_keeps_its_shape(checkp
     faces = ((20, 20, 50, 50), (60, 20, 90, 50))
     near = Checkpoint(checkpoint.model, config, checkpoint.folder)
     answer = predict_photo(wide, near, faces)
-    assert shown(answer.image).size == (400, 156)
+    assert answer.shown.size == (400, 156)
     bright = lit(answer)
     assert bright.shape == (156, 400)
     assert bright[55, 86] and not bright[55, 250:].any()

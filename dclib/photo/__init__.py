@@ -1,6 +1,7 @@
 """One photo in, one answer out, with what speaks for it and what speaks against trusting it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dclib.pictures.mark import drawn_faces
 from dclib.predict import Z95, extract_features, how_sure, label_of, percent, sigmoid
 
 ENLARGED = 2  # times, from which on that is said
+SHOWN = 400  # pixels of a picture's longer side on a page
 IN_PROFILE = "A face is seen from the side; networks learn mostly from faces seen from the front."
 
 
@@ -52,6 +54,11 @@ class Prediction:
     frame: Frame | None = field(default=None, repr=False, compare=False)
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
     grad_cam: Cams | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def shown(self) -> Image.Image:
+        """The picture as pages show it: its longer side 400 pixels long."""
+        return resize(self.image, SHOWN)
 
     @property
     def size(self) -> int | None:
@@ -151,6 +158,13 @@ def look(checkpoint: Checkpoint, frame: Frame) -> tuple[Evidence, Cams]:
     feature_map = extract_features(checkpoint.model, images)
     head = fold_head(checkpoint.model, checkpoint.config["temperature"])
     return find_evidence(head, feature_map), grad_cam(checkpoint.model, feature_map)
+
+
+def resize(image: Image.Image, side: int) -> Image.Image:
+    """A picture whose longer side is `side` pixels long."""
+    ratio = side / max(image.size)
+    size = [max(1, round(length * ratio)) for length in image.size]
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def not_sure(confidence: float, abstain: float | None) -> tuple[str, ...]:

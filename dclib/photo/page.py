@@ -5,20 +5,19 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
 from dclib.colab import describe_machine
 from dclib.data import CLASSES
 from dclib.explain.evidence import Evidence, waterfall_steps
-from dclib.photo import Prediction
+from dclib.photo import Prediction, resize
 from dclib.pictures import Boxes
 from dclib.plots import COLOURS, HAPPY, UNHAPPY, overlay
 from dclib.predict import how_sure, percent
 from dclib.web import html as web
 
-SIDE, SMALL, THUMB = 400, 240, 64  # pixels of the longer side: the photo, Grad-CAM, the overview
+SMALL, THUMB = 240, 64  # pixels of the longer side: of Grad-CAM, in the overview
 DIMMED = 0.5  # of the light of what the network did not look at
 HELP = "What helps: another photo, sharp and in good light, in which the faces of both are seen."
 NOBODY = "Nothing here says anything about two people: it is about pixels."
@@ -110,7 +109,7 @@ def face_places(faces: Boxes, size: tuple[int, int]) -> list[str]:
 
 def lit(prediction: Prediction) -> np.ndarray:
     """Which pixels of the photo as it is shown the network looked at: (H, W) bool."""
-    width, height = shown(prediction.image).size
+    width, height = prediction.shown.size
     if not prediction.frame:
         return np.ones((height, width), bool)
     return prediction.frame.spread(np.ones((1, 1)), (height, width)) > 0
@@ -118,7 +117,7 @@ def lit(prediction: Prediction) -> np.ndarray:
 
 def lit_html(prediction: Prediction) -> str:
     """The photo as an <img>, dimmed where the network did not look."""
-    pixels = np.asarray(shown(prediction.image)) / 255
+    pixels = np.asarray(prediction.shown) / 255
     return _image(np.where(lit(prediction)[..., None], pixels, pixels * DIMMED), "the photo")
 
 
@@ -128,8 +127,7 @@ def evidence_html(prediction: Prediction) -> str:
         return ""
     margin_map = prediction.evidence.margin_map[0].cpu()
     scale, at = margin_map.abs().max().item() or 1.0, web.strongest_cell(margin_map)
-    photo = shown(prediction.image)
-    colours = overlay(photo, margin_map, scale, prediction.size, frame=prediction.frame)
+    colours = overlay(prediction.shown, margin_map, scale, prediction.size, frame=prediction.frame)
     pieces = prediction.frame.pieces if prediction.frame else ()
     where = f" in {web.place(at)}" if len(pieces) == 1 else ""  # else its rows are not the photo's
     alt = f"exact evidence; strongest{where}: {web.describe_pull(margin_map[at].item())}"
@@ -147,7 +145,7 @@ def why_html(prediction: Prediction) -> str:
     """Folded: Grad-CAM of each class, neurons and sums, numbers; "" without a verdict."""
     if not (prediction.evidence and prediction.grad_cam and prediction.size):
         return ""
-    image, size, frame = shown(prediction.image, SMALL), prediction.size, prediction.frame
+    image, size, frame = resize(prediction.shown, SMALL), prediction.size, prediction.frame
     cams = {name: prediction.grad_cam[name][0].clamp(min=0).cpu() for name in CLASSES}
     full = max(cam.max().item() for cam in cams.values()) or 1.0
     figures = ""
@@ -182,7 +180,7 @@ def overview_html(answers: Sequence[tuple[str, Prediction | None]]) -> str:
     for k, (name, prediction) in enumerate(answers):
         image, word, prob = "", "could not be read", ""
         if prediction:
-            thumb = np.asarray(shown(prediction.image, THUMB)) / 255
+            thumb = np.asarray(resize(prediction.shown, THUMB)) / 255
             image, word = _image(thumb, ""), prediction.label
         if prediction and prediction.probs:
             word, prob = _named(word), roughly(prediction.probs[prediction.label])
@@ -200,13 +198,6 @@ def about_html(checkpoint: Checkpoint) -> str:
         '<details class="dc-about"><summary>About the network and this computer</summary>'
         f"<pre>{text}</pre></details>"
     )
-
-
-def shown(image: Image.Image, side: int = SIDE) -> Image.Image:
-    """A picture as the page shows it: its longer side `side` pixels long."""
-    ratio = side / max(image.size)
-    size = [max(1, round(length * ratio)) for length in image.size]
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def waterfall_html(evidence: Evidence) -> str:
