@@ -18,13 +18,14 @@ Z95 = 1.96  # standard deviations on either side that hold 95 % of a normal dist
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """The model in eval mode; afterwards every part is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
+    training = [module for module in model.modules() if module.training]
     try:
-        model.eval()
+        if training:  # to go through all modules again takes milliseconds
+            model.eval()
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 @torch.inference_mode()
