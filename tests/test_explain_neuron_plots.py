@@ -12,7 +12,7 @@ from PIL import Image
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data.loading import CoupleFolder
-from dclib.explain.evidence import find_evidence, fold_head, strongest_neurons
+from dclib.explain.evidence import alike_neurons, find_evidence, fold_head, strongest_neurons
 from dclib.explain.neuron_plots import (
     plot_cards,
     plot_own_right,
@@ -107,25 +107,51 @@ def test_the_waterfall_ends_at_the_margin(evidence):
 def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
     """What the figure shows, recomputed: pull times region map, over the neurons that are on."""
     head, on = fold_head(checkpoint.model, TEMPERATURE), evidence.z[0] > 0
-    pull = (head.last[1] - head.last[0])[on]
-    maps = pull[:, None, None] * evidence.neuron_maps[0, on]
+    pull = torch.where(on, head.last[1] - head.last[0], 0)
+    maps = pull[:, None, None] * evidence.neuron_maps[0]
     torch.testing.assert_close(maps.sum(0), evidence.margin_map[0], rtol=1e-3, atol=1e-4)
+    groups = alike_neurons(evidence, 200)
+    assert sorted(k for group in groups for k in group) == on.nonzero().flatten().tolist()
     fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 96, n=200)
-    largest = maps.abs().max().item()
+    largest = max(maps[group].sum(0).abs().max().item() for group in groups)
     assert fig.axes[-1].get_ylim() == pytest.approx((-largest, largest))
     titled = [axis.get_title() for axis in fig.axes if axis.get_title()]
-    assert len(titled) == on.sum()
-    first = strongest_neurons(evidence)[0]
-    added = evidence.of_margin("contributions")[0, first]
-    assert titled[0] == f"neuron {first}: {added:+.2f}"
+    assert len(titled) == len(groups)
+    totals = [float(title.rpartition(": ")[2]) for title in titled]
+    added = evidence.of_margin("contributions")[0]
+    assert totals == pytest.approx([added[group].sum().item() for group in groups], abs=0.006)
+    assert [abs(v) for v in totals] == sorted(map(abs, totals), reverse=True)
+    first, *others = groups[0]
+    alike = f" and {len(others)} alike" if others else ""
+    assert titled[0].startswith(f"neuron {first}{alike}: ")
+
+
+def test_neurons_of_one_map_correlate_and_others_do_not(evidence):
+    """By NumPy; a neuron that is a copy of another one, or its reverse, joins it or does not."""
+    neuron_maps, z = evidence.neuron_maps.clone(), evidence.z.clone()
+    contributions = evidence.contributions.clone()
+    copied = strongest_neurons(evidence)[0]
+    copy, reverse = (evidence.z[0] <= 0).nonzero().flatten()[:2].tolist()
+    for k, sign in ((copy, 1), (reverse, -1)):
+        neuron_maps[0, k], z[0, k] = neuron_maps[0, copied], z[0, copied]
+        contributions[0, :, k] = 0.4 * sign * contributions[0, :, copied]
+    evidence = replace(evidence, neuron_maps=neuron_maps, z=z, contributions=contributions)
+    groups = alike_neurons(evidence, 200)
+    maps = evidence.through_neurons[0].flatten(1).numpy()
+    for group in groups:
+        for k in group[1:]:
+            assert np.corrcoef(maps[group[0]], maps[k])[0, 1] > 0.699
+    (home,) = (group for group in groups if copied in group)
+    assert home[0] == copied and copy in home and reverse not in home
 
 
 def test_a_region_has_the_colour_of_what_it_adds(checkpoint, evidence):
     fig = plot_region_maps(Image.new("RGB", (64, 96), "gray"), evidence, 96, n=1)
     shown = fig.axes[0].images[0].get_array()
-    (k,) = strongest_neurons(evidence, 0, 1)
+    (group,) = alike_neurons(evidence, 1)
     head = fold_head(checkpoint.model, TEMPERATURE)
-    values = ((head.last[1] - head.last[0])[k] * evidence.neuron_maps[0, k]).numpy()
+    pull = (head.last[1] - head.last[0])[group]
+    values = (pull[:, None, None] * evidence.neuron_maps[0, group]).sum(0).numpy()
     row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
     cell = shown[row * 32 + 1, column * 32 + 1]
     redder = cell[0] > cell[2]

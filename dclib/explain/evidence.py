@@ -28,6 +28,7 @@ from torch import Tensor
 from dclib.model import DeepConnection
 from dclib.pmt import power_mean_transform
 
+ALIKE = 0.7  # correlation of two neurons' maps from which they are drawn as one: half the variance
 BRANCHES = {"spp+pmt": ("log", "log squared"), "spp": ("maximum",), "plain": ("mean",)}
 
 
@@ -135,6 +136,25 @@ def strongest_neurons(evidence: Evidence, index: int = 0, n: int = 12) -> list[i
     """Numbers of the neurons that add most to one picture's margin, either way, strongest first."""
     added = evidence.of_margin("contributions")[index].abs()
     return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
+
+
+def alike_neurons(evidence: Evidence, n: int = 8) -> list[list[int]]:
+    """The neurons that are on in a batch's first picture, in groups whose maps resemble each other.
+
+    The n groups that add most to the margin, either way. Each begins with its strongest neuron,
+    with whose map (of `through_neurons`) those of the others correlate.
+    """
+    order = strongest_neurons(evidence, n=evidence.z.shape[1])
+    maps = evidence.through_neurons[0, order].flatten(1)  # (N, h * w)
+    like = torch.atleast_2d(torch.corrcoef(maps)) >= ALIKE  # (N, N)
+    left, groups = list(range(len(order))), []
+    while left:
+        first, *rest = left
+        group = [first, *(k for k in rest if like[first, k])]
+        groups.append([order[k] for k in group])
+        left = [k for k in rest if k not in group]
+    added = evidence.of_margin("contributions")[0]
+    return sorted(groups, key=lambda group: -abs(added[group].sum().item()))[:n]
 
 
 def waterfall_steps(evidence: Evidence, index: int = 0, n: int = 10) -> list[tuple[str, float]]:

@@ -6,12 +6,13 @@ Vermilion is towards unhappy, blue towards happy, in log-odds; maps of one figur
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image
 
 from dclib.checkpoint import Checkpoint
 from dclib.data import CLASSES, DRAWN
 from dclib.data.loading import CoupleFolder
-from dclib.explain.evidence import Evidence, fold_head, strongest_neurons, waterfall_steps
+from dclib.explain.evidence import Evidence, alike_neurons, fold_head, waterfall_steps
 from dclib.explain.neurons import States, top_crops
 from dclib.explain.unhappiness import KINDS, OwnRight
 from dclib.files import extra
@@ -98,31 +99,34 @@ def plot_region_maps(
     image: Image.Image | np.ndarray,
     evidence: Evidence,
     size: int,
-    n: int = 12,
+    n: int = 8,
     frame: Frame | None = None,
 ) -> Figure:
-    """What each region adds to the margin through each of the n strongest neurons, on one scale.
+    """What each region adds to the margin through neurons, on one scale.
 
-    Through a neuron that pulls towards unhappy, vermilion regions switch it on and blue ones off;
-    through one that pulls towards happy it is the reverse. Summed over all neurons that are on,
-    these maps are the margin map. `evidence` is of this picture, the first of its batch; `size`,
-    pixels a side of the network's input; `frame`, what it looked at, if that was not all of it.
+    Neurons whose maps resemble each other are one map, their sum; the n that add most are drawn,
+    and all together are the margin map. Through neurons that pull towards unhappy, vermilion
+    regions switch them on and blue ones off; through those that pull towards happy it is the
+    reverse. `evidence` is of this picture, the first of its batch; `size`, pixels a side of the
+    network's input; `frame`, what it looked at, if that was not all of it.
     """
-    shown = strongest_neurons(evidence, n=n)
-    if not shown:
+    groups = alike_neurons(evidence, n)
+    if not groups:
         raise ValueError("No neuron is on in this picture: no region has a say in the margin.")
-    added = evidence.of_margin("contributions")[0]
-    maps = evidence.through_neurons[0, shown].cpu()  # (n, h, w)
+    added, through = evidence.of_margin("contributions")[0], evidence.through_neurons[0].cpu()
+    maps = torch.stack([through[group].sum(0) for group in groups])  # (n, h, w)
     scale = float(maps.abs().max())
-    rows = -(-len(shown) // 4)
+    rows = -(-len(groups) // 4)
     inches = (8, 2.1 * rows + 0.3)
     fig, axes = plt.subplots(rows, 4, figsize=inches, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, k, values in zip(axes.flat, shown, maps, strict=False):
+    for axis, (first, *others), values in zip(axes.flat, groups, maps, strict=False):
         axis.imshow(overlay(image, values, scale, size, frame=frame))
-        colour = UNHAPPY if added[k] > 0 else HAPPY
-        axis.set_title(f"neuron {k}: {added[k]:+.2f}", fontsize=9, color=colour)
+        total = added[[first, *others]].sum().item()
+        name = f"neuron {first}" + f" and {len(others)} alike" * bool(others)
+        colour = UNHAPPY if total > 0 else HAPPY
+        axis.set_title(f"{name}: {total:+.2f}", fontsize=9, color=colour)
     draw_scale(fig, axes, scale, "log-odds a cell")
     return fig
 
