@@ -139,11 +139,13 @@ def test_a_photo_with_the_camera(browser, lab):
         button = panel.locator(".dc-photo-button")
         button.wait_for()
         wait_until_it_listens(page, 2)
-        button.click()
+        button.dblclick()  # before there is a picture, another press does nothing
         expect(panel.locator("video")).to_be_visible()
-        page.wait_for_function("document.querySelectorAll('.dc-browser video')[1].videoWidth > 0")
-        button.click()
+        assert panel.locator("video").evaluate("video => video.videoWidth") > 0
+        button.dblclick()
         expect(panel.locator(".dc-verdict")).to_contain_text("camera.jpg")
+        expect(panel.locator(".dc-verdict")).not_to_contain_text("is no picture")
+        page.wait_for_timeout(600)
         assert panel.locator("video").evaluate("video => video.srcObject") is None
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dclib.augment import TrainTransform
-from dclib.data import CLASSES, OUR_GROUP, check_groups, find_pair, fingerprint, splits_of
+from dclib.data import CLASSES, OUR_GROUP, check_groups, find_one, find_pair, fingerprint, splits_of
 from dclib.data.loading import (
     CoupleFolder,
     EpochBatches,
@@ -377,6 +377,20 @@ IDS = ["happy/1.jpg", "happy/2.jpg", "unhappy/1.jpg", "unhappy/2.jpg"]
 )
 def test_a_pair_to_look_at(groups, couple, pair):
     assert find_pair(IDS, groups, [0, 0, 1, 1], couple) == pair
+
+
+@pytest.mark.parametrize(
+    "groups, couple, one",
+    [
+        (["a", "b", "a", "b"], "", 2),  # the first unhappy one
+        (["a", OUR_GROUP, "b", OUR_GROUP], "", 3),
+        (["a", "b", "a", "b"], "b", 3),
+        (["a", "b", "a", "b"], "happy/2.jpg", 1),  # the very one that is named
+        (["a", "b", "c", "c"], "b", 1),  # a couple that is never unhappy
+    ],
+)
+def test_one_picture_to_look_at(groups, couple, one):
+    assert find_one(IDS, groups, [0, 0, 1, 1], couple) == one
 
 
 def test_a_couple_that_is_not_there_is_said_with_one_that_is():

@@ -127,22 +127,24 @@ def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
 
 
 def test_neurons_of_one_map_correlate_and_others_do_not(evidence):
-    """By NumPy; a neuron that is a copy of another one, or its reverse, joins it or does not."""
+    """By NumPy; a copy of a neuron joins it, one with a reversed map or another pull does not."""
     neuron_maps, z = evidence.neuron_maps.clone(), evidence.z.clone()
     contributions = evidence.contributions.clone()
     copied = strongest_neurons(evidence)[0]
-    copy, reverse = (evidence.z[0] <= 0).nonzero().flatten()[:2].tolist()
-    for k, sign in ((copy, 1), (reverse, -1)):
-        neuron_maps[0, k], z[0, k] = neuron_maps[0, copied], z[0, copied]
-        contributions[0, :, k] = 0.4 * sign * contributions[0, :, copied]
+    copy, reverse, against = (evidence.z[0] <= 0).nonzero().flatten()[:3].tolist()
+    for k, seen, pull in ((copy, 1, 1), (reverse, -1, 1), (against, -1, -1)):
+        neuron_maps[0, k], z[0, k] = seen * neuron_maps[0, copied], z[0, copied]
+        contributions[0, :, k] = 0.4 * pull * contributions[0, :, copied]
     evidence = replace(evidence, neuron_maps=neuron_maps, z=z, contributions=contributions)
     groups = alike_neurons(evidence, 200)
     maps = evidence.through_neurons[0].flatten(1).numpy()
+    added = evidence.of_margin("contributions")[0]
     for group in groups:
         for k in group[1:]:
             assert np.corrcoef(maps[group[0]], maps[k])[0, 1] > 0.699
+            assert (added[k] > 0) == (added[group[0]] > 0)
     (home,) = (group for group in groups if copied in group)
-    assert home[0] == copied and copy in home and reverse not in home
+    assert home[0] == copied and copy in home and not {reverse, against} & {*home}
 
 
 def test_a_region_has_the_colour_of_what_it_adds(checkpoint, evidence):

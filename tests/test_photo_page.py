@@ -129,7 +129,7 @@ def test_the_overview_leads_to_every_answer(prediction, dark):
     assert [f'data-answer="{k}"' in row for k, row in enumerate(rows)] == [True] * 3
     assert "&lt;b&gt;us.jpg" in rows[0] and prediction.label in rows[0] and "\xa0%" in rows[0]
     assert "not assessable" in rows[1] and "%" not in re.sub('src="[^"]+"', "", rows[1])
-    assert "could not be read" in rows[2] and "<img" not in rows[2]
+    assert "no answer" in rows[2] and "<img" not in rows[2]
 
 
 def test_what_is_technical_is_folded(checkpoint):

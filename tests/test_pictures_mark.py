@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dclib.drawn import our_couple
 from dclib.drawn.drawing import draw_scene
@@ -22,6 +22,15 @@ def test_the_mark_goes_with_the_picture_and_its_file():
         assert drawn_faces(read_picture(source).image) == pytest.approx(expected, abs=0.02)
     larger = drawn_faces(picture.resize((256, 256)))
     assert larger == pytest.approx(2 * expected, abs=0.02)
+
+
+def test_a_drawing_that_its_file_turns_is_a_photograph():
+    """As viewers turn a picture: its pixels stay, and so do the places in its comment."""
+    file = io.BytesIO()
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    our_couple(size=64).save(file, "JPEG", exif=turned)
+    assert drawn_faces(read_picture(file.getvalue()).image) is None
 
 
 @pytest.mark.parametrize("rest", [b"", b"nonsense", b"[[1, 2]]", b"3", b"[" * 10_000])

@@ -61,6 +61,9 @@ def test_the_annotated_film_keeps_the_time_and_moves_its_mark(result, film, tmp_
     frames = list(Clip(path, 6))
     assert len(frames) == 60
     assert frames[0].image.size == (192, 64 + 30 + 40)
+    for frame in frames:  # the line of text has room, however narrow the film
+        text = np.asarray(frame.image.convert("L"))[66:92]
+        assert text[:, :180].min() < 150 and text[:, -5:].min() > 230
     strips = [np.asarray(frames[k].image.convert("L"), float)[-40:] for k in (12, 48)]
     heads = [line.mean(0).argmin() / 192 * 10 for line in strips]
     assert heads == pytest.approx([2, 8], abs=0.3)
@@ -110,6 +113,9 @@ def test_colour_follows_the_threshold():
     line = strip(unsure, 100)
     assert np.abs(line[21, 10] - to_rgb(HAPPY)).max() < 1e-9
     assert "network: happy; unhappy 55.0 %" in caption(unsure, 0)
+    assert "not assessable. The network is not sure enough." in caption(
+        replace(unsure, abstain=0.9), 0
+    )
 
 
 def test_a_timeline_is_counted_by_hand(result):

@@ -125,6 +125,17 @@ def test_other_photographs_need_another_network(space, capsys):
     assert space.chosen()["checkpoint"] == "checkpoints/c"
 
 
+def test_the_same_folder_written_in_another_way_is_no_other(space):
+    here = Path.cwd()
+    space.keep(data=here / "data/mine", checkpoint=space.path("checkpoints/a"))
+    assert space.chosen()["data"] == str(Path("data/mine"))
+    for same in (Path("data/mine"), "data/../data/mine", str(here / "data/mine")):
+        space.keep(data=same)
+        assert space.chosen()["checkpoint"] == str(Path("checkpoints/a"))
+    space.keep(data=here.parent / "elsewhere")
+    assert space.chosen() == {"data": str(here.parent / "elsewhere")}
+
+
 def test_a_file_as_windows_editors_write_it(space):
     Path("workspace.toml").write_bytes(b'\xef\xbb\xbfcontact = "ada"\r\n')
     assert space.chosen() == {"contact": "ada"}

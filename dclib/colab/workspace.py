@@ -91,7 +91,8 @@ class Workspace:
         told = {name: self._short(value) for name, value in choices.items()}
         check(told, RULES)
         before = self.chosen()
-        if "checkpoint" in before and told.get("data", before.get("data")) != before.get("data"):
+        other = "data" in told and self._at(told["data"]) != self._at(before.get("data", ""))
+        if "checkpoint" in before and other:
             name = before.pop("checkpoint")
             print(f"{name} was trained on other pictures: it is not chosen any more.")
         lines = (before | told).items()
@@ -147,9 +148,13 @@ class Workspace:
 
     def _short(self, value: str | Path) -> str:
         """A path of the workspace without it; other values as text."""
-        if isinstance(value, Path) and value.is_relative_to(self.folder):
-            value = value.relative_to(self.folder)
+        if isinstance(value, Path) and self._at(value).is_relative_to(self._at("")):
+            value = self._at(value).relative_to(self._at(""))
         return str(value)
+
+    def _at(self, value: str | Path) -> Path:
+        """Where a path is, however it is written."""
+        return Path(os.path.abspath(self.path(value)))
 
 
 def enter() -> Workspace:

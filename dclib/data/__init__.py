@@ -119,16 +119,32 @@ def find_pair(
 
     Raises ValueError for a couple that is not there.
     """
-    wanted = told(couple or OUR_GROUP)
     places = {label: [k for k, one in enumerate(labels) if one == label] for label in (0, 1)}
+    theirs = _find(ids, groups, couple)
+    happy, unhappy = (next((k for k in theirs if labels[k] == c), places[c][0]) for c in (0, 1))
+    return happy, unhappy
+
+
+def find_one(
+    ids: Sequence[str], groups: Sequence[str], labels: Sequence[int], couple: str = ""
+) -> int:
+    """Place of one picture to look at: the couple's unhappy one, or its first if it has none.
+
+    The rest as in `find_pair`.
+    """
+    return max(_find(ids, groups, couple) or range(len(ids)), key=lambda k: labels[k])
+
+
+def _find(ids: Sequence[str], groups: Sequence[str], couple: str) -> list[int]:
+    """Places of a couple's pictures: see `find_pair`."""
+    wanted = told(couple or OUR_GROUP)
     theirs = [k for k, names in enumerate(zip(ids, groups)) if wanted in map(told, names)]
     if couple and not theirs:
         raise ValueError(
             f"There is no couple {couple!r} here: name a group or a picture, such as "
             f"{groups[0] or ids[0]!r}, or leave it empty."
         )
-    happy, unhappy = (next((k for k in theirs if labels[k] == c), places[c][0]) for c in (0, 1))
-    return happy, unhappy
+    return theirs
 
 
 def draw_seed(*numbers: int) -> int:

@@ -142,18 +142,19 @@ def alike_neurons(evidence: Evidence, n: int = 8) -> list[list[int]]:
     """The neurons that are on in a batch's first picture, in groups whose maps resemble each other.
 
     The n groups that add most to the margin, either way. Each begins with its strongest neuron,
-    with whose map (of `through_neurons`) those of the others correlate.
+    with whose map (of `through_neurons`) those of the others correlate; all pull the same way.
     """
     order = strongest_neurons(evidence, n=evidence.z.shape[1])
     maps = evidence.through_neurons[0, order].flatten(1)  # (N, h * w)
-    like = torch.atleast_2d(torch.corrcoef(maps)) >= ALIKE  # (N, N)
+    added = evidence.of_margin("contributions")[0]
+    up = added[order] > 0
+    like = (torch.atleast_2d(torch.corrcoef(maps)) >= ALIKE) & (up[:, None] == up)  # (N, N)
     left, groups = list(range(len(order))), []
     while left:
         first, *rest = left
         group = [first, *(k for k in rest if like[first, k])]
         groups.append([order[k] for k in group])
         left = [k for k in rest if k not in group]
-    added = evidence.of_margin("contributions")[0]
     return sorted(groups, key=lambda group: -abs(added[group].sum().item()))[:n]
 
 

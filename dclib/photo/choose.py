@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from dclib.framing import too_few
 from dclib.photo import Prediction
@@ -48,9 +49,14 @@ class FacePicker(web.Panel):
 
     def show(self, prediction: Prediction) -> None:
         """Show where the network looked, and what can be done."""
+        self.prediction = prediction
         self.picture.value = lit_html(prediction)
         self.caption = caption(prediction)
         self.switch()
+
+    def forget(self) -> None:
+        """Show the photo as it is: there is no answer any more."""
+        self.show(replace(self.prediction, frame=None))
 
     def add(self, box: Sequence[float]) -> None:
         """One more face, in pixels."""

@@ -175,10 +175,10 @@ def numbers_html(prediction: Prediction) -> str:
 
 
 def overview_html(answers: Sequence[tuple[str, Prediction | None]]) -> str:
-    """A table of several photos, whose names open the answers; None: could not be looked at."""
+    """A table of several photos, whose names open the answers; None: there is no answer."""
     rows = ""
     for k, (name, prediction) in enumerate(answers):
-        image, word, prob = "", "could not be read", ""
+        image, word, prob = "", "no answer", ""
         if prediction:
             thumb = np.asarray(resize(prediction.shown, THUMB)) / 255
             image, word = _image(thumb, ""), prediction.label

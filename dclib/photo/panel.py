@@ -29,6 +29,7 @@ HEAD = (  # of a report
     '<meta name="viewport" content="width=device-width">'
 )
 ONE_MORE = "One face is chosen: choose the other, by its number or with “Mark a face”."
+NOBODY = "No face is chosen: choose two, by their numbers or with “Mark a face”."
 
 
 def photo_panel(
@@ -107,8 +108,15 @@ class Answer(web.Panel):
                 self.hide.layout.display = None
 
     def fail(self, sentence: str) -> None:
-        """Say why there is nothing to show."""
-        self.write(web.error_html(f"{self.name}: {sentence}"))
+        """Say why there is no answer."""
+        self.withdraw(web.error_html(f"{self.name}: {sentence}"))
+
+    def withdraw(self, sentence: str) -> None:
+        """A sentence in place of an answer, also where the answer was shown or told."""
+        self.prediction = None
+        self.write(sentence)
+        if self.picker:
+            self.picker.forget()
 
     def write(self, verdict: str) -> None:
         """A verdict, and nothing below it yet."""
@@ -119,12 +127,14 @@ class Answer(web.Panel):
     def choose(self, faces: Boxes, two: tuple[int, ...]) -> None:
         """The reader says where the faces are, or which: ask anew once there are two."""
         if len(two) != 2:
-            self.write(f"<p>{ONE_MORE}</p>")
+            self.withdraw(f"<p>{ONE_MORE if two else NOBODY}</p>")
+            self.changed()
             return
         self.say(f"Looking at {self.name} …")
         self.look(faces, (two[0], two[1]))
         self.changed()
-        self.say(f"Done: faces {two[0] + 1} and {two[1] + 1} of {self.name}.")
+        done = f"Done: faces {two[0] + 1} and {two[1] + 1} of {self.name}."
+        self.say(done if self.prediction else f"No answer for {self.name}.")
 
     def show_more(self, make: Callable[[Prediction], ipywidgets.Widget]) -> None:
         """Put what is made into `more`, and say when that is done."""

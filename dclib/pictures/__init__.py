@@ -202,7 +202,10 @@ def _upright(image: Image.Image, told: heif.Container) -> tuple[Image.Image, tup
         if marks.get_ifd(ExifTags.IFD.Interop).get(1) == "R03":  # cameras' way to say Adobe RGB
             coding = (ADOBE, 13)
     image = image.crop(told.crop) if told.crop else image  # Pillow passes over it
-    return image.transpose(TURNS[mark]) if mark in TURNS else image, coding
+    image = image.transpose(TURNS[mark]) if mark in TURNS else image
+    if told.crop or mark in TURNS:  # a drawing's faces are not where its mark says any more
+        image.info.pop("comment", None)
+    return image, coding
 
 
 def _to_rgb(image: Image.Image, coding: tuple[int, int], notes: list[str]) -> Image.Image:

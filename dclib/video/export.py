@@ -1,6 +1,7 @@
 """A film's timeline to take away: tables, and an annotated film. Written only when asked."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from dclib.files import write_whole
 from dclib.pictures.frames import Clip, VideoSource, write_mp4
 from dclib.plots import COLOURS, overlay, to_rgb
 from dclib.predict import percent, sigmoid
-from dclib.video import VideoResult
+from dclib.video import NOT_SURE, VideoResult
 from dclib.web.html import to_image
 
 WIDTH, HEIGHT = 640, 480  # pixels of the film in the annotated one, at most
 TEXT, STRIP = 30, 40  # pixels of the line of text below it, and of the timeline below that
+load_font = cache(ImageFont.load_default)
 
 
 def save_csv(result: VideoResult, folder: str | Path) -> list[Path]:
@@ -37,7 +39,7 @@ def save_mp4(result: VideoResult, source: VideoSource, path: str | Path, rate: f
 
 def annotate(result: VideoResult, source: VideoSource, rate: float = 12) -> Iterator[Image.Image]:
     """The annotated pictures, `rate` a second: film beside map, text and timeline below."""
-    scale, font = result.scale, ImageFont.load_default(16)
+    scale = result.scale
     line: Image.Image | None = None
     for time, image in Clip(source, rate):
         if line is None:  # the first frame says how large all are
@@ -52,7 +54,8 @@ def annotate(result: VideoResult, source: VideoSource, rate: float = 12) -> Iter
         sheet.paste(seen, (width, 0))
         sheet.paste(line, (0, top))
         draw = ImageDraw.Draw(sheet)
-        draw.text((6, height + 5), caption(result, time), fill="black", font=font)
+        text = caption(result, time)
+        draw.text((6, height + 5), text, fill="black", font=fit(text, 2 * width - 12))
         at = round(2 * width * min(1, time / result.duration))
         draw.line((at, top, at, sheet.height), fill="black", width=2)
         yield sheet
@@ -75,10 +78,19 @@ def caption(result: VideoResult, time: float) -> str:
     row = result.frames.iloc[result.at(time)]
     label = result.label(row["smooth"])
     if label == NOT_ASSESSABLE:
-        return f"{time:5.1f} s  {NOT_ASSESSABLE}. {row['reason']}"
+        return f"{time:5.1f} s  {NOT_ASSESSABLE}. {row['reason'] or NOT_SURE}"
     low, high = (sigmoid(row[end]) for end in ("low", "high"))
     share = f"unhappy {percent(sigmoid(row['smooth']))} ({percent(low)} to {percent(high)})"
     return f"{time:5.1f} s  network: {label}; {share}"
+
+
+def fit(text: str, room: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest font, of 16 pixels at most, in which a text has room, in pixels."""
+    for size in range(16, 4, -1):
+        font = load_font(size)
+        if font.getlength(text) <= room:
+            break
+    return font
 
 
 def strip(result: VideoResult, width: int) -> np.ndarray:

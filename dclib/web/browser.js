@@ -67,10 +67,11 @@
         if (!panel.isConnected) closeCamera(panel, video);
         if (video.srcObject !== stream) clearInterval(timer);
       }, 300);
-      panel.classList.add("dc-filming");
       await video.play();
+      panel.classList.add("dc-filming");  // from now on there are pictures to take
       return video;
     } catch (error) {
+      closeCamera(panel, panel.querySelector("video"));
       say(panel, why(error));
       return null;
     } finally {
@@ -96,7 +97,9 @@
 
   async function photo(panel) {
     const video = panel.querySelector("video");
+    if (Date.now() - (panel.dcTaken ?? 0) < 500) return;  // the second press of two
     if (panel.classList.contains("dc-filming")) {
+      panel.dcTaken = Date.now();
       const file = await grab(video, "camera.jpg");
       closeCamera(panel, video);
       send(panel, [file]);

@@ -144,8 +144,9 @@ def link(name: str, data: bytes) -> str:
 
 def uploaded_files(upload: ipywidgets.FileUpload) -> list[tuple[str, bytes]]:
     """(name, content) of each file in it."""
-    if isinstance(upload.value, dict):  # ipywidgets 7
-        return [(name, bytes(file["content"])) for name, file in upload.value.items()]
+    if isinstance(upload.value, dict):  # ipywidgets 7; it has one entry for all files of a name
+        files = zip(upload.metadata, upload.data, strict=True)
+        return [(file["name"], bytes(content)) for file, content in files]
     return [(file["name"], bytes(file["content"])) for file in upload.value]
 
 
