@@ -1,5 +1,7 @@
 """Collections: what is kept and why not, going on after any end, forgetting."""
 
+import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -305,8 +307,9 @@ def test_a_kill_amid_forgetting_leaves_no_file(site, collected, monkeypatch):
     from dclib.scrape import dataset as module
 
     folder, row = collected[1], rows_of(collected[1], "kept")[0]
-    monkeypatch.setattr(module, "remove_files", lambda *_: None)  # killed before it
-    forget(folder, row["url"])
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "remove_files", lambda *_: None)  # killed before it
+        forget(folder, row["url"])
     assert (folder / "pool" / row["file"]).exists()
     run(site, folder)
     assert not (folder / "pool" / row["file"]).exists()
@@ -557,6 +560,35 @@ def test_forget_does_not_need_enough_for_a_new_split(collected, tmp_path):
     assert not list(data.glob("*/happy/*.jpg"))
     assert list(data.glob("*/unhappy/*.jpg"))
     assert {row["label"] for row in rows_of(folder, "kept")} == {"unhappy"}
+
+
+def forget_and_die(n, *what):
+    """`forget` in a process that is killed before it removes or renames its nth file."""
+    changes = itertools.count(1)
+
+    def die(event, _):
+        if event in ("os.remove", "os.rename") and next(changes) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(die)
+    forget(*what)
+
+
+def test_forgetting_that_is_killed_can_be_repeated(collected, start_child, tmp_path):
+    row = rows_of(collected[1], "kept")[0]
+    make_dataset(collected[1], tmp_path / "data")
+    for n in itertools.count(1):
+        folder = shutil.copytree(collected[1], tmp_path / f"{n}" / "raw")
+        data = shutil.copytree(tmp_path / "data", tmp_path / f"{n}" / "data")
+        child = start_child(forget_and_die, n, folder, row["page"], data)
+        child.join()
+        if child.exitcode != -signal.SIGKILL:
+            break
+        with contextlib.suppress(ValueError):  # forgotten is its page, too
+            forget(folder, row["page"], data)
+        assert not list((tmp_path / f"{n}").rglob(row["file"]))
+        assert row["page"] not in {known["page"] for known in rows_of(folder)}
+    assert n > 5 and child.exitcode == 0
 
 
 def test_forget_before_there_is_a_data_set(collected, tmp_path):

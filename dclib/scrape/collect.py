@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from dclib.data import CLASSES
 from dclib.data.listing import walk
-from dclib.files import check_place, remove_files, write_whole, writing
-from dclib.scrape.dataset import settle
+from dclib.files import check_place, write_whole, writing
+from dclib.scrape.dataset import clear_pool, settle
 from dclib.scrape.duplicates import examine
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.html import HtmlGallery, may_be_check
@@ -70,8 +70,7 @@ def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
 def _check_pool(manifest: Manifest) -> None:
     """Raise OSError for a pool that cannot be written, or of whose pictures nothing is known."""
     pool = manifest.folder / "pool"
-    forgotten = {f"{row['sha256'][:16]}.jpg" for row in manifest.forgotten() if row["sha256"]}
-    remove_files(pool, forgotten)  # a kill may have come before they went
+    clear_pool(manifest)
     with writing(pool):
         pool.mkdir(exist_ok=True)
     check_place(pool / "picture.jpg")
