@@ -22,6 +22,7 @@ from dclib.scrape import fetch
 from dclib.scrape.__main__ import main
 from dclib.scrape.collect import MOST_TRIES, WORKERS, collect, make_plan
 from dclib.scrape.dataset import MOST_BY_ONE_AUTHOR, describe, forget, funnel, make_dataset
+from dclib.scrape.duplicates import duplicate_groups
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
 from dclib.scrape.html import HtmlGallery
@@ -313,6 +314,51 @@ def test_a_kill_amid_forgetting_leaves_no_file(site, collected, monkeypatch):
     assert (folder / "pool" / row["file"]).exists()
     run(site, folder)
     assert not (folder / "pool" / row["file"]).exists()
+
+
+def test_a_picture_deleted_by_hand_comes_back(site, collected, tmp_path):
+    rows, folder = collected
+    before, name = tree(folder), rows_of(folder, "kept")[0]["file"]
+    (folder / "pool" / name).unlink()
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match=rf"1 pictures .*{name}: collect again, and"):
+            make_dataset(folder, tmp_path / "data")
+        assert not (tmp_path / "data").exists()
+    again = [row | {"group": "", "split": ""} for row in run(site, folder)]
+    assert timeless(again) == timeless(rows)
+    assert tree(folder) == before
+    make_dataset(folder, tmp_path / "data")
+    assert list((tmp_path / "data").rglob(name))
+
+
+def test_what_was_deleted_by_hand_and_is_gone_blocks_nothing(site, collected, tmp_path):
+    """Neither forgetting nor the data set, once its source was asked in vain."""
+    folder, (first, second, *_) = collected[1], rows_of(collected[1], "kept")
+    make_dataset(folder, tmp_path / "data")
+    (folder / "pool" / first["file"]).unlink()
+    make_dataset(folder, tmp_path / "data")  # which still holds it
+    next((tmp_path / "data").rglob(first["file"])).unlink()
+    forget(folder, second["url"], tmp_path / "data")
+    assert not list(tmp_path.rglob(second["file"]))
+    with Manifest(folder) as manifest:
+        manifest.update({first["id"]: {"url": f"{site.url}/media/nowhere.jpg"}})
+    gone = next(row for row in run(site, folder) if row["id"] == first["id"])
+    assert (gone["state"], gone["reason"]) == ("refused", "http 404")
+    make_dataset(folder, tmp_path / "data")
+
+
+def test_a_copy_of_what_was_deleted_by_hand_is_forgotten_with_it(site, collected, tmp_path):
+    """It takes the place of the picture that waits to be fetched again."""
+    rows = [row for row in rows_of(collected[1]) if row["reason"] in ("", "seen before")]
+    groups = [[rows[i] for i in group] for group in duplicate_groups(rows)]
+    kept = next(row for group in groups for row in group if row["stage"] == "kept")
+    (collected[1] / "pool" / kept["file"]).unlink()
+    nothing = Listed(site, {"a": []})
+    run(site, collected[1], nothing.plan())
+    make_dataset(collected[1], tmp_path / "data")
+    held = len(list((tmp_path / "data").rglob("*.jpg")))
+    forget(collected[1], kept["url"], tmp_path / "data")
+    assert len(list((tmp_path / "data").rglob("*.jpg"))) == held - 1
 
 
 def test_a_manifest_of_somebody_else_removes_nothing_elsewhere(collected, tmp_path):

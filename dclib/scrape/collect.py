@@ -68,7 +68,10 @@ def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
 
 
 def _check_pool(manifest: Manifest) -> None:
-    """Raise OSError for a pool that cannot be written, or of whose pictures nothing is known."""
+    """Have what was deleted from the pool by hand fetched again.
+
+    Raises OSError for a pool that cannot be written, or of whose pictures nothing is known.
+    """
     pool = manifest.folder / "pool"
     clear_pool(manifest)
     with writing(pool):
@@ -79,6 +82,10 @@ def _check_pool(manifest: Manifest) -> None:
             f"{manifest.path} knows none of the {len(found)} pictures in {pool}, such as "
             f"{found[0].name}: put their manifest back, or choose another folder."
         )
+    there = {path.name for path in pool.iterdir()}
+    lost = [row["id"] for row in manifest.rows("state = 'fetched'") if row["file"] not in there]
+    again = {"state": "later", "stage": "fetch", "reason": "deleted by hand"}
+    manifest.update(dict.fromkeys(lost, again))
 
 
 def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) -> None:

@@ -129,7 +129,8 @@ def clear_pool(manifest: Manifest) -> None:
 def make_dataset(folder: str | Path, destination: str | Path) -> str:
     """Divide what a collection kept, and write it with ATTRIBUTION.md; what was placed stays.
 
-    Returns the leak report. Raises what `Manifest`, `assign` and `write_dataset` do.
+    Returns the leak report. Raises FileNotFoundError, before anything is written, for pictures that
+    were deleted by hand, and what `Manifest`, `assign` and `write_dataset` do.
     """
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
@@ -137,7 +138,13 @@ def make_dataset(folder: str | Path, destination: str | Path) -> str:
         for place in places:
             place["stage"] = "split" if place["reason"] else "kept"
         manifest.update({row["id"]: place for row, place in zip(kept, places, strict=True)})
-        placed = _placed(manifest)
+        placed, there = _placed(manifest), _names(destination)
+        paths = [row["path"] for row in placed if row["file"] not in there]
+        if lost := [path for path in paths if not path.exists()]:
+            raise FileNotFoundError(
+                f"{len(lost)} pictures are missing, such as {lost[0]}: collect again, and they "
+                "come back."
+            )
         _write_placed(placed, destination)
         return leak_report(placed, left_out=len(kept) - len(placed))
 
@@ -146,6 +153,11 @@ def _placed(manifest: Manifest) -> list[dict]:
     """Rows that have a place in the data set, for `write_dataset`."""
     placed = manifest.rows("stage = 'kept' AND split != ''")
     return [row | {"path": manifest.folder / "pool" / row["file"]} for row in placed]
+
+
+def _names(destination: str | Path) -> set[str]:
+    """Files of the pictures that a data set holds."""
+    return {path.name for path in _present(Path(destination))}
 
 
 def _write_placed(placed: Sequence[dict], destination: str | Path) -> None:
@@ -173,14 +185,14 @@ def forget(
         clear_pool(manifest)
         ids = set()
         for name in names:
-            known = "sha256 = ? OR url = ? OR page = ? OR identity = ? OR file = ?"
-            asked = manifest.rows(known, (name.lower(), name, name, identity(name) or name, name))
+            where = "sha256 = ? OR url = ? OR page = ? OR identity = ? OR file = ?"
+            asked = manifest.rows(where, (name.lower(), name, name, identity(name) or name, name))
             if not asked:
                 raise ValueError(f"No picture here has the URL, sha256 or file {name!r}.")
             ids |= {row["id"] for row in asked}
-        fetched = manifest.rows("state = 'fetched'")
-        for group in duplicate_groups(fetched):
-            members = {fetched[i]["id"] for i in group}
+        known = manifest.rows("sha256 != ''")  # fetched, or to be fetched once more
+        for group in duplicate_groups(known):
+            members = {known[i]["id"] for i in group}
             if members & ids:
                 ids |= members
         same = {row["identity"] for row in manifest.rows() if row["id"] in ids}
@@ -188,7 +200,8 @@ def forget(
         files = {row["file"] for row in going if row["file"]}
         if destination is not None and Path(destination).exists():  # first: it may refuse
             stays = [row for row in _placed(manifest) if row["identity"] not in same]
-            _write_placed(stays, destination)
+            there = _names(destination)  # nothing is added, which the pool may have lost
+            _write_placed([row for row in stays if row["file"] in there], destination)
             remove_files(Path(destination, ".cache"), _decoded(Path(destination)))
         _remove(manifest, going)
         settle(manifest)
