@@ -221,6 +221,17 @@ def test_rows_that_name_no_picture_are_told_and_looked_at(faces, tmp_path, capsy
             read_people(lost, list_portraits(lost))
 
 
+def test_what_else_lies_in_a_folder_of_faces_is_told_or_refused(faces, tmp_path, capsys):
+    more = shutil.copytree(faces, tmp_path / "more")
+    shutil.copytree(more / "val" / "neutral", more / "val" / "surprised")
+    list_portraits(more)
+    what = "1 files, folders or links that are no pictures, such as surprised"
+    assert capsys.readouterr().out == f"Not looked at in {more / 'val'}: {what}.\n"
+    (more / "metadata.csv").rename(more / "metadata.xlsx")
+    with pytest.raises(ValueError, match=r"metadata\.xlsx is not read: put what it tells into"):
+        list_portraits(more)
+
+
 def test_pictures_without_a_face_are_counted(faces, tmp_path, capsys):
     some = shutil.copytree(faces, tmp_path / "some")
     Image.new("RGB", (200, 200), "grey").save(some / "train" / "happy" / "wall.jpg")

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from dclib.data import SPLITS, splits_of
-from dclib.data.listing import Samples, list_pictures, patiently
+from dclib.data.listing import Samples, list_pictures, overlooked, patiently
 from dclib.data.metadata import FILE, group_names, read_metadata, read_table, refuse_tables
 from dclib.framing.faces import Box, find_faces
 from dclib.pictures import PictureError, read_picture
@@ -45,7 +45,8 @@ Cast = dict[str, dict[str, list[Portrait]]]  # by expression and group
 def list_portraits(root: Path) -> dict[str, Samples]:
     """Pictures (path, index of its expression) by split.
 
-    Raises FileNotFoundError, which says the names, for another layout.
+    Prints what else is there. Raises FileNotFoundError, which says the names, for another layout,
+    ValueError for metadata in another place.
     """
     pictures = {}
     for split in dict.fromkeys(("train", "val", *splits_of(root))):
@@ -55,7 +56,9 @@ def list_portraits(root: Path) -> dict[str, Samples]:
                 "val/, each with happy/, neutral/ and unhappy/ (all that is negative)."
             )
         pictures[split], others = list_pictures(root / split, EXPRESSIONS)
-        refuse_tables(root, others)
+        refuse_tables(root, [*others, *root.glob("metadata*")])
+        for sentence in overlooked(root / split, others):
+            print(sentence)
     return pictures
 
 
