@@ -27,7 +27,7 @@ from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
 from dclib.scrape.html import HtmlGallery
 from dclib.scrape.manifest import Manifest
-from dclib.scrape.queries import load_queries, open_sources
+from dclib.scrape.queries import load_queries, open_sources, write_queries
 from dclib.scrape.sources import Candidate, Listing, SourceError
 
 
@@ -697,6 +697,20 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, arguments, senten
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=sentence):
         command(monkeypatch, "raw", "data", *arguments)
+
+
+def test_phrases_that_a_full_disk_cut_off_are_written_again(tmp_path, monkeypatch):
+    path, real = tmp_path / "mine" / "queries.toml", shutil.copyfile
+
+    def cut_off(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:50])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", cut_off)
+    with pytest.raises(OSError, match=r"queries\.toml cannot be written \(No space left"):
+        write_queries(path)
+    monkeypatch.setattr(shutil, "copyfile", real)
+    assert load_queries(write_queries(path))["happy"]
 
 
 def test_phrases_are_provided_and_then_the_readers(tmp_path, capsys):
