@@ -15,7 +15,7 @@ from dclib.data import CLASSES, check_groups, fingerprint, read_split
 from dclib.drawn import composed
 from dclib.drawn.__main__ import main
 from dclib.drawn.composed import IN_COLOUR, SOURCE, compose_couple, compose_couples
-from dclib.drawn.portraits import EXPRESSIONS, Portrait, cast_by_look
+from dclib.drawn.portraits import EXPRESSIONS, Portrait, cast_by_look, list_portraits, read_people
 from dclib.framing.faces import find_faces, overlap
 from dclib.pictures.mark import drawn_faces
 
@@ -202,6 +202,34 @@ def test_a_person_in_two_splits_is_refused(faces, tmp_path):
     (both / "metadata.csv").write_text(table.replace("neutral d", "Neutral  A"))
     with pytest.raises(ValueError, match=r"'neutral a' .* is in train and in val"):
         compose_couples(both, tmp_path / "out", n=4)
+
+
+def test_rows_that_name_no_picture_are_told_and_looked_at(faces, tmp_path, capsys):
+    """A mistyped name hides nobody who is in two splits."""
+    lost = shutil.copytree(faces, tmp_path / "lost")
+    table = (lost / "metadata.csv").read_text()
+    table = table.replace("/d.jpg", "/d d.jpg").replace("/e.jpg", "/e e.jpg")
+    (lost / "metadata.csv").write_text(table)
+    rows = read_people(lost, list_portraits(lost))
+    said = f"{lost / 'metadata.csv'}: 9 of 15 rows name a picture; there is none called "
+    assert capsys.readouterr().out == f"{said}'val/happy/d d.jpg'.\n"
+    assert rows["val/happy/d.jpg"]["group"] == "val/happy/d.jpg"
+    for spelled in ("val/neutral/d d.jpg", r"C:\train\faces\Val\neutral\d d.jpg"):
+        both = table.replace("neutral d", "happy a").replace("val/neutral/d d.jpg", spelled)
+        (lost / "metadata.csv").write_text(both)
+        with pytest.raises(ValueError, match=r"'happy a' .* is in train and in val"):
+            read_people(lost, list_portraits(lost))
+
+
+def test_what_else_lies_in_a_folder_of_faces_is_told_or_refused(faces, tmp_path, capsys):
+    more = shutil.copytree(faces, tmp_path / "more")
+    shutil.copytree(more / "val" / "neutral", more / "val" / "surprised")
+    list_portraits(more)
+    what = "1 files, folders or links that are no pictures, such as surprised"
+    assert capsys.readouterr().out == f"Not looked at in {more / 'val'}: {what}.\n"
+    (more / "metadata.csv").rename(more / "metadata.xlsx")
+    with pytest.raises(ValueError, match=r"metadata\.xlsx is not read: put what it tells into"):
+        list_portraits(more)
 
 
 def test_pictures_without_a_face_are_counted(faces, tmp_path, capsys):

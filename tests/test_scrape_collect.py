@@ -1,5 +1,7 @@
 """Collections: what is kept and why not, going on after any end, forgetting."""
 
+import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -20,11 +22,12 @@ from dclib.scrape import fetch
 from dclib.scrape.__main__ import main
 from dclib.scrape.collect import MOST_TRIES, WORKERS, collect, make_plan
 from dclib.scrape.dataset import MOST_BY_ONE_AUTHOR, describe, forget, funnel, make_dataset
+from dclib.scrape.duplicates import duplicate_groups
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
 from dclib.scrape.html import HtmlGallery
 from dclib.scrape.manifest import Manifest
-from dclib.scrape.queries import load_queries, open_sources
+from dclib.scrape.queries import load_queries, open_sources, write_queries
 from dclib.scrape.sources import Candidate, Listing, SourceError
 
 
@@ -305,11 +308,57 @@ def test_a_kill_amid_forgetting_leaves_no_file(site, collected, monkeypatch):
     from dclib.scrape import dataset as module
 
     folder, row = collected[1], rows_of(collected[1], "kept")[0]
-    monkeypatch.setattr(module, "remove_files", lambda *_: None)  # killed before it
-    forget(folder, row["url"])
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "remove_files", lambda *_: None)  # killed before it
+        forget(folder, row["url"])
     assert (folder / "pool" / row["file"]).exists()
     run(site, folder)
     assert not (folder / "pool" / row["file"]).exists()
+
+
+def test_a_picture_deleted_by_hand_comes_back(site, collected, tmp_path):
+    rows, folder = collected
+    before, name = tree(folder), rows_of(folder, "kept")[0]["file"]
+    (folder / "pool" / name).unlink()
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match=rf"1 pictures .*{name}: collect again, and"):
+            make_dataset(folder, tmp_path / "data")
+        assert not (tmp_path / "data").exists()
+    again = [row | {"group": "", "split": ""} for row in run(site, folder)]
+    assert timeless(again) == timeless(rows)
+    assert tree(folder) == before
+    make_dataset(folder, tmp_path / "data")
+    assert list((tmp_path / "data").rglob(name))
+
+
+def test_what_was_deleted_by_hand_and_is_gone_blocks_nothing(site, collected, tmp_path):
+    """Neither forgetting nor the data set, once its source was asked in vain."""
+    folder, (first, second, *_) = collected[1], rows_of(collected[1], "kept")
+    make_dataset(folder, tmp_path / "data")
+    (folder / "pool" / first["file"]).unlink()
+    make_dataset(folder, tmp_path / "data")  # which still holds it
+    next((tmp_path / "data").rglob(first["file"])).unlink()
+    forget(folder, second["url"], tmp_path / "data")
+    assert not list(tmp_path.rglob(second["file"]))
+    with Manifest(folder) as manifest:
+        manifest.update({first["id"]: {"url": f"{site.url}/media/nowhere.jpg"}})
+    gone = next(row for row in run(site, folder) if row["id"] == first["id"])
+    assert (gone["state"], gone["reason"]) == ("refused", "http 404")
+    make_dataset(folder, tmp_path / "data")
+
+
+def test_a_copy_of_what_was_deleted_by_hand_is_forgotten_with_it(site, collected, tmp_path):
+    """It takes the place of the picture that waits to be fetched again."""
+    rows = [row for row in rows_of(collected[1]) if row["reason"] in ("", "seen before")]
+    groups = [[rows[i] for i in group] for group in duplicate_groups(rows)]
+    kept = next(row for group in groups for row in group if row["stage"] == "kept")
+    (collected[1] / "pool" / kept["file"]).unlink()
+    nothing = Listed(site, {"a": []})
+    run(site, collected[1], nothing.plan())
+    make_dataset(collected[1], tmp_path / "data")
+    held = len(list((tmp_path / "data").rglob("*.jpg")))
+    forget(collected[1], kept["url"], tmp_path / "data")
+    assert len(list((tmp_path / "data").rglob("*.jpg"))) == held - 1
 
 
 def test_a_manifest_of_somebody_else_removes_nothing_elsewhere(collected, tmp_path):
@@ -559,6 +608,35 @@ def test_forget_does_not_need_enough_for_a_new_split(collected, tmp_path):
     assert {row["label"] for row in rows_of(folder, "kept")} == {"unhappy"}
 
 
+def forget_and_die(n, *what):
+    """`forget` in a process that is killed before it removes or renames its nth file."""
+    changes = itertools.count(1)
+
+    def die(event, _):
+        if event in ("os.remove", "os.rename") and next(changes) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(die)
+    forget(*what)
+
+
+def test_forgetting_that_is_killed_can_be_repeated(collected, start_child, tmp_path):
+    row = rows_of(collected[1], "kept")[0]
+    make_dataset(collected[1], tmp_path / "data")
+    for n in itertools.count(1):
+        folder = shutil.copytree(collected[1], tmp_path / f"{n}" / "raw")
+        data = shutil.copytree(tmp_path / "data", tmp_path / f"{n}" / "data")
+        child = start_child(forget_and_die, n, folder, row["page"], data)
+        child.join()
+        if child.exitcode != -signal.SIGKILL:
+            break
+        with contextlib.suppress(ValueError):  # forgotten is its page, too
+            forget(folder, row["page"], data)
+        assert not list((tmp_path / f"{n}").rglob(row["file"]))
+        assert row["page"] not in {known["page"] for known in rows_of(folder)}
+    assert n > 5 and child.exitcode == 0
+
+
 def test_forget_before_there_is_a_data_set(collected, tmp_path):
     forget(collected[1], rows_of(collected[1], "kept")[0]["url"], tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -619,6 +697,20 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, arguments, senten
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=sentence):
         command(monkeypatch, "raw", "data", *arguments)
+
+
+def test_phrases_that_a_full_disk_cut_off_are_written_again(tmp_path, monkeypatch):
+    path, real = tmp_path / "mine" / "queries.toml", shutil.copyfile
+
+    def cut_off(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:50])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", cut_off)
+    with pytest.raises(OSError, match=r"queries\.toml cannot be written \(No space left"):
+        write_queries(path)
+    monkeypatch.setattr(shutil, "copyfile", real)
+    assert load_queries(write_queries(path))["happy"]
 
 
 def test_phrases_are_provided_and_then_the_readers(tmp_path, capsys):

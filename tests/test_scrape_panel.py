@@ -109,6 +109,22 @@ def test_a_failure_is_a_sentence_and_keeps_what_is_pressed(collection):
     assert len(panel.pressed) == 1 and not panel.remove.disabled
 
 
+def test_a_data_set_that_refuses_is_asked_before_anything_goes(collection):
+    """A picture put there by hand: once it is moved away, the same button does it."""
+    make_dataset(collection, data := collection.parent / "data")
+    (data / "train" / "happy" / "mine.jpg").write_bytes(b"mine")
+    panel = review_panel(collection, data)
+    name = kept(collection, "happy")[0]
+    panel.buttons[0].value = True
+    panel.remove.click()
+    assert "mine.jpg was put there by hand" in panel.status.value
+    assert name in kept(collection, "happy") and (collection / "pool" / name).exists()
+    (data / "train" / "happy" / "mine.jpg").unlink()
+    panel.remove.click()
+    assert "went, copies included" in panel.status.value
+    assert not list(collection.parent.rglob(name))
+
+
 def test_a_picture_that_is_gone_leaves_a_place(collection):
     (collection / "pool" / kept(collection, "happy")[0]).unlink()
     assert review_panel(collection).pictures[0].value == b""

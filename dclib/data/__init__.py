@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dclib.data.listing import Samples, list_pictures, patiently, sort_out
+from dclib.data.listing import Samples, list_pictures, overlooked, patiently, sort_out
 from dclib.data.metadata import BINDING, FILE, Rows, read_metadata, read_table, refuse_tables, told
 from dclib.files import file_hash
 
@@ -54,9 +54,7 @@ def read_split(folder: Path, classes: Sequence[str] = CLASSES) -> Found:
         stated = rows.get(name, {}).get("label")
         if told(stated) not in ("", told(classes[label])):
             raise ValueError(f"{path} lies under {classes[label]}, {FILE} says {stated}.")
-    if strange := [path.relative_to(folder) for path in others if path != folder / FILE]:
-        what = f"{len(strange)} files, folders or links that are no pictures"
-        notes.append(f"Not looked at in {folder}: {what}, such as {strange[0]}.")
+    notes += overlooked(folder, [path for path in others if path != folder / FILE])
     return Found(pictures, rows, notes)
 
 

@@ -115,6 +115,14 @@ def list_pictures(folder: Path, classes: Sequence[str]) -> tuple[Samples, list[P
     return pictures, others
 
 
+def overlooked(folder: Path, others: Sequence[Path]) -> list[str]:
+    """A sentence on what is in a folder and no picture, where there is any."""
+    if not others:
+        return []
+    what = f"{len(others)} files, folders or links that are no pictures"
+    return [f"Not looked at in {folder}: {what}, such as {others[0].relative_to(folder)}."]
+
+
 def sort_out(pictures: Samples) -> tuple[Samples, list[tuple[Path, str]]]:
     """Decode every picture once: those that can be read, and (path, why not) of the others.
 

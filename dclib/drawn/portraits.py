@@ -4,6 +4,7 @@ faces/{train,val[,test]}/{happy,neutral,unhappy}/*.jpg    one face a picture
 faces/metadata.csv    file_name, group (a person, or a film), licence, author, if you know them
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +13,17 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from dclib.data import splits_of
-from dclib.data.listing import Samples, list_pictures, patiently
-from dclib.data.metadata import FILE, group_names, read_metadata, refuse_tables
+from dclib.data import SPLITS, splits_of
+from dclib.data.listing import Samples, list_pictures, overlooked, patiently
+from dclib.data.metadata import FILE, group_names, read_metadata, read_table, refuse_tables
 from dclib.framing.faces import Box, find_faces
 from dclib.pictures import PictureError, read_picture
 
 EXPRESSIONS = ("happy", "neutral", "unhappy")
+# The split in a row's file_name, which need not name a picture that is there.
+PLACE = re.compile(
+    rf"(?<![^/\\\s])({'|'.join(SPLITS)})\s*[/\\]\s*({'|'.join(EXPRESSIONS)})\s*[/\\]", re.IGNORECASE
+)
 
 
 class Portrait(NamedTuple):
@@ -40,7 +45,8 @@ Cast = dict[str, dict[str, list[Portrait]]]  # by expression and group
 def list_portraits(root: Path) -> dict[str, Samples]:
     """Pictures (path, index of its expression) by split.
 
-    Raises FileNotFoundError, which says the names, for another layout.
+    Prints what else is there. Raises FileNotFoundError, which says the names, for another layout,
+    ValueError for metadata in another place.
     """
     pictures = {}
     for split in dict.fromkeys(("train", "val", *splits_of(root))):
@@ -50,29 +56,36 @@ def list_portraits(root: Path) -> dict[str, Samples]:
                 "val/, each with happy/, neutral/ and unhappy/ (all that is negative)."
             )
         pictures[split], others = list_pictures(root / split, EXPRESSIONS)
-        refuse_tables(root, others)
+        refuse_tables(root, [*others, *root.glob("metadata*")])
+        for sentence in overlooked(root / split, others):
+            print(sentence)
     return pictures
 
 
 def read_people(root: Path, pictures: Mapping[str, Samples]) -> Rows:
     """Group, licence and author of each picture by its path below `root`.
 
-    A picture of which nobody told a group is one of its own. Raises ValueError for a group in two
-    splits.
+    A picture of which nobody told a group is one of its own. Prints how many rows of the table name
+    no picture. Raises ValueError for a group in two splits, by these rows too.
     """
     names = [path.relative_to(root).as_posix() for part in pictures.values() for path, _ in part]
     rows = {name: {"group": name, "licence": "", "author": ""} for name in names}
-    told, _ = read_metadata(root, names)
+    told, notes = read_metadata(root, names)
+    print(*notes, sep="\n", end="\n" * bool(notes))
+    table = [*told.values(), *read_table(root / FILE)]
+    groups = group_names(table)
     home: dict[str, str] = {}
-    for (name, row), group in zip(told.items(), group_names(list(told.values())), strict=True):
-        rows[name] = {column: row.get(column, "") for column in rows[name]}
-        rows[name]["group"] = group or name
-        split = name.split("/")[0]
-        if (other := home.setdefault(group or name, split)) != split:
+    for row, group in zip(table, groups, strict=True):
+        place = PLACE.search(row["file_name"])
+        split = place[1].casefold() if place else ""
+        if place and group and (other := home.setdefault(group, split)) != split:
             raise ValueError(
                 f"Group {group!r} of {root / FILE} is in {other} and in {split}: move all pictures "
                 "of a person into one split."
             )
+    for (name, row), group in zip(told.items(), groups):
+        rows[name] = {column: row.get(column, "") for column in rows[name]}
+        rows[name]["group"] = group or name
     return rows
 
 

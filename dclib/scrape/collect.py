@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from dclib.data import CLASSES
 from dclib.data.listing import walk
-from dclib.files import check_place, remove_files, write_whole, writing
-from dclib.scrape.dataset import settle
+from dclib.files import check_place, write_whole, writing
+from dclib.scrape.dataset import clear_pool, settle
 from dclib.scrape.duplicates import examine
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.html import HtmlGallery, may_be_check
@@ -68,10 +68,12 @@ def make_plan(*asked: tuple[Source, Mapping[str, Iterable[str]]]) -> Plan:
 
 
 def _check_pool(manifest: Manifest) -> None:
-    """Raise OSError for a pool that cannot be written, or of whose pictures nothing is known."""
+    """Have what was deleted from the pool by hand fetched again.
+
+    Raises OSError for a pool that cannot be written, or of whose pictures nothing is known.
+    """
     pool = manifest.folder / "pool"
-    forgotten = {f"{row['sha256'][:16]}.jpg" for row in manifest.forgotten() if row["sha256"]}
-    remove_files(pool, forgotten)  # a kill may have come before they went
+    clear_pool(manifest)
     with writing(pool):
         pool.mkdir(exist_ok=True)
     check_place(pool / "picture.jpg")
@@ -80,6 +82,10 @@ def _check_pool(manifest: Manifest) -> None:
             f"{manifest.path} knows none of the {len(found)} pictures in {pool}, such as "
             f"{found[0].name}: put their manifest back, or choose another folder."
         )
+    there = {path.name for path in pool.iterdir()}
+    lost = [row["id"] for row in manifest.rows("state = 'fetched'") if row["file"] not in there]
+    again = {"state": "later", "stage": "fetch", "reason": "deleted by hand"}
+    manifest.update(dict.fromkeys(lost, again))
 
 
 def _list_all(manifest: Manifest, plan: Plan, fetcher: Fetcher, per_query: int) -> None:

@@ -120,10 +120,17 @@ def _remove(manifest: Manifest, rows: list[dict]) -> None:
     remove_files(manifest.folder / "pool", {row["file"] for row in rows} - {""})
 
 
+def clear_pool(manifest: Manifest) -> None:
+    """Delete the files of what is forgotten: a kill may have come before they went."""
+    hashes = {row["sha256"] for row in manifest.forgotten()} - {""}
+    remove_files(manifest.folder / "pool", {f"{sha256[:16]}.jpg" for sha256 in hashes})
+
+
 def make_dataset(folder: str | Path, destination: str | Path) -> str:
     """Divide what a collection kept, and write it with ATTRIBUTION.md; what was placed stays.
 
-    Returns the leak report. Raises what `Manifest`, `assign` and `write_dataset` do.
+    Returns the leak report. Raises FileNotFoundError, before anything is written, for pictures that
+    were deleted by hand, and what `Manifest`, `assign` and `write_dataset` do.
     """
     with Manifest(folder) as manifest:
         kept = manifest.rows("stage = 'kept' OR reason = ?", (BRIDGE,))
@@ -131,20 +138,34 @@ def make_dataset(folder: str | Path, destination: str | Path) -> str:
         for place in places:
             place["stage"] = "split" if place["reason"] else "kept"
         manifest.update({row["id"]: place for row, place in zip(kept, places, strict=True)})
-        placed = _write_placed(manifest, destination)
+        placed, there = _placed(manifest), _names(destination)
+        paths = [row["path"] for row in placed if row["file"] not in there]
+        if lost := [path for path in paths if not path.exists()]:
+            raise FileNotFoundError(
+                f"{len(lost)} pictures are missing, such as {lost[0]}: collect again, and they "
+                "come back."
+            )
+        _write_placed(placed, destination)
         return leak_report(placed, left_out=len(kept) - len(placed))
 
 
-def _write_placed(manifest: Manifest, destination: str | Path) -> list[dict]:
-    """Make the data set hold what has a place in it, and the credits; return these rows."""
+def _placed(manifest: Manifest) -> list[dict]:
+    """Rows that have a place in the data set, for `write_dataset`."""
     placed = manifest.rows("stage = 'kept' AND split != ''")
-    for row in placed:
-        row["path"] = manifest.folder / "pool" / row["file"]
+    return [row | {"path": manifest.folder / "pool" / row["file"]} for row in placed]
+
+
+def _names(destination: str | Path) -> set[str]:
+    """Files of the pictures that a data set holds."""
+    return {path.name for path in _present(Path(destination))}
+
+
+def _write_placed(placed: Sequence[dict], destination: str | Path) -> None:
+    """Make the data set hold these rows, and the credits."""
     with claim(destination):
         write_dataset(placed, destination)
         with write_whole(Path(destination, "ATTRIBUTION.md")) as unfinished:
             unfinished.write_text(attribution(placed), encoding="utf-8")
-    return placed
 
 
 def forget(
@@ -154,33 +175,36 @@ def forget(
 
     `what` is a picture's URL, the URL of its page, its sha256, or the name of its file in `pool`;
     or several of these. They go from the data set `destination` too, if there is one; whatever else
-    is there stays as it is. Raises ValueError, before anything goes, if one is empty or unknown,
-    and what `Manifest` and `write_dataset` raise.
+    is there stays as it is. Can be killed and called again. Raises, before anything goes,
+    ValueError if one is empty or unknown, and what `Manifest` and `write_dataset` do.
     """
     names = [what] if isinstance(what, str) else list(what)
     if not names or not all(name.strip() for name in names):
         raise ValueError("Say which picture: its URL, that of its page, its sha256 or its file.")
     with Manifest(folder) as manifest:
+        clear_pool(manifest)
         ids = set()
         for name in names:
-            known = "sha256 = ? OR url = ? OR page = ? OR identity = ? OR file = ?"
-            asked = manifest.rows(known, (name.lower(), name, name, identity(name) or name, name))
+            where = "sha256 = ? OR url = ? OR page = ? OR identity = ? OR file = ?"
+            asked = manifest.rows(where, (name.lower(), name, name, identity(name) or name, name))
             if not asked:
                 raise ValueError(f"No picture here has the URL, sha256 or file {name!r}.")
             ids |= {row["id"] for row in asked}
-        fetched = manifest.rows("state = 'fetched'")
-        for group in duplicate_groups(fetched):
-            members = {fetched[i]["id"] for i in group}
+        known = manifest.rows("sha256 != ''")  # fetched, or to be fetched once more
+        for group in duplicate_groups(known):
+            members = {known[i]["id"] for i in group}
             if members & ids:
                 ids |= members
         same = {row["identity"] for row in manifest.rows() if row["id"] in ids}
         going = [row for row in manifest.rows() if row["identity"] in same]  # offered twice, too
         files = {row["file"] for row in going if row["file"]}
+        if destination is not None and Path(destination).exists():  # first: it may refuse
+            stays = [row for row in _placed(manifest) if row["identity"] not in same]
+            there = _names(destination)  # nothing is added, which the pool may have lost
+            _write_placed([row for row in stays if row["file"] in there], destination)
+            remove_files(Path(destination, ".cache"), _decoded(Path(destination)))
         _remove(manifest, going)
         settle(manifest)
-        if destination is not None and Path(destination).exists():
-            _write_placed(manifest, destination)
-            remove_files(Path(destination, ".cache"), _decoded(Path(destination)))
     return len(files)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dclib.data import CLASSES, DRAWN
-from dclib.files import writing
+from dclib.files import write_whole
 from dclib.scrape.collect import Plan, make_plan
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, Gallery
@@ -68,9 +68,8 @@ def write_queries(path: str | Path) -> Path:
     """Our search phrases as a file to edit, where there is none; OSError where it cannot be."""
     path = Path(path)
     if not path.exists():
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(next(ours for ours in QUERIES if ours.exists()), path)
+        with write_whole(path) as unfinished:
+            shutil.copyfile(next(ours for ours in QUERIES if ours.exists()), unfinished)
         print(f"Wrote our search phrases to {path}; edit them there.")
     return path
 
