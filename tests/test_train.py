@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import FORKSERVER
+from safetensors.torch import save_file
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data.loading import CoupleFolder, make_loader
@@ -187,6 +188,17 @@ def test_a_state_is_never_overwritten_by_another_run(splits, finished):
         ValueError, match="had other data: now there are 18 pictures fewer than the 30 then"
     ):
         trained(other, TINY, folder=folder, resume=True)
+
+
+def test_a_run_does_not_go_on_from_other_start_weights(splits, finished, tmp_path):
+    file = str(tmp_path / "start.safetensors")
+    config, run = replace(TINY, weights=file, epochs=1), {"folder": tmp_path / "run"}
+    save_file(build_model(TINY).state_dict(), file)
+    trained(splits, config, **run)
+    trained(splits, config, resume=True, **run)
+    save_file(build_model(replace(TINY, seed=1)).state_dict(), file)
+    with pytest.raises(ValueError, match=r"has weights = 'sha256 .*', not 'sha256 "):
+        trained(splits, config, resume=True, **run)
 
 
 def test_a_full_disk_costs_the_state_not_the_run(splits, tmp_path, capsys, monkeypatch):
