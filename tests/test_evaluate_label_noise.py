@@ -16,6 +16,7 @@ from tables import make_table
 from dclib.data import CLASSES
 from dclib.data.loading import CoupleFolder, make_loader
 from dclib.drawn import render_couples
+from dclib.evaluate.intervals import wilson_interval
 from dclib.evaluate.label_noise import (
     confident_class,
     estimate_noise,
@@ -150,12 +151,17 @@ def test_a_group_in_two_folds_is_refused():
 
 
 def test_suspects_are_counted_against_what_is_wrong():
-    suspects = pd.DataFrame({"id": ["a", "b", "c", "d"]})
-    first, second = score_suspects(suspects, {"a", "x"}).splitlines()
-    assert first.startswith("1 of 4 suspects are wrong: precision 0.250 (95 % interval")
-    assert second.startswith("recall 0.500 (95 % interval")
-    assert "recall undefined, as no label is wrong" in score_suspects(suspects, set())
-    assert "precision undefined, as there are no suspects" in score_suspects(suspects[:0], {"a"})
+    suspects, table = pd.DataFrame({"id": ["a", "b", "c", "d"]}), pd.DataFrame({"id": [*"abcdxy"]})
+    table["group"] = [*"aabbxy"]
+    first, second = score_suspects(suspects, {"a", "b", "x"}, table).splitlines()
+    # two couples, one of them wrong, are less than one picture: (1.960 / 12.706)^2 of it
+    low, high = wilson_interval(0.0119, 0.0238)
+    precision = f"precision 0.500 (95 % interval {low:.3f} to {high:.3f}, n = 4)"
+    assert first == f"2 of 4 suspects are wrong: {precision}"
+    assert second.startswith("recall 0.667 (95 % interval")
+    assert "recall undefined, as no label is wrong" in score_suspects(suspects, set(), table)
+    told = score_suspects(suspects[:0], {"a"}, table)
+    assert "precision undefined, as there are no suspects" in told
 
 
 @given(st.integers(0, 200), st.floats(0, 1), st.integers(0, 99))

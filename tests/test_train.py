@@ -370,7 +370,7 @@ def test_what_the_network_looks_at_is_kept_in_its_checkpoint(couples, tmp_path, 
     assert "looks at faces and couple" in str(again)
     test = CoupleFolder(couples, "test", again.transform)
     logits, labels = predict_logits(again.model, make_loader(test, 6))
-    assert accuracy(logits, labels) == Accuracy(**again.config["metrics"]["test"])
+    assert accuracy(logits, labels, test.groups) == Accuracy(**again.config["metrics"]["test"])
 
 
 def test_the_confidence_from_which_on_photos_get_an_answer_is_that_of_val(capsys):
