@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -235,9 +236,14 @@ def test_other_labels_can_be_tried(checkpoint, others):
     assert same.mean() < 0.5  # fitted to the turned labels
 
 
-def test_pictures_that_the_checkpoint_was_trained_on_are_refused(checkpoint, couples):
+def test_pictures_that_the_checkpoint_was_trained_on_are_refused(checkpoint, couples, tmp_path):
     for split in ("train", "val"):
         with pytest.raises(ValueError, match="its features have seen these labels"):
             probe_out_of_fold(checkpoint, couples, split)
+    changed = shutil.copytree(couples, tmp_path / "changed")
+    for path in [next((changed / split / "happy").iterdir()) for split in ("train", "test")]:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"on 23 of the 23 pictures in .*changed/train"):
+        probe_out_of_fold(checkpoint, changed, "train")
     with pytest.raises(ValueError, match="needs 5 independent happy pictures"):  # it had a look
         probe_out_of_fold(checkpoint, couples, "test")

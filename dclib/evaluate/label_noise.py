@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dclib.data import CLASSES, fingerprint
+from dclib.data import CLASSES, count_seen, fingerprint
 from dclib.data.loading import CoupleFolder, make_loader
 from dclib.evaluate.intervals import TAILS, Accuracy, share_of
 from dclib.evaluate.predictions import by_seed, check_predictions, make_table, probabilities
@@ -190,11 +190,12 @@ def probe_out_of_fold(
     The checkpoint must be of other pictures. `labels`: class names (N,) in the order of the split,
     instead of its own.
     """
-    seen = checkpoint.config["training_data"]["sha256"]
-    if split != "test" and seen == fingerprint(root)["sha256"]:
+    data = fingerprint(root)
+    if n := sum(count_seen(checkpoint.config["training_data"], data, [split]).values()):
         raise ValueError(
-            f"{checkpoint.folder} was trained on {root}: its features have seen these labels. Take "
-            "the split test, other pictures or dclib.train.studies.out_of_fold."
+            f"{checkpoint.folder} was trained on {n} of the {data['n'][split]} pictures in "
+            f"{Path(root) / split}: its features have seen these labels. Take the split test, "
+            "other pictures or dclib.train.studies.out_of_fold."
         )
     dataset = CoupleFolder(root, split, checkpoint.transform, CLASSES)
     if labels is None:
