@@ -316,6 +316,7 @@ ODD = {
     "frame": ("", "face", None, 1, ["faces"]),
     "frame_margin": (-0.1, 11, *NUMBERS),
 }
+ODD["training_data"] += tuple(PHOTOS | {"files": odd} for odd in ("", {"train": 1}, {"val": "x"}))
 ODD["training_data"] += tuple(PHOTOS | {"kind": kind} for kind in (None, 1, []))
 
 

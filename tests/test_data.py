@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dclib.augment import TrainTransform
-from dclib.data import CLASSES, OUR_GROUP, check_groups, find_one, find_pair, fingerprint, splits_of
+from dclib.data import (
+    CLASSES,
+    OUR_GROUP,
+    check_groups,
+    count_seen,
+    find_one,
+    find_pair,
+    fingerprint,
+    splits_of,
+    without_files,
+)
 from dclib.data.loading import (
     CoupleFolder,
     EpochBatches,
@@ -163,6 +173,21 @@ def test_fingerprint_tells_drawings_and_changes(folder, monkeypatch):
     for path in folder.rglob("metadata.csv"):
         path.unlink()
     assert fingerprint(folder)["kind"] == "photographs"
+
+
+def test_pictures_are_found_again_under_other_names_and_in_other_splits(folder, tmp_path):
+    training, other = fingerprint(folder), tmp_path / "other"
+    shutil.copytree(folder / "train", other / "test")
+    first, second = sorted((other / "test" / "happy").glob("*.jpg"))[:2]
+    Image.new("RGB", (9, 9)).save(first)
+    second.rename(other / "test" / "unhappy" / "renamed.jpg")
+    shutil.copy(next((folder / "val" / "happy").glob("*.jpg")), other / "test" / "happy" / "v.jpg")
+    data = fingerprint(other)
+    assert count_seen(training, data, ["test"]) == {"train": 23, "val": 1}
+    assert count_seen(training, training, ["test"]) == {"train": 0, "val": 0}
+    older = without_files(training)
+    assert count_seen(older, training, ["train", "test"]) == {"train": 24, "val": 0}
+    assert count_seen(older, data, ["train", "test"]) == {"train": 0, "val": 0}
 
 
 # ------------------------------------------------------------------ loaders

@@ -1,5 +1,7 @@
 """Intervals of a mean and an AUROC, p-values of many tests; the rest: test_evaluate_metrics.py."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_1samp
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
+from tables import make_table
 
 from dclib.data import strata
 from dclib.evaluate.intervals import (
@@ -20,8 +23,10 @@ from dclib.evaluate.intervals import (
     holm,
     logit_interval,
     mean_row,
+    proportion,
     wilson_interval,
 )
+from dclib.evaluate.metrics import measure
 
 
 def test_a_mean_of_single_pictures_has_students_interval():
@@ -102,6 +107,32 @@ def test_wilson_equals_scipy(counts):
     assert wilson_interval(*counts) == pytest.approx((expected.low, expected.high), abs=1e-9)
     (low, high), (below, _), (_, above) = (wilson_interval(c, 100) for c in (50.5, 50, 51))
     assert below < low < high < above  # between whole counts
+
+
+def photographers(rng, n=30, each=10):
+    """Logits, labels and groups of pictures by `n` photographers with a rate of their own, 0.8."""
+    groups, labels = np.repeat(np.arange(n), each), rng.integers(2, size=n * each)
+    right = rng.random(n * each) < rng.beta(4, 1, n)[groups]
+    answers = np.where(right, labels, 1 - labels)
+    return torch.eye(2)[torch.tensor(answers)], torch.tensor(labels), groups
+
+
+def test_the_accuracy_of_groups_has_the_interval_of_metrics():
+    logits, labels, groups = photographers(np.random.default_rng(0))
+    found, row = accuracy(logits, labels, groups), make_table(logits[:, 1] - 0.5, labels, groups)
+    row = measure(row, draws=2).loc["accuracy"]
+    assert astuple(found) == pytest.approx((row.value, row.n, row.low, row.high))
+    alone = accuracy(logits, labels, range(300))
+    assert alone == accuracy(logits, labels) == proportion(round(300 * row.value), 300)
+
+
+def test_the_interval_of_groups_holds_the_true_accuracy():
+    rng, held = np.random.default_rng(0), np.zeros(2)
+    for _ in range(300):
+        logits, labels, groups = photographers(rng)
+        both = accuracy(logits, labels, groups), accuracy(logits, labels)
+        held += [each.low <= 0.8 <= each.high for each in both]
+    assert held[0] >= 0.91 * 300 > 0.8 * 300 > held[1]  # the second one ignores groups
 
 
 def test_accuracy_counts():

@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from tables import make_table
 from dclib.data import CLASSES
 from dclib.data.loading import CoupleFolder, make_loader
 from dclib.drawn import render_couples
+from dclib.evaluate.intervals import wilson_interval
 from dclib.evaluate.label_noise import (
     confident_class,
     estimate_noise,
@@ -150,12 +152,17 @@ def test_a_group_in_two_folds_is_refused():
 
 
 def test_suspects_are_counted_against_what_is_wrong():
-    suspects = pd.DataFrame({"id": ["a", "b", "c", "d"]})
-    first, second = score_suspects(suspects, {"a", "x"}).splitlines()
-    assert first.startswith("1 of 4 suspects are wrong: precision 0.250 (95 % interval")
-    assert second.startswith("recall 0.500 (95 % interval")
-    assert "recall undefined, as no label is wrong" in score_suspects(suspects, set())
-    assert "precision undefined, as there are no suspects" in score_suspects(suspects[:0], {"a"})
+    suspects, table = pd.DataFrame({"id": ["a", "b", "c", "d"]}), pd.DataFrame({"id": [*"abcdxy"]})
+    table["group"] = [*"aabbxy"]
+    first, second = score_suspects(suspects, {"a", "b", "x"}, table).splitlines()
+    # two couples, one of them wrong, are less than one picture: (1.960 / 12.706)^2 of it
+    low, high = wilson_interval(0.0119, 0.0238)
+    precision = f"precision 0.500 (95 % interval {low:.3f} to {high:.3f}, n = 4)"
+    assert first == f"2 of 4 suspects are wrong: {precision}"
+    assert second.startswith("recall 0.667 (95 % interval")
+    assert "recall undefined, as no label is wrong" in score_suspects(suspects, set(), table)
+    told = score_suspects(suspects[:0], {"a"}, table)
+    assert "precision undefined, as there are no suspects" in told
 
 
 @given(st.integers(0, 200), st.floats(0, 1), st.integers(0, 99))
@@ -229,9 +236,14 @@ def test_other_labels_can_be_tried(checkpoint, others):
     assert same.mean() < 0.5  # fitted to the turned labels
 
 
-def test_pictures_that_the_checkpoint_was_trained_on_are_refused(checkpoint, couples):
+def test_pictures_that_the_checkpoint_was_trained_on_are_refused(checkpoint, couples, tmp_path):
     for split in ("train", "val"):
         with pytest.raises(ValueError, match="its features have seen these labels"):
             probe_out_of_fold(checkpoint, couples, split)
+    changed = shutil.copytree(couples, tmp_path / "changed")
+    for path in [next((changed / split / "happy").iterdir()) for split in ("train", "test")]:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"on 23 of the 23 pictures in .*changed/train"):
+        probe_out_of_fold(checkpoint, changed, "train")
     with pytest.raises(ValueError, match="needs 5 independent happy pictures"):  # it had a look
         probe_out_of_fold(checkpoint, couples, "test")

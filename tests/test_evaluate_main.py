@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from dclib.checkpoint import load_checkpoint, save_checkpoint
-from dclib.data import fingerprint
+from dclib.data import fingerprint, without_files
 from dclib.data.loading import EvalTransform
 from dclib.evaluate.__main__ import main
 from dclib.evaluate.metrics import compare, conclude, format_differences, measure
@@ -73,7 +73,7 @@ def test_what_it_writes_is_what_is_measured(there, capsys):
         assert found["method"] == row.method
         numbers = [np.nan if found[key] is None else found[key] for key in ("value", "low", "high")]
         assert numbers == pytest.approx([row.value, row.low, row.high], nan_ok=True)
-    assert told["data"] == training | {"name": "data"}
+    assert told["data"] == without_files(training) | {"name": "data"}
     assert told["checkpoint"]["weights_sha256"] == checkpoint.config["weights_sha256"]
     assert told["versions"]["torch"] == torch.__version__
     card = ModelCard.load(Path("good") / "README.md")
@@ -105,9 +105,36 @@ def test_pictures_that_decided_something_get_a_warning_and_no_card(there, capsys
 
 def test_another_data_set_is_called_another(there, capsys):
     main(["good", "mine", "--out", str(there / "out")])
-    told = "trained on another data set; pictures in both were not looked for."
-    assert told in capsys.readouterr().out
-    assert "another data set than that" in " ".join(Path("good/README.md").read_text().split())
+    told = "another data set; none of these pictures is in its train or val."
+    assert f"It was trained on {told}" in capsys.readouterr().out
+    card = " ".join(Path("good/README.md").read_text().split())
+    assert "another data set than that" in card and "; none of these pictures is in its" in card
+
+
+def test_training_pictures_are_known_in_a_data_set_that_has_changed(there, capsys):
+    root = there / "changed"
+    shutil.copytree("data", root)
+    next((root / "test" / "happy").iterdir()).unlink()  # one that was forgotten
+    moved = next((root / "train" / "happy").glob("*.jpg"))
+    moved.rename(root / "test" / "happy" / "new name.jpg")
+    said = []
+    for split in ("train", "test"):
+        main(["good", str(root), "--split", split, "--out", str(there / split)])
+        said.append(capsys.readouterr().out)
+    assert "Too good to rely on: the network was trained on these pictures." in said[0]
+    assert "Too good to rely on: the network was trained on 1 of the 6 pictures." in said[1]
+    assert all("No model card was written" in text for text in said)
+    assert all("It was trained on another data set." in text for text in said)
+
+
+def test_an_older_checkpoint_knows_its_own_data_set_only(there, capsys):
+    save_random(there / "older", without_files(fingerprint("data")), data=Path("data"))
+    shutil.copytree("data/train", there / "part" / "train")
+    for root in ("data", there / "part"):
+        main([str(there / "older"), str(root), "--split", "train", "--out", str(there / "out")])
+    whole, part = capsys.readouterr().out.split("Wrote predictions.csv", 1)
+    assert "the network was trained on these pictures." in whole
+    assert "another data set; pictures in both were not looked for." in part
 
 
 def test_against_another_checkpoint(there, capsys):

@@ -180,6 +180,17 @@ def test_each_notebook_names_the_next_one():
         assert last.source == f'workspace.show_next("{following.name}")', path.name
 
 
+def test_another_seed_stops_at_no_folder(notebook):
+    """The drawings stay the same; a study, which does not, has a folder for each seed."""
+    code = "\n".join(cell.source for cell in code_cells(notebook))
+    has_seed = re.search(r"^SEED = ", code, re.M)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call) and "render_couples" in ast.unparse(node.func):
+            assert not re.search(r"\bSEED\b", ast.unparse(node))
+        if isinstance(node, ast.JoinedStr) and "{RUNS}" in ast.unparse(node) and has_seed:
+            assert "{SEED}" in ast.unparse(node)
+
+
 def test_setup_is_folded_away(notebook):
     """In Colab and in JupyterLab; nbstripout keeps it, as `make check` shows."""
     for cell in notebook.cells:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import FORKSERVER
+from safetensors.torch import save_file
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data.loading import CoupleFolder, make_loader
@@ -189,6 +190,17 @@ def test_a_state_is_never_overwritten_by_another_run(splits, finished):
         trained(other, TINY, folder=folder, resume=True)
 
 
+def test_a_run_does_not_go_on_from_other_start_weights(splits, finished, tmp_path):
+    file = str(tmp_path / "start.safetensors")
+    config, run = replace(TINY, weights=file, epochs=1), {"folder": tmp_path / "run"}
+    save_file(build_model(TINY).state_dict(), file)
+    trained(splits, config, **run)
+    trained(splits, config, resume=True, **run)
+    save_file(build_model(replace(TINY, seed=1)).state_dict(), file)
+    with pytest.raises(ValueError, match=r"has weights = 'sha256 .*', not 'sha256 "):
+        trained(splits, config, resume=True, **run)
+
+
 def test_a_full_disk_costs_the_state_not_the_run(splits, tmp_path, capsys, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -358,7 +370,7 @@ def test_what_the_network_looks_at_is_kept_in_its_checkpoint(couples, tmp_path, 
     assert "looks at faces and couple" in str(again)
     test = CoupleFolder(couples, "test", again.transform)
     logits, labels = predict_logits(again.model, make_loader(test, 6))
-    assert accuracy(logits, labels) == Accuracy(**again.config["metrics"]["test"])
+    assert accuracy(logits, labels, test.groups) == Accuracy(**again.config["metrics"]["test"])
 
 
 def test_the_confidence_from_which_on_photos_get_an_answer_is_that_of_val(capsys):

@@ -336,6 +336,24 @@ def test_another_run_in_the_folder_is_refused(couples, no_training, tmp_path):
     assert len(no_training) == 3
 
 
+def test_start_weights_are_known_by_what_they_are(couples, no_training, tmp_path):
+    file, folder = tmp_path / "a.safetensors", tmp_path / "study"
+    file.write_bytes(b"first")
+    config = replace(CONFIG, weights=str(file))
+    out_of_fold(couples, config, 3, (0,), folder)
+    moved = replace(config, weights=str(file.rename(tmp_path / "moved.safetensors")))
+    out_of_fold(couples, moved, 3, (0,), folder)
+    assert len(no_training) == 3  # the file has moved, the trainings are the same
+    with pytest.raises(FileNotFoundError, match=r"There are no weights at .*a\.safetensors\."):
+        out_of_fold(couples, config, 3, (0,), folder)
+    file.write_bytes(b"second")
+    with pytest.raises(ValueError, match=r"has weights = 'sha256 a7937b.*', not 'sha256 16367a"):
+        out_of_fold(couples, config, 3, (0,), folder)
+    change_saved(folder, lambda saved: saved["settings"].update(weights=str(file)))  # as it was
+    with pytest.raises(ValueError, match=r"has weights = '.*', not .*, another folder for a new"):
+        out_of_fold(couples, config, 3, (0,), folder)
+
+
 ROW = {"ids": ["a"], "logits": [[0, 1]], "temperature": 1, "threshold": 0.5, "epoch": 0}
 ODD = {
     "ids": [1],

@@ -49,6 +49,7 @@ NETWORK = {  # settings of a training too
 }
 SHARE, COUNT = number(0, 1), number(0, 1e9, whole=True)
 HASH = Rule("64 hexadecimal digits", lambda v: bool(re.fullmatch("[0-9a-f]{64}", str(v))))
+HASHES = Rule("hexadecimal", lambda v: isinstance(v, str) and bool(re.fullmatch("[0-9a-f ]*", v)))
 ENTRIES: dict[str, Any] = NETWORK | {  # all that config.json may hold
     "classes": one_of(list(CLASSES), list(CLASSES[::-1])),
     "threshold": SHARE,
@@ -61,6 +62,7 @@ ENTRIES: dict[str, Any] = NETWORK | {  # all that config.json may hold
         "name": TEXT,
         "n": {"*": COUNT},
         "sha256": HASH,
+        "files?": {"*": HASHES},
     },
     "metrics": {"*": {"accuracy": SHARE, "low": SHARE, "high": SHARE, "n": COUNT}},
     "versions": {"*": TEXT},

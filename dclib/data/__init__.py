@@ -9,7 +9,7 @@ A `group` (one couple, one photographer) or `series` must not be in two splits.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ CLASSES = ("happy", "unhappy")
 NOT_ASSESSABLE = "not assessable"  # the label of what gets neither
 DRAWN = "demo drawings"  # how the `source` of pictures that dclib.drawn made begins
 SPLITS = ("train", "val", "test")
+LEARNED = SPLITS[:2]  # those that decide something in training
+DIGITS = 10  # of a hash: of 100 million other pictures one looks like one of 10,000 by chance
 OUR_GROUP = "drawn-0-01473"  # the group of the drawn couple that the notebooks follow
 
 
@@ -77,20 +79,24 @@ def check_groups(root: str | Path) -> None:
 def fingerprint(root: str | Path) -> dict[str, Any]:
     """What a checkpoint remembers of its training data: kind, counts, a hash of what is used.
 
-    `learned_from` is the kind of train and val alone (of test where there is nothing else).
+    `learned_from` is the kind of train and val alone (of test where there is nothing else); `files`
+    holds the first `DIGITS` of each picture's own hash, by split, for `count_seen`.
     """
     root, digest = Path(root), hashlib.sha256()
+    files: dict[str, list[str]] = {}
     n: Counter[str] = Counter()
     drawn: Counter[str] = Counter()
     for split in splits_of(root):
         found = read_split(root / split)
         for path, _ in sort_out(found.pictures)[0]:
             name = path.relative_to(root).as_posix()
-            digest.update(f"{name} {patiently(file_hash, path)}\n".encode())
+            one = patiently(file_hash, path)
+            digest.update(f"{name} {one}\n".encode())
+            files.setdefault(split, []).append(one[:DIGITS])
             row = found.rows.get(path.relative_to(root / split).as_posix(), {})
             n[split] += 1
             drawn[split] += row.get("source", "").startswith(DRAWN)
-    training = {"train", "val"} & set(n) or set(n)
+    training = set(LEARNED) & set(n) or set(n)
     learned = [sum(counts[split] for split in training) for counts in (n, drawn)]
     return {
         "kind": _kind(n.total(), drawn.total()),
@@ -98,7 +104,28 @@ def fingerprint(root: str | Path) -> dict[str, Any]:
         "n": dict(n),
         "learned_from": _kind(*learned),
         "sha256": digest.hexdigest(),
+        "files": {split: " ".join(hashes) for split, hashes in files.items()},
     }
+
+
+def count_seen(
+    training: Mapping[str, Any], data: Mapping[str, Any], splits: Iterable[str]
+) -> dict[str, int]:
+    """{"train": n, "val": n}: how many pictures of some splits are among those of `training`.
+
+    Both are fingerprints. Of older ones, without `files`, only the whole data set can be the same.
+    """
+    if "files" in training and "files" in data:
+        measured = {file for split in splits for file in data["files"].get(split, "").split()}
+        seen = {split: set(training["files"].get(split, "").split()) for split in LEARNED}
+        return {split: len(files & measured) for split, files in seen.items()}
+    same = data["sha256"] == training["sha256"]
+    return {split: same * (split in splits) * data["n"].get(split, 0) for split in LEARNED}
+
+
+def without_files(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A fingerprint for a report: `files` is as long as the data set is large."""
+    return {name: value for name, value in data.items() if name != "files"}
 
 
 def _kind(n: int, drawn: int) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from dclib import __version__
 from dclib.checkpoint import Checkpoint, load_checkpoint
-from dclib.data import fingerprint, splits_of
+from dclib.data import fingerprint, splits_of, without_files
 from dclib.evaluate.card import too_good, write_card
 from dclib.evaluate.metrics import compare, conclude, format_differences, format_metrics, measure
 from dclib.evaluate.predictions import describe, kind_of, predict_folder, save_predictions
@@ -50,8 +50,8 @@ def report(
     warning = _introduce("Checkpoint", checkpoint, table, data)
     measured, others = measure(table), {}
     print(f"Device: {device}\n\n{format_metrics(measured, full=True)}")
-    results = {"checkpoint": _identity(checkpoint), "data": data, "split": split}
-    results["metrics"] = as_json(measured)
+    results: dict[str, Any] = {"checkpoint": _identity(checkpoint), "data": without_files(data)}
+    results |= {"split": split, "metrics": as_json(measured)}
     if against:
         second = load_checkpoint(against, device)
         answers = predict_folder(second, root, split)
@@ -107,9 +107,11 @@ def _introduce(role: str, checkpoint: Checkpoint, table: pd.DataFrame, data: dic
     """Print what a checkpoint is and whether it can be measured on these pictures; the warning."""
     print(f"{role}: {checkpoint}")
     training = checkpoint.config["training_data"]
-    if data["sha256"] != training["sha256"]:
-        print("It was trained on another data set; pictures in both were not looked for.")
     warning = too_good(table, training, data)
+    if data["sha256"] != training["sha256"]:
+        known = "none of these pictures is in its train or val"
+        known = known if "files" in training else "pictures in both were not looked for"
+        print(f"It was trained on another data set{'' if warning else f'; {known}'}.")
     if warning:
         print(f"WARNING: {warning}")
     return warning
@@ -117,8 +119,9 @@ def _introduce(role: str, checkpoint: Checkpoint, table: pd.DataFrame, data: dic
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     """What metrics.json says of a checkpoint."""
-    names = ("temperature", "threshold", "weights_sha256", "training_data")
+    names = ("temperature", "threshold", "weights_sha256")
     known = {name: checkpoint.config[name] for name in names}
+    known["training_data"] = without_files(checkpoint.config["training_data"])
     return {"name": checkpoint.folder.resolve().name} | known
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dclib.checkpoint import CARD, LOOKS, is_card
+from dclib.data import count_seen
 from dclib.evaluate import metrics
 from dclib.evaluate.metrics import compare, judge_difference, measure, tell_interval, tell_value
 from dclib.evaluate.predictions import describe, kind_of
@@ -34,8 +35,8 @@ HUB_NAMES = {  # of kinds of metric that the Hub calls something else
     "ECE": "expected_calibration_error",
 }
 DECIDED = {
-    "train": "the network was trained on these pictures",
-    "val": "these pictures chose the epoch, and the temperature if it is not 1",
+    "train": "the network was trained on {} pictures",
+    "val": "{} pictures chose the epoch, and the temperature if it is not 1",
 }
 
 
@@ -134,8 +135,12 @@ def splits_in(table: pd.DataFrame) -> list[str]:
 
 def too_good(table: pd.DataFrame, training: dict, data: dict) -> str:
     """Why numbers are too good; "" if their pictures decided nothing. Two fingerprints of data."""
-    same = data["sha256"] == training["sha256"]
-    reasons = [why for split, why in DECIDED.items() if same and split in splits_in(table)]
+    splits = splits_in(table)
+    all_of_them, reasons = sum(data["n"].get(split, 0) for split in splits), []
+    for split, n in count_seen(training, data, splits).items():
+        if n:
+            these = "these" if n == all_of_them else f"{n} of the {all_of_them}"
+            reasons.append(DECIDED[split].format(these))
     return f"Too good to rely on: {' and '.join(reasons)}." if reasons else ""
 
 

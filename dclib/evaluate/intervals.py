@@ -51,7 +51,7 @@ def wilson_interval(
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of right answers with its 95 % Wilson interval."""
+    """A share of right answers with its 95 % interval."""
 
     accuracy: float
     n: int
@@ -64,7 +64,7 @@ class Accuracy:
 
 
 def proportion(correct: int, n: int) -> Accuracy:
-    """A share with its interval.
+    """A share of independent trials with Wilson's interval; of pictures see `share_of`.
 
     >>> print(proportion(3, 4))
     0.750 (95 % interval 0.301 to 0.954, n = 4)
@@ -73,9 +73,25 @@ def proportion(correct: int, n: int) -> Accuracy:
     return Accuracy(correct / n, n, low, high)
 
 
-def accuracy(logits: "Tensor", labels: "Tensor") -> Accuracy:
-    """`Accuracy` of logits (N, classes) against labels (N,)."""
-    return proportion(int((logits.argmax(1) == labels).sum()), len(labels))
+def share_of(hits: ArrayLike, groups: ArrayLike, labels: ArrayLike | None = None) -> Accuracy:
+    """The share of hits (N,) with its interval, groups (N,) as wholes, within strata of `labels`.
+
+    See `group_interval`; Wilson's where every picture is a group of its own.
+    """
+    hits, (names, numbers) = np.asarray(hits, bool), np.unique(groups, return_inverse=True)
+    if len(names) == len(hits):
+        return proportion(int(hits.sum()), len(hits))
+    kinds = None if labels is None else strata(numbers, np.asarray(labels, bool))
+    return Accuracy(*group_interval(hits[None], np.ones((1, len(hits)), bool), numbers, kinds))
+
+
+def accuracy(logits: "Tensor", labels: "Tensor", groups: ArrayLike | None = None) -> Accuracy:
+    """`Accuracy` of logits (N, 2) against labels (N,); see `share_of` for the interval.
+
+    Pictures of one group (N,) resemble each other; None: every picture is a group of its own.
+    """
+    right = (logits.argmax(1) == labels).numpy()
+    return share_of(right, range(len(right)) if groups is None else groups, labels.numpy())
 
 
 def freedom(kinds: np.ndarray) -> int:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dclib.data import CLASSES, fingerprint
+from dclib.data import CLASSES, count_seen, fingerprint
 from dclib.data.loading import CoupleFolder, make_loader
-from dclib.evaluate.intervals import TAILS, proportion
+from dclib.evaluate.intervals import TAILS, Accuracy, share_of
 from dclib.evaluate.predictions import by_seed, check_predictions, make_table, probabilities
 from dclib.evaluate.probe import fit_folds
 from dclib.files import extra, harmless, write_whole
@@ -127,12 +127,21 @@ def flip_labels(
     return [other[name] if f else name for name, f in zip(labels, flipped, strict=True)], flipped
 
 
-def score_suspects(suspects: pd.DataFrame, wrong: Collection[str]) -> str:
-    """Two lines: precision and recall of suspects where the ids of all wrong labels are known."""
-    hits, n = int(suspects["id"].isin(wrong).sum()), len(suspects)
-    precision = proportion(hits, n) if n else "undefined, as there are no suspects"
-    recall = proportion(hits, len(wrong)) if wrong else "undefined, as no label is wrong"
-    return f"{hits} of {n} suspects are wrong: precision {precision}\nrecall {recall}"
+def score_suspects(suspects: pd.DataFrame, wrong: Collection[str], table: pd.DataFrame) -> str:
+    """Two lines: precision and recall of suspects where the ids of all wrong labels are known.
+
+    `table`: the predictions that they were found in; it knows the groups, which count as wholes.
+    """
+    pictures = table.drop_duplicates("id")
+    found, false = (pictures["id"].isin(ids).to_numpy() for ids in (suspects["id"], wrong))
+    groups, hits = pictures["group"].to_numpy(), (found & false).sum()
+    precision: Accuracy | str = "undefined, as there are no suspects"
+    recall: Accuracy | str = "undefined, as no label is wrong"
+    if found.any():
+        precision = share_of(false[found], groups[found])
+    if false.any():
+        recall = share_of(found[false], groups[false])
+    return f"{hits} of {found.sum()} suspects are wrong: precision {precision}\nrecall {recall}"
 
 
 def save_suspects(suspects: pd.DataFrame, path: str | Path) -> Path:
@@ -181,11 +190,12 @@ def probe_out_of_fold(
     The checkpoint must be of other pictures. `labels`: class names (N,) in the order of the split,
     instead of its own.
     """
-    seen = checkpoint.config["training_data"]["sha256"]
-    if split != "test" and seen == fingerprint(root)["sha256"]:
+    data = fingerprint(root)
+    if n := sum(count_seen(checkpoint.config["training_data"], data, [split]).values()):
         raise ValueError(
-            f"{checkpoint.folder} was trained on {root}: its features have seen these labels. Take "
-            "the split test, other pictures or dclib.train.studies.out_of_fold."
+            f"{checkpoint.folder} was trained on {n} of the {data['n'][split]} pictures in "
+            f"{Path(root) / split}: its features have seen these labels. Take the split test, "
+            "other pictures or dclib.train.studies.out_of_fold."
         )
     dataset = CoupleFolder(root, split, checkpoint.transform, CLASSES)
     if labels is None:

@@ -9,7 +9,7 @@ import numpy as np
 from dclib import __version__
 from dclib.checkpoint import Checkpoint
 from dclib.colab import describe_machine
-from dclib.data import CLASSES
+from dclib.data import CLASSES, without_files
 from dclib.explain.evidence import Evidence, waterfall_steps
 from dclib.photo import Prediction, resize
 from dclib.pictures import Boxes
@@ -238,7 +238,7 @@ def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> st
     """What is known of one picture as JSON; the picture itself is not in it."""
     evidence, cams, config = prediction.evidence, prediction.grad_cam, checkpoint.config
     kept = ["stage", "backbone", "image_size", "frame", "frame_margin", "temperature", "threshold"]
-    kept += ["training_data", "metrics", "weights_sha256"]
+    kept += ["metrics", "weights_sha256"]
     fields = ["label", "faces", "two", "reasons", "warnings"]
     fields += ["probs", "margin", "margin_sd"] if prediction.probs else []
     content = {"picture": name} | {field: getattr(prediction, field) for field in fields}
@@ -251,7 +251,8 @@ def report_json(name: str, prediction: Prediction, checkpoint: Checkpoint) -> st
             "grad_cam": {target: cams[target][0].tolist() for target in cams.targets},
         }
     content |= {
-        "checkpoint": {key: config[key] for key in kept},
+        "checkpoint": {key: config[key] for key in kept}
+        | {"training_data": without_files(config["training_data"])},
         "deepconnection": __version__,
         "about": f"{ABOUT} {NOBODY}",
     }

@@ -89,9 +89,9 @@ def fit(
 
 
 def accuracies(model: DeepConnection, splits: Mapping[str, CoupleFolder]) -> dict[str, Accuracy]:
-    """`Accuracy` of the model on every split but train, by name."""
+    """`Accuracy` of the model on every split but train, by name; groups count as wholes."""
     return {
-        name: accuracy(*predict_logits(model, make_loader(dataset, 32)))
+        name: accuracy(*predict_logits(model, make_loader(dataset, 32)), dataset.groups)
         for name, dataset in splits.items()
         if name != "train"
     }

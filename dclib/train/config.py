@@ -1,14 +1,16 @@
 """All settings of a training run, in one frozen object, and the optimiser that they ask for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch.optim import Optimizer
 
-from dclib.checkpoint import NETWORK
+from dclib.checkpoint import NETWORK, WEIGHTS
 from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD
-from dclib.model import BLOCKS, DeepConnection
+from dclib.files import file_hash
+from dclib.model import BLOCKS, INSIDE, DeepConnection
 from dclib.rules import TEXT, TRUTH, check, number, one_of, or_none
 from dclib.spp import LEVELS
 
@@ -83,6 +85,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(vars(self), RULES)
+
+    def identity(self) -> dict[str, Any]:
+        """All settings, with a hash of the start weights in place of their path.
+
+        The same path may hold another network tomorrow, another path the same. Raises
+        FileNotFoundError if there is none.
+        """
+        settings = asdict(self)
+        if self.weights not in (None, "imagenet"):
+            path = INSIDE / WEIGHTS if self.weights == "faces" else Path(self.weights)
+            if not path.is_file():
+                raise FileNotFoundError(f"There are no weights at {path}.")
+            settings["weights"] = f"sha256 {file_hash(path)}"
+        return settings
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:

@@ -132,7 +132,7 @@ class Training:
         assert isinstance(self.loader.batch_sampler, EpochBatches)
         self.batches, self.finish = self.loader.batch_sampler, train_set.transform.finish
         self.val_loader = make_loader(val_set, size, workers=workers)
-        self.identity = asdict(config) | {"data": describe_data(train_set, val_set)}
+        self.identity = config.identity() | {"data": describe_data(train_set, val_set)}
         torch.manual_seed(config.seed)  # dropout masks
         if processes.world > 1 and device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it sees the whole batch

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,7 +162,7 @@ def train_one(
 def _settings(config: TrainConfig, data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """What must stay the same when a study goes on, as JSON gives it back."""
     pictures = {"n": sum(data["n"].values()), "sha256": data["sha256"]}
-    return json.loads(json.dumps(asdict(config) | {"data": pictures} | more))
+    return json.loads(json.dumps(config.identity() | {"data": pictures} | more))
 
 
 def _right(table: pd.DataFrame) -> np.ndarray:
