@@ -283,7 +283,7 @@ def test_a_table_that_is_not_in_order_leaves_the_old_card(checkpoint):
 
 
 def test_others_of_other_pictures_are_refused(checkpoint):
-    with pytest.raises(ValueError, match="not of the same pictures"):
+    with pytest.raises(ValueError, match="No picture was answered by both"):
         write_card(checkpoint, make_predictions(), others={"x": make_predictions(split="val")})
     assert not (checkpoint.folder / "README.md").exists()
 

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from dclib.checkpoint import load_checkpoint, save_checkpoint
 from dclib.data import fingerprint, without_files
 from dclib.data.loading import EvalTransform
 from dclib.evaluate.__main__ import main
 from dclib.evaluate.metrics import compare, conclude, format_differences, measure
-from dclib.evaluate.predictions import predict_folder, probabilities
+from dclib.evaluate.predictions import answered_by_both, predict_folder, probabilities
 from dclib.model import DeepConnection
 from dclib.train import TrainConfig
 
@@ -152,6 +153,50 @@ def test_against_another_checkpoint(there, capsys):
     assert value == pytest.approx(paired.loc["log-loss", "value"])
     assert "| `second` |" in Path("good/README.md").read_text()
     assert not Path("second/README.md").exists()
+
+
+@pytest.fixture
+def undetected(there, couples):
+    """Pictures of which one shows nobody, a network that looks at faces, and that one's id."""
+    root = there / "undetected"
+    shutil.copytree(couples / "test", root / "test")
+    rows = pd.read_csv(root / "test" / "metadata.csv", dtype=str, keep_default_na=False)
+    rows.loc[0, "boxes"] = ""
+    rows.to_csv(root / "test" / "metadata.csv", index=False)
+    Image.new("RGB", (64, 64)).save(root / "test" / rows.loc[0, "file_name"])
+    model = DeepConnection(CONFIG.stage, CONFIG.backbone, weights=None)
+    training = fingerprint(couples)
+    save_checkpoint(there / "faces", model, EvalTransform(64, frame="faces"), training, {})
+    return root, there / "faces", f"test/{rows.loc[0, 'file_name']}"
+
+
+@pytest.mark.parametrize("first", ["faces", "good"])
+def test_networks_are_compared_on_what_both_answered(there, undetected, capsys, first):
+    root, faces, missing = undetected
+    pair = {"faces": faces, "good": Path("good")}
+    (second,) = pair.keys() - {first}
+    command = [str(pair[first]), str(root), "--against", str(pair[second])]
+    main([*command, "--out", str(there / "out")])
+    printed = capsys.readouterr().out
+    assert "as only one of the two answered: 1 of 6 pictures." in printed
+    tables = {name: predict_folder(load_checkpoint(folder), root) for name, folder in pair.items()}
+    whole = tables["good"]
+    tables["good"] = whole[whole["id"] != missing]
+    assert (len(whole), len(tables["faces"])) == (6, 5)
+    assert format_differences(compare(tables[first], tables[second])) in printed
+    card = (pair[first] / "README.md").read_text()
+    assert (", on the 5 pictures that both answered |" in card) == (first == "good")
+    assert len(pd.read_csv(there / "out" / "predictions.csv")) == {"faces": 5, "good": 6}[first]
+
+
+def test_what_is_wrong_with_the_second_costs_the_first_nothing(there):
+    with pytest.raises(SystemExit, match="did the training diverge"):
+        main(["good", "data", "--against", "diverged", "--out", str(there / "out")])
+    assert (there / "out" / "predictions.csv").exists() and Path("good/README.md").exists()
+    assert "against" not in json.loads((there / "out" / "metrics.json").read_text())
+    table = predict_folder(load_checkpoint("good"), "data")
+    with pytest.raises(ValueError, match="No picture was answered by both networks"):
+        answered_by_both(table[:2], table[2:])
 
 
 def test_against_one_that_was_trained_on_these_pictures(there, capsys):

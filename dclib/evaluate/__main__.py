@@ -22,7 +22,13 @@ from dclib.checkpoint import Checkpoint, load_checkpoint
 from dclib.data import fingerprint, splits_of, without_files
 from dclib.evaluate.card import too_good, write_card
 from dclib.evaluate.metrics import compare, conclude, format_differences, format_metrics, measure
-from dclib.evaluate.predictions import describe, kind_of, predict_folder, save_predictions
+from dclib.evaluate.predictions import (
+    answered_by_both,
+    describe,
+    kind_of,
+    predict_folder,
+    save_predictions,
+)
 from dclib.files import check_place, extra, save_json
 from dclib.predict import pick_device
 from dclib.rules import sentences
@@ -45,31 +51,51 @@ def report(
     check_places(root, split, out)
     data, device = fingerprint(root), pick_device()
     checkpoint = load_checkpoint(folder, device)
+    second = load_checkpoint(against, device) if against else None
     table = predict_folder(checkpoint, root, split)
     print(f"Data: {root / split}, {kind_of(table)}, {describe(table)}")
     warning = _introduce("Checkpoint", checkpoint, table, data)
-    measured, others = measure(table), {}
+    measured = measure(table)
     print(f"Device: {device}\n\n{format_metrics(measured, full=True)}")
     results: dict[str, Any] = {"checkpoint": _identity(checkpoint), "data": without_files(data)}
     results |= {"split": split, "metrics": as_json(measured)}
-    if against:
-        second = load_checkpoint(against, device)
-        answers = predict_folder(second, root, split)
-        unfair = _introduce("\nAgainst", second, answers, data)
-        paired = compare(table, answers)
-        print(f"\n{format_differences(paired)}\n\n{conclude(paired, table)}")
-        results |= {"against": _identity(second), "differences": as_json(paired)}
-        results |= {"mcnemar": paired.attrs}
-        others = {} if unfair else {second.folder.resolve().name: answers}
     versions = {module.__name__: module.__version__ for module in (torch, np, scipy, pd)}
     versions |= {"deepconnection": __version__, "python": platform.python_version()}
-    save_json(out / NUMBERS, results | {"versions": versions, "device": str(device)})
-    save_predictions(table, out / TABLE)
-    print(f"\nWrote {TABLE} and {NUMBERS} into {out}.")
-    if warning:
-        print("No model card was written: it is for pictures that decided nothing in training.")
-    else:
-        print(f"Wrote the model card {write_card(checkpoint, table, others=others, data=data)}.")
+    results |= {"versions": versions, "device": str(device)}
+    others: dict[str, pd.DataFrame] = {}
+    try:
+        if second:
+            told, others = _compare_with(second, table, root, split, data)
+            results |= told
+    finally:  # whatever happens to the second, the first was measured
+        save_json(out / NUMBERS, results)
+        save_predictions(table, out / TABLE)
+        print(f"\nWrote {TABLE} and {NUMBERS} into {out}.")
+        if warning:
+            print("No model card was written: it is for pictures that decided nothing in training.")
+        else:
+            path = write_card(checkpoint, table, others=others, data=data)
+            print(f"Wrote the model card {path}.")
+
+
+def _compare_with(
+    second: Checkpoint, table: pd.DataFrame, root: Path, split: str, data: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """Print how a second network does on the same pictures.
+
+    Returns what metrics.json says of that, and what the card shows: nothing of one that these
+    pictures decided something for.
+    """
+    answers = predict_folder(second, root, split)
+    unfair = _introduce("\nAgainst", second, answers, data)
+    ours, theirs = answered_by_both(table, answers)
+    if n := len(table) + len(answers) - 2 * len(ours):
+        of_all = f"{n} of {n + len(ours)} pictures"
+        print(f"Left out of the comparison, as only one of the two answered: {of_all}.")
+    paired = compare(ours, theirs)
+    print(f"\n{format_differences(paired)}\n\n{conclude(paired, ours)}")
+    told = {"against": _identity(second), "differences": as_json(paired), "mcnemar": paired.attrs}
+    return told, {} if unfair else {second.folder.resolve().name: answers}
 
 
 def check_places(root: Path, split: str, out: Path) -> None:

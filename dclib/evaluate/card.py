@@ -14,7 +14,7 @@ from dclib.checkpoint import CARD, LOOKS, is_card
 from dclib.data import count_seen
 from dclib.evaluate import metrics
 from dclib.evaluate.metrics import compare, judge_difference, measure, tell_interval, tell_value
-from dclib.evaluate.predictions import describe, kind_of
+from dclib.evaluate.predictions import answered_by_both, describe, kind_of
 from dclib.files import extra, write_whole
 from dclib.model import INSIDE
 
@@ -146,7 +146,10 @@ def too_good(table: pd.DataFrame, training: dict, data: dict) -> str:
 
 def _beside(name: str, table: pd.DataFrame, other: pd.DataFrame) -> tuple[str, dict, str]:
     """Name and metrics of another network, and how much more often this one is right."""
-    paired = compare(table, other).loc["accuracy"]
+    ours, other = answered_by_both(table, other)
+    paired = compare(ours, other).loc["accuracy"]
     ends = f" ({tell_interval(paired, '+.3f')})" if np.isfinite(paired.low) else ""
     gain = f"{paired.value:+.3f}{ends}: {judge_difference(paired)}"
+    if len(ours) < len(table):
+        gain += f", on the {paired.n:.0f} pictures that both answered"
     return name, measure(other).to_dict("index"), gain

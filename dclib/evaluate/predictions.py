@@ -95,6 +95,14 @@ def by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [part.sort_values("id") for _, part in table.groupby("seed", sort=True)]
 
 
+def answered_by_both(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two tables without the pictures that one of them lacks, as no two faces were found there."""
+    pair = a[a["id"].isin(b["id"])], b[b["id"].isin(a["id"])]
+    if not len(pair[0]):
+        raise ValueError("No picture was answered by both networks; nothing can be compared.")
+    return pair
+
+
 def check_predictions(table: pd.DataFrame) -> pd.DataFrame:
     """The table itself, or ValueError if it is not in order."""
     name = "The table of predictions"
