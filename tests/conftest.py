@@ -17,8 +17,8 @@ settings.load_profile("series")
 
 @pytest.hookimpl(optionalhook=True)  # Colab has no xdist
 def pytest_xdist_auto_num_workers(config):
-    """Two more than there are cores: browsers, servers and kernels are waited for."""
-    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """One more than there are cores: browsers, servers and kernels are waited for."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def pytest_collection_modifyitems(items):
