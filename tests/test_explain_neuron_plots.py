@@ -117,13 +117,13 @@ def test_region_maps_of_all_neurons_sum_to_the_margin_map(checkpoint, evidence):
     assert fig.axes[-1].get_ylim() == pytest.approx((-largest, largest))
     titled = [axis.get_title() for axis in fig.axes if axis.get_title()]
     assert len(titled) == len(groups)
-    totals = [float(title.rpartition(": ")[2]) for title in titled]
+    totals = [float(title.rpartition(":\n")[2]) for title in titled]
     added = evidence.of_margin("contributions")[0]
     assert totals == pytest.approx([added[group].sum().item() for group in groups], abs=0.006)
     assert [abs(v) for v in totals] == sorted(map(abs, totals), reverse=True)
     first, *others = groups[0]
     alike = f" and {len(others)} alike" if others else ""
-    assert titled[0].startswith(f"neuron {first}{alike}: ")
+    assert titled[0].startswith(f"neuron {first}{alike}:\n")
 
 
 def test_neurons_of_one_map_correlate_and_others_do_not(evidence):

@@ -138,7 +138,7 @@ def strongest_neurons(evidence: Evidence, index: int = 0, n: int = 12) -> list[i
     return [k for k in added.argsort(descending=True)[:n].tolist() if added[k] > 0]
 
 
-def alike_neurons(evidence: Evidence, n: int = 8) -> list[list[int]]:
+def alike_neurons(evidence: Evidence, n: int = 4) -> list[list[int]]:
     """The neurons that are on in a batch's first picture, in groups whose maps resemble each other.
 
     The n groups that add most to the margin, either way. Each begins with its strongest neuron,

@@ -99,7 +99,7 @@ def plot_region_maps(
     image: Image.Image | np.ndarray,
     evidence: Evidence,
     size: int,
-    n: int = 8,
+    n: int = 4,
     frame: Frame | None = None,
 ) -> Figure:
     """What each region adds to the margin through neurons, on one scale.
@@ -117,7 +117,7 @@ def plot_region_maps(
     maps = torch.stack([through[group].sum(0) for group in groups])  # (n, h, w)
     scale = float(maps.abs().max())
     rows = -(-len(groups) // 4)
-    inches = (8, 2.1 * rows + 0.3)
+    inches = (8, 2.3 * rows + 0.3)
     fig, axes = plt.subplots(rows, 4, figsize=inches, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
@@ -126,7 +126,7 @@ def plot_region_maps(
         total = added[[first, *others]].sum().item()
         name = f"neuron {first}" + f" and {len(others)} alike" * bool(others)
         colour = UNHAPPY if total > 0 else HAPPY
-        axis.set_title(f"{name}: {total:+.2f}", fontsize=9, color=colour)
+        axis.set_title(f"{name}:\n{total:+.2f}", fontsize=9, color=colour)
     draw_scale(fig, axes, scale, "log-odds a cell")
     return fig
 
