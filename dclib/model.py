@@ -19,9 +19,8 @@ from dclib.data import CLASSES
 from dclib.pmt import PowerMeanTransform
 from dclib.spp import LEVELS, SpatialPyramidPool
 
-INSIDE = (
-    Path(__file__).parent / "checkpoint" / "pretrained"
-)  # a checkpoint that has seen photographed faces
+# A checkpoint that has seen photographed faces.
+INSIDE = Path(__file__).parent / "checkpoint" / "pretrained"
 STAGES = ("plain", "spp", "spp+pmt")
 NEURONS = 100
 BACKBONE_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")

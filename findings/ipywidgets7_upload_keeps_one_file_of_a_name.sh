@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # ipywidgets 7.7.1 (Colab's): FileUpload(multiple=True).value holds one of several files that have one name.
 #
-# There `value` is a dict from name to file, so of two photos that are both called image.jpg, as some
-# phones call every one, the last stays and nothing says so, though the button counts two. Both came:
-# `metadata` and `data`, which the browser fills, are lists and have all of them in the order in which they
+# There `value` is a dict from name to file, so of two photos that are both called image.jpg the last stays
+# and nothing says so. Both came: `metadata` and `data`, which the browser fills, are lists and have all of them in the order in which they
 # were chosen. ipywidgets 8.1.8 has a tuple as `value`, and all files in it. Whoever serves both versions
 # reads the two lists where `value` is a dict. The output seen stands at the end; the script fails if it
 # changes.

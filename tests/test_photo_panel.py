@@ -326,7 +326,7 @@ def test_every_status_is_new_to_the_browser(panel):
 def test_ipywidgets_7_shape():
     """There `value` is a dict that must be emptied in place, with a counter to reset.
 
-    Some phones call every photo the same, and the dict has room for one of a name.
+    The dict has room for one file of a name.
     """
     two = {"metadata": [{"name": "image.jpg"}] * 2, "data": [memoryview(b"abc"), b"de"]}
     value = {"image.jpg": {"content": b"de"}}

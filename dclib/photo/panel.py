@@ -29,7 +29,7 @@ HEAD = (  # of a report
     '<meta name="viewport" content="width=device-width">'
 )
 ONE_MORE = "One face is chosen: choose the other, by its number or with “Mark a face”."
-NOBODY = "No face is chosen: choose two, by their numbers or with “Mark a face”."
+NONE_CHOSEN = "No face is chosen: choose two, by their numbers or with “Mark a face”."
 
 
 def photo_panel(
@@ -127,7 +127,7 @@ class Answer(web.Panel):
     def choose(self, faces: Boxes, two: tuple[int, ...]) -> None:
         """The reader says where the faces are, or which: ask anew once there are two."""
         if len(two) != 2:
-            self.withdraw(f"<p>{ONE_MORE if two else NOBODY}</p>")
+            self.withdraw(f"<p>{ONE_MORE if two else NONE_CHOSEN}</p>")
             self.changed()
             return
         self.say(f"Looking at {self.name} …")
