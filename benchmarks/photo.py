@@ -8,7 +8,6 @@ evidence, Grad-CAM, page. Medians; they take turns. Writes results/photo.json.
 """
 
 import argparse
-import io
 import json
 import statistics
 import time
@@ -23,7 +22,7 @@ from dclib.checkpoint import load_checkpoint
 from dclib.framing.faces import find_faces
 from dclib.photo import look, predict_photo
 from dclib.photo.page import photo_page
-from dclib.pictures import read_picture
+from dclib.pictures import encode, read_picture
 
 RESULTS = Path(__file__).parent / "results" / "photo.json"
 
@@ -34,9 +33,7 @@ def make_photo(width):
     both = Image.new("RGB", (800, 512))
     both.paste(one, (0, 0))
     both.paste(one, (400, 0))
-    file = io.BytesIO()
-    both.resize((width, width * 512 // 800), Image.BICUBIC).save(file, "JPEG", quality=92)
-    return file.getvalue()
+    return encode(both.resize((width, width * 512 // 800), Image.BICUBIC), quality=92)
 
 
 def main():

@@ -1,7 +1,6 @@
 """A server that does what real ones do to robots, by mistake or on purpose; for tests only."""
 
 import gzip
-import io
 import json
 import socket
 import struct
@@ -14,6 +13,7 @@ from PIL import Image
 
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
+from dclib.pictures import encode
 from dclib.scrape.gallery import Gallery
 from dclib.scrape.sources import Candidate, Listing
 
@@ -22,12 +22,6 @@ MIB = 2**20
 
 def picture(number=1000, side=300):
     return draw_scene(sample_scene(77, number)[0], side)
-
-
-def encode(image, kind="JPEG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 _numbers = iter(range(0, 10_000, 2))

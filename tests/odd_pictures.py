@@ -15,6 +15,7 @@ import profiles
 import torch
 from PIL import ExifTags, Image
 
+from dclib import pictures
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.pictures import TURNS
@@ -26,9 +27,7 @@ UNDO[8] = Image.Transpose.ROTATE_270
 
 
 def encode(kind="JPEG", image=SCENE, **options):
-    buffer = io.BytesIO()
-    image.copy().save(buffer, kind, **options)  # saving leaves marks on an image
-    return buffer.getvalue()
+    return pictures.encode(image.copy(), kind, **options)  # saving leaves marks on an image
 
 
 def several(kind):

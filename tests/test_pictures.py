@@ -1,7 +1,6 @@
 """Every kind of file that people really have."""
 
 import contextlib
-import io
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from dclib.pictures import PictureError, read_picture
+from dclib.pictures import PictureError, encode, read_picture
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -21,12 +20,6 @@ def half_red_half_blue(width=60, height=40):
     image = Image.new("RGB", (width, height), RED)
     image.paste(BLUE, (width // 2, 0, width, height))
     return image
-
-
-def encode(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def colours(image):

@@ -1,13 +1,11 @@
 """Colours against numbers that others have published."""
 
-import io
-
 import numpy as np
 import profiles
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from dclib.pictures import read_picture
+from dclib.pictures import encode, read_picture
 from dclib.pictures.colour import ADOBE, BT2020, HLG, P3, PQ, PRIMARIES, _transform, by_coding
 
 PROPHOTO = (0.734699, 0.265301, 0.159597, 0.840403, 0.036598, 0.000105)
@@ -30,12 +28,6 @@ SCREENS = {
 }
 COLOURS = np.uint8([(200, 90, 60), (110, 150, 90), (120, 110, 170), (128,) * 3, (220, 180, 160)])
 UNREAD = "Its colour profile makes no sense; the colours are as they are stored."
-
-
-def encode(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def known(name, gamma):

@@ -1,7 +1,5 @@
 """A drawing says that it is one, and where its couple is."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -9,16 +7,16 @@ from PIL import ExifTags, Image
 from dclib.drawn import our_couple
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
-from dclib.pictures import read_picture
+from dclib.pictures import encode, read_picture
 from dclib.pictures.mark import COMMENT, drawn_faces
 
 
 def test_the_mark_goes_with_the_picture_and_its_file():
     scene, _ = sample_scene(0, 0)
-    picture, file = draw_scene(scene, 128), io.BytesIO()
-    picture.save(file, "JPEG")
+    picture = draw_scene(scene, 128)
     expected = np.array([person.face_box() for person in scene.couple]) * 128
-    for source in (picture, picture.convert("L"), picture.point(lambda v: v // 2), file.getvalue()):
+    changed = picture.convert("L"), picture.point(lambda v: v // 2), encode(picture)
+    for source in (picture, *changed):
         assert drawn_faces(read_picture(source).image) == pytest.approx(expected, abs=0.02)
     larger = drawn_faces(picture.resize((256, 256)))
     assert larger == pytest.approx(2 * expected, abs=0.02)
@@ -26,11 +24,9 @@ def test_the_mark_goes_with_the_picture_and_its_file():
 
 def test_a_drawing_that_its_file_turns_is_a_photograph():
     """As viewers turn a picture: its pixels stay, and so do the places in its comment."""
-    file = io.BytesIO()
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
-    our_couple(size=64).save(file, "JPEG", exif=turned)
-    assert drawn_faces(read_picture(file.getvalue()).image) is None
+    assert drawn_faces(read_picture(encode(our_couple(size=64), exif=turned)).image) is None
 
 
 @pytest.mark.parametrize("rest", [b"", b"nonsense", b"[[1, 2]]", b"3", b"[" * 10_000])

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageEnhance, ImageOps, PngImagePlugin
 from dclib.data import read_split
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
-from dclib.pictures import LEAST_CONTRAST, is_blank, read_picture
+from dclib.pictures import LEAST_CONTRAST, encode, is_blank, read_picture
 from dclib.scrape import duplicates
 from dclib.scrape.duplicates import (
     NEAR,
@@ -42,12 +42,6 @@ def rows(drawn):
 def images(most=48):
     shapes = st.tuples(st.integers(1, most), st.integers(1, most), st.just(3))
     return hnp.arrays(np.uint8, shapes).map(Image.fromarray)
-
-
-def encode(image, kind="JPEG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def decode(content):

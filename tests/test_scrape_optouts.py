@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 from urllib3 import HTTPHeaderDict
 
+from dclib.pictures import encode
 from dclib.scrape.optouts import header_optout, picture_optout, reserved_locations
 
 TAG = "X-Robots-Tag"
@@ -88,17 +89,15 @@ PROPERTIES = [
 ]
 
 
-def encode(kind, **options):
-    buffer = io.BytesIO()
-    Image.effect_noise((64, 64), 50).convert("RGB").save(buffer, kind, **options)
-    return buffer.getvalue()
+def noise(kind, **options):
+    return encode(Image.effect_noise((64, 64), 50).convert("RGB"), kind, **options)
 
 
 def png(write):
     """A PNG with what `write` adds to its texts."""
     info = PngImagePlugin.PngInfo()
     write(info)
-    return encode("PNG", pnginfo=info)
+    return noise("PNG", pnginfo=info)
 
 
 def before_the_end(content, kind, data):
@@ -109,14 +108,14 @@ def before_the_end(content, kind, data):
 
 HEX = "\nxmp\n    {}\n{}\n"
 WAYS = {
-    "jpeg": lambda xmp: encode("JPEG", xmp=xmp.encode()),
-    "jpeg, extended": lambda xmp: encode("JPEG", xmp=(" " * 60_000 + xmp).encode()),
-    "jpeg, utf-16": lambda xmp: encode("JPEG", xmp=xmp.encode("utf-16")),
-    "webp": lambda xmp: encode("WEBP", xmp=xmp.encode()),
+    "jpeg": lambda xmp: noise("JPEG", xmp=xmp.encode()),
+    "jpeg, extended": lambda xmp: noise("JPEG", xmp=(" " * 60_000 + xmp).encode()),
+    "jpeg, utf-16": lambda xmp: noise("JPEG", xmp=xmp.encode("utf-16")),
+    "webp": lambda xmp: noise("WEBP", xmp=xmp.encode()),
     "png": lambda xmp: png(lambda info: info.add_itxt("XML:com.adobe.xmp", xmp)),
     "png, packed": lambda xmp: png(lambda info: info.add_itxt("XML:com.adobe.xmp", xmp, zip=True)),
     "png, at its end": lambda xmp: before_the_end(
-        encode("PNG"), b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp.encode())
+        noise("PNG"), b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp.encode())
     ),
     "png, hexadecimal": lambda xmp: png(
         lambda info: info.add_text(
@@ -143,7 +142,7 @@ def test_content_credentials(label, use, refused):
     entry = b"\xa1gentries\xa1pcawg.ai_training\xa1cuse" + bytes([0x60 + len(use)]) + use.encode()
     box = b"jumb\0jumd\0\x11\0\x10" + label.encode() + b"\0\0\0\0\xffcbor" + entry
     segment = b"\xff\xeb" + (len(box) + 2).to_bytes(2) + box
-    content = encode("JPEG")
+    content = noise("JPEG")
     content = content[:2] + segment + content[2:]
     Image.open(io.BytesIO(content)).load()
     assert bool(picture_optout(content)) == bool(refused)
@@ -151,19 +150,19 @@ def test_content_credentials(label, use, refused):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_pictures_without_a_mark(kind):
-    assert picture_optout(encode(kind)) == ""
+    assert picture_optout(noise(kind)) == ""
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_can_be_searched(data):
-    packed = before_the_end(encode("PNG"), b"iTXt", data)
+    packed = before_the_end(noise("PNG"), b"iTXt", data)
     for content in (data, b"\x89PNG\r\n\x1a\n" + data, packed):
         picture_optout(content)
 
 
 def test_texts_that_unpack_without_end_take_no_time():
     bomb = b"a\0\0" + zlib.compress(bytes(50_000_000), 9)
-    content = encode("PNG")
+    content = noise("PNG")
     for _ in range(100):
         content = before_the_end(content, b"zTXt", bomb)
     assert picture_optout(content) == ""

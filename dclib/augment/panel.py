@@ -1,11 +1,10 @@
 """A slider for the strength of augmentation."""
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from dclib.augment import TrainTransform
+from dclib.pictures import encode
 from dclib.web.html import Panel, ipywidgets, to_image
 
 
@@ -22,9 +21,7 @@ def strength_panel(image: Image.Image, n: int = 6, size: int = 150) -> Panel:
     def show(_: object) -> None:
         transform = TrainTransform(size, strength=slider.value)
         draws = [transform.undo(transform(image, index=index)).numpy() for index in range(n)]
-        file = io.BytesIO()
-        to_image(np.concatenate(draws, 1)).save(file, "PNG")  # (size, n * size, 3)
-        picture.value = file.getvalue()
+        picture.value = encode(to_image(np.concatenate(draws, 1)), "PNG")  # (size, n * size, 3)
 
     slider.observe(show, names="value")
     show(None)

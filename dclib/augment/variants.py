@@ -4,7 +4,6 @@ A show of imgaug's range, not the training policy (that is `dclib.augment.author
 variant changes grey pictures too, and leaves what is in the picture to be recognised.
 """
 
-import io
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 
 from dclib.augment.imgaug_numpy2 import iaa
 from dclib.data import draw_seed
-from dclib.pictures import Source, read_picture
+from dclib.pictures import Source, encode, read_picture
 
 Variants = dict[str, iaa.Augmenter]
 
@@ -131,9 +130,7 @@ def _damage() -> Variants:
 def _jpeg(images: list[np.ndarray], *_: Any) -> list[np.ndarray]:
     """By Pillow, because imgaug's own warns that imageio will change."""
     for image in images:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=4)
-        image[:] = np.asarray(Image.open(file))
+        image[:] = np.asarray(read_picture(encode(Image.fromarray(image), quality=4)).image)
     return images
 
 

@@ -6,7 +6,6 @@ couple, none an unhappy one. `dclib.drawn.portraits` says how a folder of faces 
 """
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from dclib.drawn.drawing import DRAWINGS
 from dclib.drawn.portraits import Cast, Portrait
 from dclib.drawn.scenes import CLOTHES
 from dclib.files import extra, file_hash
-from dclib.pictures import read_picture
+from dclib.pictures import encode, read_picture
 
 with extra("photo"):
     import cv2
@@ -75,10 +74,9 @@ def compose_couples(faces: str | Path, root: str | Path, n: int = 3000, seed: in
         others = everybody[split]
         bystanders = [others[k] for k in rng.integers(len(others), size=rng.choice(3))]
         picture, boxes = compose_couple(rng, couple, bystanders)
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=int(rng.integers(60, 96)))
-        credit = _credit(couple, bystanders, buffer.getvalue())
-        return buffer.getvalue(), {"label": label, **credit, "boxes": json.dumps(boxes)}
+        content = encode(picture, quality=int(rng.integers(60, 96)))
+        credit = _credit(couple, bystanders, content)
+        return content, {"label": label, **credit, "boxes": json.dumps(boxes)}
 
     return write_set(root, recipe, compose, "pictures")
 

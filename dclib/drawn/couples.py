@@ -6,7 +6,6 @@ independently of the label. Every couple, a `group`, is drawn twice: once happy 
 
 import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from dclib.data import CLASSES
 from dclib.drawn.drawing import DRAWINGS, Box, draw_scene
 from dclib.drawn.scenes import OURS, sample_scene
 from dclib.files import check_folder, save_json, write_folder
+from dclib.pictures import encode
 
 RECIPE = "recipe.json"
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -71,8 +71,7 @@ def render_couples(
 def _draw_one(index: int, seed: int, size: int, shortcut: str | None) -> tuple[bytes, Row]:
     """One picture as JPEG, and its row of metadata.csv."""
     scene, attributes = sample_scene(seed, index, shortcut)
-    buffer = io.BytesIO()
-    draw_scene(scene, size).save(buffer, "JPEG", quality=92, subsampling=0)
+    content = encode(draw_scene(scene, size), quality=92, subsampling=0)
     boxes = {
         "boxes": [person.face_box() for person in scene.couple],
         "body_boxes": [person.body_box() for person in scene.couple],
@@ -83,10 +82,10 @@ def _draw_one(index: int, seed: int, size: int, shortcut: str | None) -> tuple[b
         "licence": "MIT",
         "author": "dclib.drawn",
         "url": "",
-        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "sha256": hashlib.sha256(content).hexdigest(),
     }
     row |= {name: json.dumps(_to_pixels(value, size)) for name, value in boxes.items()}
-    return buffer.getvalue(), row | attributes
+    return content, row | attributes
 
 
 def is_there(root: Path, recipe: Recipe, what: str) -> bool:

@@ -104,6 +104,13 @@ def find_file(source: str | Path, what: str) -> Path:
     raise FileNotFoundError(f"There is no {what} at {text}.")
 
 
+def encode(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    """A Pillow image as a file of this kind; `options` are those of Pillow's `save`."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
 def is_blank(image: Image.Image) -> bool:
     """Whether a picture is one colour or close to it: nothing to judge, and nothing to compare."""
     return bool(np.asarray(image.convert("L").resize((32, 32))).std() < LEAST_CONTRAST)

@@ -4,7 +4,6 @@ What can be used is kept in one form (`examine`).
 """
 
 import hashlib
-import io
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,7 +13,7 @@ from scipy.fft import dct
 
 from dclib.data.listing import kind
 from dclib.data.metadata import components, shared
-from dclib.pictures import PictureError, is_blank, read_picture
+from dclib.pictures import PictureError, encode, is_blank, read_picture
 from dclib.scrape.sources import FetchError
 
 # Bits of 64 in which phash and dhash may both differ in two files of one picture. Measured on 1,000
@@ -141,6 +140,5 @@ def examine(content: bytes) -> tuple[dict, bytes]:
     red, green, blue = (round(mean, 2) for mean in ImageStat.Stat(image).mean)
     facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     facts |= {"width": width, "height": height, "red": red, "green": green, "blue": blue}
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=KEPT_QUALITY, subsampling=0)
-    return facts | fingerprints(image), buffer.getvalue()
+    jpeg = encode(image, quality=KEPT_QUALITY, subsampling=0)
+    return facts | fingerprints(image), jpeg

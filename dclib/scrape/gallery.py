@@ -4,7 +4,6 @@ It has what real ones have: pages of results with lazy images, pages of single p
 and author, robots.txt, and pictures that must not or cannot be used. Whoever made them is invented.
 """
 
-import io
 import json
 import random
 import sys
@@ -18,11 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, quote, urlsplit
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from dclib.data import CLASSES
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
+from dclib.pictures import encode
 
 PER_PAGE = 20
 SIDE, THUMB_SIDE = 448, 160  # pixels
@@ -122,7 +122,7 @@ class Gallery:
             handler.send(self._detail(drawing))
         elif drawing and kind == "thumb":
             image = draw_scene(sample_scene(0, drawing.scene)[0], THUMB_SIDE)
-            handler.send(_encode(image, 70), "image/jpeg")
+            handler.send(encode(image, quality=70), "image/jpeg")
         elif drawing and path == drawing.media:
             self._send_media(handler, drawing)
         else:
@@ -210,14 +210,8 @@ def _draw(drawing: Drawing) -> bytes:
     side = 120 if drawing.trap == "small" else SIDE
     image = draw_scene(sample_scene(0, drawing.scene)[0], side)
     image = ImageOps.mirror(image) if drawing.trap == "mirrored" else image
-    data = _encode(image, 60 if drawing.trap in ("re-encoded", "other label") else 90)
+    data = encode(image, quality=60 if drawing.trap in ("re-encoded", "other label") else 90)
     return data[: len(data) // 2] if drawing.trap == "cut off" else data
-
-
-def _encode(image: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
 
 
 def _page(title: str, body: str, head: str = "") -> bytes:

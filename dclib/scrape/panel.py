@@ -1,13 +1,12 @@
 """Looking through a collection: all pictures by label, press those that must go, one button."""
 
-import io
 from functools import partial
 from pathlib import Path
 from sqlite3 import DatabaseError
 
 from dclib.data import CLASSES
 from dclib.files import extra
-from dclib.pictures import read_picture
+from dclib.pictures import encode, read_picture
 from dclib.scrape.dataset import forget
 from dclib.scrape.manifest import Manifest
 from dclib.web import html as web
@@ -91,9 +90,7 @@ class ReviewPanel(web.Panel):
         except (OSError, ValueError):
             return b""
         image.thumbnail((2 * SIDE, 2 * SIDE))
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=80)
-        return file.getvalue()
+        return encode(image, quality=80)
 
     def press(self, place: int, change: dict) -> None:
         """Somebody pressed a picture's button, or released it, or the page was turned."""

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import mimetypes
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dclib.files import extra
+from dclib.pictures import encode
 from dclib.plots import HAPPY, UNHAPPY
 
 if TYPE_CHECKING:  # a panel is there before torch is
@@ -105,9 +105,7 @@ def to_image(pixels: np.ndarray) -> Image.Image:
 
 def data_uri(image: Image.Image, kind: str = "PNG") -> str:
     """A Pillow image as the address of itself; `kind` is PNG or JPEG."""
-    file = io.BytesIO()
-    image.save(file, kind)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(image, kind)).decode()}"
 
 
 def start_script(script: str = SCRIPT) -> str:
