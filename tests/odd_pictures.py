@@ -18,12 +18,14 @@ from PIL import ExifTags, Image
 from dclib import pictures
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
-from dclib.pictures import TURNS
 from dclib.pictures.colour import ADOBE, P3, PRIMARIES
 
 SCENE = draw_scene(sample_scene(3, 4)[0], 240).resize((240, 160))  # upright is told from turned
-UNDO = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}
-UNDO[8] = Image.Transpose.ROTATE_270
+UPRIGHT_TO_STORED = {  # by EXIF's mark; 6: the camera lay on its side, turn it clockwise to see it
+    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180},
+    **{4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE},
+    **{6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270},
+}
 
 
 def encode(kind="JPEG", image=SCENE, **options):
@@ -40,12 +42,16 @@ def mode(name, kind="PNG", **options):
     return encode(kind, SCENE.convert(name), **options)
 
 
-def exif(mark, kind="JPEG", broken=None, turned=True):
+def stored(mark):
+    """The couple as a camera that was held differently has it."""
+    return SCENE.transpose(UPRIGHT_TO_STORED[mark]) if mark in UPRIGHT_TO_STORED else SCENE
+
+
+def exif(mark, kind="JPEG", broken=None):
     """The couple as a camera held differently writes it, with the mark that says so."""
     marks = Image.Exif()
     marks[ExifTags.Base.Orientation] = mark
-    image = SCENE.transpose(UNDO.get(mark, TURNS.get(mark))) if turned and mark in TURNS else SCENE
-    return encode(kind, image, exif=broken or marks.tobytes())
+    return encode(kind, stored(mark), exif=broken or marks.tobytes())
 
 
 def private():
@@ -100,7 +106,7 @@ def turned_heic(mark):
     """As a telephone held differently writes it: turned in the container, and marked in EXIF."""
     marks = Image.Exif()
     marks[ExifTags.Base.Orientation] = mark
-    return heic(SCENE.transpose(UNDO.get(mark, TURNS[mark])), exif=marks.tobytes())
+    return heic(stored(mark), exif=marks.tobytes())
 
 
 def first_half(data):

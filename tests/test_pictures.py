@@ -1,4 +1,4 @@
-"""Every kind of file that people really have."""
+"""What is in a picture that is read, and what cannot be; more kinds of files: odd_pictures.py."""
 
 import contextlib
 
@@ -23,11 +23,8 @@ def half_red_half_blue(width=60, height=40):
 
 
 def colours(image):
-    """Mean colour of the left, right, upper and lower half."""
-    pixels = np.asarray(image).astype(float)
-    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
-    halves = pixels[:, :width], pixels[:, width:], pixels[:height], pixels[height:]
-    return [tuple(half.mean((0, 1))) for half in halves]
+    """Mean colour of the left and of the right half."""
+    return [tuple(half.mean((0, 1))) for half in np.split(np.asarray(image, float), 2, axis=1)]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -37,30 +34,9 @@ def test_formats(tmp_path, kind):
     for source in (data, tmp_path / "photo", str(tmp_path / "photo"), memoryview(data)):
         image, notes = read_picture(source)
         assert (image.mode, image.size, notes) == ("RGB", (60, 40), ())
-        left, right, *_ = colours(image)
+        left, right = colours(image)
         assert left == pytest.approx(RED, abs=12)
         assert right == pytest.approx(BLUE, abs=12)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_phone_photos_stand_upright(orientation):
-    """Store the picture turned as a phone would, with its EXIF mark; it is read upright."""
-    upright = half_red_half_blue()
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,  # 6: the camera lay on its side; turn it clockwise to see it
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = read_picture(encode(stored, "JPEG", exif=exif, quality=95)).image
-    assert image.size == (60, 40)
-    assert colours(image)[0] == pytest.approx(RED, abs=15)
 
 
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "YCbCr", "HSV")
@@ -78,7 +54,7 @@ def test_pillow_modes(mode):
 
 def test_cmyk_jpeg_keeps_its_colours():
     data = encode(half_red_half_blue().convert("CMYK"), "JPEG")
-    left, right, *_ = colours(read_picture(data).image)
+    left, right = colours(read_picture(data).image)
     assert left == pytest.approx(RED, abs=15)
     assert right == pytest.approx(BLUE, abs=15)
 
@@ -95,14 +71,6 @@ def test_transparency_lies_on_white():
     assert np.asarray(read_picture(encode(image, "PNG")).image).min() == 255
 
 
-def test_gif_gives_its_first_frame_and_says_so():
-    frames = [half_red_half_blue(), Image.new("RGB", (60, 40), BLUE)]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    image, notes = read_picture(data)
-    assert notes == ("This file holds several pictures; the first was used.",)
-    assert colours(image)[0] == pytest.approx(RED, abs=12)
-
-
 def test_arrays():
     pixels = np.asarray(half_red_half_blue())
     same = pixels, pixels / 255, pixels.astype(np.uint16) * 257, (pixels / 255).astype("f4")
@@ -117,29 +85,20 @@ def test_arrays():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (b"", "not a picture that can be read"),
         (b"just text", "not a picture that can be read"),
         (b"\0\0\0\x18ftypheic" + bytes(50), "a damaged HEIF"),
         (b"\xff\x0a" + bytes(50), "JPEG XL picture, which is not read here; export it as JPEG"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "JPEG XL picture"),
         (b"II*\0\x10\0\0\0CR\2\0" + bytes(50), "a camera's raw file, which is not read here"),
-        (b"FUJIFILMCCD-RAW" + bytes(50), "a camera's raw file"),
-        (b"IIU\0" + bytes(50), "a camera's raw file"),
-        (b"IIRO" + bytes(50), "a camera's raw file"),
-        (b"\0\0\0\x18ftypcrx " + bytes(50), "a camera's raw file"),
         (b"II*\0" + bytes(50), "if it is a camera's raw file, export it as JPEG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture that can be read"),
         (np.zeros((4, 4, 2), np.uint8), r"must be \(H, W\)"),
         (np.zeros((0, 4), np.uint8), "cannot be used"),
         (np.full((4, 4), 7.5), "values from 0 to 1"),
-        (np.full((4, 4), np.nan), "values from 0 to 1"),
         (np.zeros((4, 4), np.int64), "uint8, uint16 or floating"),
         (None, "is a path, bytes.* not a NoneType"),
         ([[0] * 999] * 999, "not a list"),
-        (torch.zeros(3, 4), "not a Tensor of shape .3, 4."),
         (torch.full((3, 4, 4), 1.5, dtype=torch.bfloat16), "values from 0 to 1"),
         (torch.full((3, 4, 4), 1.5, requires_grad=True), "values from 0 to 1"),
-        (torch.zeros(2, 3, 4, 4), "not a Tensor"),
+        (torch.zeros(2, 3, 4, 4), "not a Tensor of shape .2, 3, 4, 4."),
         (Image.new("F", (4, 4)), "floating-point pixels"),
     ],
 )
@@ -180,35 +139,17 @@ def test_raw_files_are_known_by_version_or_name(tmp_path):
             read_picture(source)
 
 
-def test_a_very_large_jpeg_is_read_at_half_its_size():
-    data = encode(half_red_half_blue(12_000, 8_000), "JPEG")
-    assert len(data) < 2_000_000
-    image, notes = read_picture(data)
-    assert image.size == (6000, 4000) and notes == ("This file was read at half its size.",)
-    assert colours(image)[0] == pytest.approx(RED, abs=12)
-    at = data.index(b"\xff\xc0") + 5
-    larger = data[:at] + (20_000).to_bytes(2, "big") * 2 + data[at + 4 :]
-    for refused in (larger, encode(half_red_half_blue(9_000, 9_000), "JPEG", progressive=True)):
-        with pytest.raises(PictureError, match="more than 80 million pixels"):
-            read_picture(refused)
-
-
-def test_two_hundred_million_pixels_are_let_in(monkeypatch):
+@pytest.mark.parametrize(
+    ("high", "wide", "said"),
+    [(12_240, 16_320, "division by zero"), (20_000, 20_000, "more than 80 million pixels")],
+)
+def test_two_hundred_million_pixels_are_let_in_and_no_more(high, wide, said, monkeypatch):
     """A telephone's largest pictures; decoding one would take this test half a minute."""
     data = encode(half_red_half_blue(), "JPEG")
     at = data.index(b"\xff\xc0") + 5
-    large = data[:at] + (12_240).to_bytes(2, "big") + (16_320).to_bytes(2, "big") + data[at + 4 :]
     monkeypatch.setattr(JpegImageFile, "load", lambda self: 1 / 0)
-    with pytest.raises(PictureError, match="division by zero"):
-        read_picture(large)
-
-
-def test_of_a_gain_map_jpeg_the_base_picture():
-    gains = half_red_half_blue().convert("L").resize((30, 20))
-    data = encode(half_red_half_blue(), "MPO", save_all=True, append_images=[gains])
-    image, notes = read_picture(data)
-    assert image.size == (60, 40) and not notes
-    assert colours(image)[0] == pytest.approx(RED, abs=12)
+    with pytest.raises(PictureError, match=said):
+        read_picture(data[:at] + high.to_bytes(2) + wide.to_bytes(2) + data[at + 4 :])
 
 
 @pytest.mark.parametrize("text", ["data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo=" * 400])
@@ -216,22 +157,6 @@ def test_a_picture_as_text_gets_one_short_sentence(text):
     with pytest.raises(FileNotFoundError, match="is the picture itself as text, decode") as caught:
         read_picture(text)
     assert len(str(caught.value)) < 150
-
-
-def test_the_file_is_named(tmp_path):
-    (tmp_path / "notes.jpg").write_text("shopping list")
-    with pytest.raises(PictureError, match=r"^notes\.jpg is not a picture"):
-        read_picture(tmp_path / "notes.jpg")
-    with pytest.raises(FileNotFoundError, match="no picture at"):
-        read_picture(tmp_path / "gone.jpg")
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_truncated(kind):
-    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
-    data = encode(Image.fromarray(noise), kind)
-    with pytest.raises(PictureError, match="damaged or cut off"):
-        read_picture(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("side", [9_500, 13_500])
@@ -251,12 +176,3 @@ def test_damaged_bytes_never_escape_as_another_error(noise, kind, data):
     good[at : at + len(noise)] = noise
     with contextlib.suppress(PictureError):
         assert read_picture(bytes(good)).image.mode == "RGB"
-
-
-def test_an_upright_picture_is_not_turned_again():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    exif[0x010E] = "a description"
-    once = read_picture(encode(Image.new("RGB", (30, 20)), "JPEG", exif=exif, comment=b"x")).image
-    assert once.size == read_picture(once).image.size == (20, 30)
-    assert once.info == {} and not once.getexif()
