@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from gathering import gather
 from PIL import Image
 
 from dclib.data import DRAWN, fingerprint
@@ -25,7 +26,6 @@ from dclib.scrape.dataset import MOST_BY_ONE_AUTHOR, describe, forget, funnel, m
 from dclib.scrape.duplicates import duplicate_groups
 from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
-from dclib.scrape.html import HtmlGallery
 from dclib.scrape.manifest import Manifest
 from dclib.scrape.queries import load_queries, open_sources, write_queries
 from dclib.scrape.sources import Candidate, Listing, SourceError
@@ -34,13 +34,6 @@ from dclib.scrape.sources import Candidate, Listing, SourceError
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(fetch, "FIRST_WAIT", 0.001)
-
-
-def run(site, folder, plan=None, **options):
-    """Collect from a gallery what a plan asks, or else everything."""
-    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
-    plan = plan or make_plan((HtmlGallery(name=DRAWN), site.queries))
-    return collect(folder, plan, fetcher, progress=False, **options)
 
 
 def rows_of(folder, stage=""):
@@ -79,7 +72,7 @@ def large_site():
 @pytest.fixture(scope="module")
 def collection(site, tmp_path_factory):
     folder = tmp_path_factory.mktemp("collection") / "raw"
-    return run(site, folder), folder
+    return gather(site, folder), folder
 
 
 @pytest.fixture
@@ -133,7 +126,7 @@ def test_nothing_is_fetched_twice(site, collected):
     """Neither in one run, whatever lists it again, nor in the next."""
     assert any(path.startswith("/media") for path in site.asked)
     before = site.asked.copy()
-    again = run(site, collected[1])
+    again = gather(site, collected[1])
     asked = site.asked - before
     logins = {d.media for d in site.drawings if d.trap == "login"}  # perhaps a bot check today
     assert {path for path in asked if path.startswith(("/media", "/photo", "/search"))} == logins
@@ -144,7 +137,7 @@ def test_the_same_pictures_at_new_addresses_change_nothing(collected):
     """The gallery has another port each time that the command is run."""
     before = {row["id"] for row in collected[0] if row["stage"] == "kept"}
     with Gallery(n=40) as again:
-        rows = run(again, collected[1])
+        rows = gather(again, collected[1])
     assert {row["id"] for row in rows if row["stage"] == "kept"} == before
 
 
@@ -174,7 +167,7 @@ def test_growth_moves_nothing(large_site, tmp_path):
     folder, site = tmp_path / "raw", large_site
     splits = []
     for per_query in (1, 1000):
-        run(site, folder, per_query=per_query)
+        gather(site, folder, per_query=per_query)
         kept = len(rows_of(folder, "kept"))
         make_dataset(folder, tmp_path / "data")
         splits.append({row["id"]: row["split"] for row in rows_of(folder) if row["split"]})
@@ -188,36 +181,36 @@ def test_growth_moves_nothing(large_site, tmp_path):
 
 
 class Address:
-    """What `run` needs of a gallery that another process serves."""
+    """What `gather` needs of a gallery that another process serves."""
 
     def __init__(self, site):
         self.opening, self.queries = site.opening, site.queries
 
 
-def run_in_child(address, folder):
+def gather_in_child(address, folder):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
-        run(address, folder)
+        gather(address, folder)
     except KeyboardInterrupt:
         os._exit(3)
 
 
 def test_killed_many_times_the_end_is_the_same(large_site, start_child, tmp_path):
-    run(large_site, tmp_path / "undisturbed")
+    gather(large_site, tmp_path / "undisturbed")
     expected = given_up(rows_of(tmp_path / "undisturbed"))
     alone = large_site.asked.copy()
-    folder, rng, kills, reach = tmp_path / "killed", random.Random(5), 0, 0.6
+    folder, rng, kills = tmp_path / "killed", random.Random(5), 0
     while kills < 20:
-        child = start_child(run_in_child, Address(large_site), folder)
-        time.sleep(rng.uniform(0.0, reach))
+        wanted = large_site.asked.total() + rng.randrange(25)  # requests before the kill
+        child = start_child(gather_in_child, Address(large_site), folder)
+        while child.is_alive() and large_site.asked.total() < wanted:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
         child.kill()
         child.join()
-        if child.exitcode == -signal.SIGKILL:
-            kills += 1
-            if kills % 5 == 0 and len(rows_of(folder)) <= 100:
-                reach *= 2  # a slow machine gets nowhere in this time
+        kills += child.exitcode == -signal.SIGKILL
     assert len(rows_of(folder)) > 100  # the kills let it get somewhere
-    run(large_site, folder)
+    gather(large_site, folder)
     assert given_up(rows_of(folder)) == expected
     assert tree(folder) == tree(tmp_path / "undisturbed")
     media = [path for path in alone if path.startswith(("/media", "/photo"))]
@@ -236,7 +229,7 @@ def test_stopped_by_hand_nothing_is_lost(large_site, start_child, tmp_path, monk
         answer(*request)
 
     monkeypatch.setattr(large_site, "answer", answer_some)
-    child = start_child(run_in_child, Address(large_site), tmp_path)
+    child = start_child(gather_in_child, Address(large_site), tmp_path)
     while sum((large_site.asked - before).values()) < 122:  # both of its connections hang
         assert child.is_alive()
         time.sleep(0.02)
@@ -250,11 +243,6 @@ def test_stopped_by_hand_nothing_is_lost(large_site, start_child, tmp_path, monk
     asked = [path for path in large_site.asked - before if path.startswith("/media")]
     assert {f"{large_site.url}{path}" for path in asked} <= recorded
     assert any(row["state"] == "listed" for row in rows)
-
-
-def test_a_second_run_on_the_same_folder_is_refused(site, tmp_path):
-    with Manifest(tmp_path), pytest.raises(RuntimeError, match="another run has this folder open"):
-        run(site, tmp_path)
 
 
 def test_a_file_that_is_no_manifest(tmp_path):
@@ -297,10 +285,10 @@ def test_without_its_manifest_a_collection_loses_nothing(site, collected, tmp_pa
     (folder / "manifest.sqlite").rename(tmp_path / "moved away")
     for _ in range(2):
         with pytest.raises(FileExistsError, match=rf"knows none of the {len(before)} pictures in"):
-            run(site, folder)
+            gather(site, folder)
         assert tree(folder) == before
     (tmp_path / "moved away").rename(folder / "manifest.sqlite")
-    assert timeless(run(site, folder)) == timeless(rows)
+    assert timeless(gather(site, folder)) == timeless(rows)
     assert tree(folder) == before
 
 
@@ -312,7 +300,7 @@ def test_a_kill_amid_forgetting_leaves_no_file(site, collected, monkeypatch):
         patch.setattr(module, "remove_files", lambda *_: None)  # killed before it
         forget(folder, row["url"])
     assert (folder / "pool" / row["file"]).exists()
-    run(site, folder)
+    gather(site, folder)
     assert not (folder / "pool" / row["file"]).exists()
 
 
@@ -324,7 +312,7 @@ def test_a_picture_deleted_by_hand_comes_back(site, collected, tmp_path):
         with pytest.raises(FileNotFoundError, match=rf"1 pictures .*{name}: collect again, and"):
             make_dataset(folder, tmp_path / "data")
         assert not (tmp_path / "data").exists()
-    again = [row | {"group": "", "split": ""} for row in run(site, folder)]
+    again = [row | {"group": "", "split": ""} for row in gather(site, folder)]
     assert timeless(again) == timeless(rows)
     assert tree(folder) == before
     make_dataset(folder, tmp_path / "data")
@@ -342,7 +330,7 @@ def test_what_was_deleted_by_hand_and_is_gone_blocks_nothing(site, collected, tm
     assert not list(tmp_path.rglob(second["file"]))
     with Manifest(folder) as manifest:
         manifest.update({first["id"]: {"url": f"{site.url}/media/nowhere.jpg"}})
-    gone = next(row for row in run(site, folder) if row["id"] == first["id"])
+    gone = next(row for row in gather(site, folder) if row["id"] == first["id"])
     assert (gone["state"], gone["reason"]) == ("refused", "http 404")
     make_dataset(folder, tmp_path / "data")
 
@@ -354,7 +342,7 @@ def test_a_copy_of_what_was_deleted_by_hand_is_forgotten_with_it(site, collected
     kept = next(row for group in groups for row in group if row["stage"] == "kept")
     (collected[1] / "pool" / kept["file"]).unlink()
     nothing = Listed(site, {"a": []})
-    run(site, collected[1], nothing.plan())
+    gather(site, collected[1], nothing.plan())
     make_dataset(collected[1], tmp_path / "data")
     held = len(list((tmp_path / "data").rglob("*.jpg")))
     forget(collected[1], kept["url"], tmp_path / "data")
@@ -386,10 +374,10 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(site, tmp_path, monkeypatch
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(OSError, match=r"pool/.* cannot be written \(No space left on device\)"):
-        run(site, tmp_path)
+        gather(site, tmp_path)
     assert sum(row["state"] == "fetched" for row in rows_of(tmp_path)) == 10
     monkeypatch.setattr(Path, "write_bytes", real)
-    assert not any(row["state"] == "listed" for row in run(site, tmp_path))
+    assert not any(row["state"] == "listed" for row in gather(site, tmp_path))
 
 
 def test_a_disk_full_of_the_manifest_itself(site, tmp_path, monkeypatch):
@@ -402,9 +390,9 @@ def test_a_disk_full_of_the_manifest_itself(site, tmp_path, monkeypatch):
     monkeypatch.setattr(Manifest, "_open", small)
     sentence = r"manifest\.sqlite cannot be written \(database or disk is full"
     with pytest.raises(OSError, match=sentence):
-        run(site, tmp_path)
+        gather(site, tmp_path)
     monkeypatch.setattr(Manifest, "_open", real)
-    assert any(row["stage"] == "kept" for row in run(site, tmp_path))
+    assert any(row["stage"] == "kept" for row in gather(site, tmp_path))
 
 
 # ------------------------------------------------------------------ failures by class
@@ -425,14 +413,14 @@ def test_failures_that_may_pass_are_tried_again_in_some_runs(tmp_path, monkeypat
     monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     with Flaky(n=6) as site:
         for tries in range(1, MOST_TRIES + 1):
-            rows = run(site, tmp_path / "broken")
+            rows = gather(site, tmp_path / "broken")
             failed = {row["state"] for row in rows if row["reason"] == f"http {status}"}
             may_pass = again and tries < MOST_TRIES
             assert failed == {"later" if may_pass else "refused"}
             assert ("failures may pass" in describe(rows)) == may_pass
-        run(site, tmp_path / "repaired")
+        gather(site, tmp_path / "repaired")
         site.broken = False
-        rows = run(site, tmp_path / "repaired")
+        rows = gather(site, tmp_path / "repaired")
         assert any(row["stage"] == "kept" for row in rows) == again
         assert {row["reason"] for row in rows if row["state"] == "later"} <= {"not a picture"}
 
@@ -458,7 +446,7 @@ def test_a_mark_in_the_page_is_an_opt_out(tmp_path, capsys, where, listed, heade
             vars(handler).pop("send", None)  # other requests come by the same connection
 
     with Marked(n=6) as site:
-        rows = run(site, tmp_path)
+        rows = gather(site, tmp_path)
     assert bool(rows) == listed
     outcomes = {(row["state"], row["reason"]) for row in rows}
     assert outcomes <= {("refused", "opt-out"), ("refused", "listed before")}
@@ -512,13 +500,13 @@ def test_a_source_is_asked_at_its_own_pace(site, tmp_path):
 
 def test_a_listing_that_goes_in_circles_ends(site, tmp_path):
     source = Listed(site, {"a": (offers(site, 1), "b"), "b": (offers(site, 2), "a")})
-    assert len(run(site, tmp_path, source.plan())) == 2
+    assert len(gather(site, tmp_path, source.plan())) == 2
 
 
 def test_a_source_that_refuses_costs_only_itself(site, tmp_path, capsys):
     broken = Listed(site, {"a": SourceError("No."), "b": SourceError("No.")}, "broken")
     sound = Listed(site, {"a": offers(site, 1)}, "sound")
-    rows = run(site, tmp_path, broken.plan("ab") + sound.plan())
+    rows = gather(site, tmp_path, broken.plan("ab") + sound.plan())
     assert [row["source"] for row in rows] == ["sound"]
     assert capsys.readouterr().out == ("broken, 'a': No.\nbroken is not asked again in this run.\n")
 
@@ -529,29 +517,29 @@ def test_rows_of_a_source_that_is_not_asked_wait(site, fine, tmp_path):
     with Manifest(tmp_path) as manifest:
         state = manifest.query(first.name, "happy", "a", first.start("a"))
         manifest.add_page(state, first.pages["a"], None)
-    rows = run(site, tmp_path, second.plan())
+    rows = gather(site, tmp_path, second.plan())
     assert [row["state"] for row in rows] == ["listed", "fetched"]
-    rows = run(site, tmp_path, first.plan())
+    rows = gather(site, tmp_path, first.plan())
     assert [row["state"] for row in rows] == ["fetched", "fetched"]
 
 
 def test_the_same_address_under_both_labels(site, fine, tmp_path):
     source = Listed(site, {"a": offers(site, *fine[:2]), "b": offers(site, *fine[1:3])})
-    rows = run(site, tmp_path, source.plan("a", "b"))
+    rows = gather(site, tmp_path, source.plan("a", "b"))
     assert [row["reason"] for row in rows] == ["", "under both labels", "listed before", ""]
 
 
 def test_what_the_source_objects_to_is_never_fetched(site, tmp_path):
     before = site.asked["/media/5.jpg"]
     source = Listed(site, {"a": offers(site, 5, objection="marked mature")})
-    assert [row["reason"] for row in run(site, tmp_path, source.plan())] == ["marked mature"]
+    assert [row["reason"] for row in gather(site, tmp_path, source.plan())] == ["marked mature"]
     assert site.asked["/media/5.jpg"] == before
 
 
 def test_one_author_does_not_become_a_class(site, fine, tmp_path):
     some = fine[: MOST_BY_ONE_AUTHOR + 5]
     source = Listed(site, {"a": offers(site, *some, author="Ada")})
-    reasons = [row["reason"] for row in run(site, tmp_path, source.plan())]
+    reasons = [row["reason"] for row in gather(site, tmp_path, source.plan())]
     assert reasons.count("many by one author") == 5
 
 
@@ -577,7 +565,7 @@ def test_forget(site, collected, tmp_path, column):
     media = row["url"].removeprefix(site.url)
     before = site.asked[media]
     assert before
-    again = run(site, folder)
+    again = gather(site, folder)
     now = next(r for r in again if r["id"] == row["id"])
     assert (now["state"], now["reason"]) == ("refused", "forgotten")
     assert now["author"] == now["page"] == ""
@@ -590,7 +578,7 @@ def test_what_is_forgotten_does_not_come_back_under_another_address(site, collec
     forget(folder, row["url"])
     others = [Candidate(row["url"] + end, licence="by") for end in ("", "?copy=1")]
     before = site.asked[row["url"].removeprefix(site.url)]
-    again = run(site, folder, Listed(site, {"a": others}).plan())
+    again = gather(site, folder, Listed(site, {"a": others}).plan())
     assert [other["reason"] for other in again[-2:]] == ["forgotten", "forgotten"]
     assert site.asked[row["url"].removeprefix(site.url)] == before + 1
     assert not (folder / "pool" / row["file"]).exists()

@@ -141,16 +141,6 @@ def test_one_busy_answer_makes_every_thread_wait():
     assert len(site.times) == 6
 
 
-def test_a_host_that_asks_for_an_hour_is_left_for_later():
-    with Recording(lambda h: h.send(b"", "text/plain", 503, {"Retry-After": "3000"})) as site:
-        fetcher = make_fetcher(site)
-        for _ in range(2):
-            with pytest.raises(FetchError, match="host busy") as caught:
-                fetcher.picture(f"{site.url}/media/1.jpg")
-            assert caught.value.later
-    assert site.asked["/media/1.jpg"] == 1
-
-
 def test_waits_grow_and_are_drawn_anew(monkeypatch):
     tops = []
     monkeypatch.setattr(fetch, "FIRST_WAIT", 1.0)

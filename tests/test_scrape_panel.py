@@ -1,18 +1,18 @@
 """Looking through a collection: what is shown, pressed, taken out, and what goes wrong."""
 
 import io
+import shutil
 
 import pytest
+from gathering import gather
 from IPython.display import HTML
 from PIL import Image
 
-from dclib.data import DRAWN
 from dclib.scrape import panel as panels
 from dclib.scrape import queries
-from dclib.scrape.collect import collect, make_plan
+from dclib.scrape.collect import make_plan
 from dclib.scrape.dataset import forget, make_dataset
-from dclib.scrape.fetch import Fetcher
-from dclib.scrape.gallery import CONTACT, Gallery
+from dclib.scrape.gallery import Gallery
 from dclib.scrape.html import HtmlGallery
 from dclib.scrape.manifest import Manifest
 from dclib.scrape.panel import ReviewPanel, review_panel
@@ -26,16 +26,17 @@ def site():
         yield gallery
 
 
-def gather(site, folder):
-    plan = make_plan((HtmlGallery(name=DRAWN), site.queries))
-    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
-    return collect(folder, plan, fetcher, progress=False)
+@pytest.fixture(scope="module")
+def gathered(site, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gathered") / "raw"
+    gather(site, folder)
+    return folder
 
 
 @pytest.fixture
-def collection(site, tmp_path):
-    gather(site, tmp_path / "raw")
-    return tmp_path / "raw"
+def collection(gathered, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(gathered, tmp_path / "raw")
 
 
 def kept(folder, label):

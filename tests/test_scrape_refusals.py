@@ -3,13 +3,11 @@
 import sys
 
 import pytest
+from gathering import gather
 
-from dclib.data import DRAWN
 from dclib.scrape import fetch
 from dclib.scrape.__main__ import main
-from dclib.scrape.collect import collect, make_plan
-from dclib.scrape.fetch import Fetcher
-from dclib.scrape.gallery import CONTACT, Gallery
+from dclib.scrape.gallery import Gallery
 from dclib.scrape.html import HtmlGallery
 
 
@@ -20,10 +18,7 @@ def quick(monkeypatch):
 
 def run(site, folder):
     """Rows of a collection from a gallery, without those that it lists twice."""
-    fetcher = Fetcher(CONTACT, rate=1000, opening=site.opening)
-    plan = make_plan((HtmlGallery(name=DRAWN), site.queries))
-    rows = collect(folder, plan, fetcher, progress=False)
-    return [row for row in rows if row["reason"] != "listed before"]
+    return [row for row in gather(site, folder) if row["reason"] != "listed before"]
 
 
 class Guarded(Gallery):
@@ -51,18 +46,27 @@ CHECKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A site, and (address, reason) of all that it offers while nothing guards it."""
+    with Guarded(n=2) as site:
+        yield site, reasons(run(site, tmp_path_factory.mktemp("undisturbed")))
+
+
+def reasons(rows):
+    return {(row["url"], row["reason"]) for row in rows}
+
+
 @pytest.mark.parametrize("where", ["/search", "/photo", "/media"])
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_bot_check_is_not_the_last_word(tmp_path, check, where):
-    with Guarded(n=2) as site:
-        expected = {(row["url"], row["reason"]) for row in run(site, tmp_path / "undisturbed")}
-        site.where, site.instead = where, CHECKS[check]
-        rows = run(site, tmp_path / "checked")
-        assert not any(row["stage"] == "kept" for row in rows)
-        assert where != "/search" or not rows
-        site.instead = None
-        again = run(site, tmp_path / "checked")
-    assert {(row["url"], row["reason"]) for row in again} == expected
+def test_a_bot_check_is_not_the_last_word(undisturbed, tmp_path, check, where):
+    site, expected = undisturbed
+    site.where, site.instead = where, CHECKS[check]
+    rows = run(site, tmp_path)
+    site.instead = None
+    assert not any(row["stage"] == "kept" for row in rows)
+    assert where != "/search" or not rows
+    assert reasons(run(site, tmp_path)) == expected
 
 
 def test_a_page_that_is_not_understood_is_the_fault_of_its_own_row(tmp_path, monkeypatch):
