@@ -47,6 +47,12 @@ def couples(tmp_path_factory):
     return render_couples(tmp_path_factory.mktemp("couples") / "drawn", **SMALL)
 
 
+@pytest.fixture
+def folder(couples, tmp_path):
+    """A copy of the drawn couples that a test may spoil."""
+    return shutil.copytree(couples, tmp_path / "data")
+
+
 @pytest.fixture(scope="session")
 def folders(couples, drawn_checkpoint, tmp_path_factory):
     """{name: folder}: a data set, its pictures undivided, and a checkpoint."""

@@ -13,13 +13,6 @@ from dclib.data.listing import SUFFIXES, kind
 from dclib.data.loading import CoupleFolder
 from dclib.evaluate.probe import measure_pictures
 
-
-@pytest.fixture
-def folder(couples, tmp_path):
-    """A copy of the drawn couples that a test may spoil."""
-    return shutil.copytree(couples, tmp_path / "data")
-
-
 NAMES = ["a.jfif", "b.jpe", "c", "d.JPG ", "e.jpg.download", "f.JPEG", "g.1", "h.txt"]
 
 
@@ -57,41 +50,19 @@ def test_what_systems_lay_beside_pictures_is_passed_over(folder, place):
     assert (len(pictures), notes) == (24, [])
 
 
-def link_to_nowhere(happy):
-    (happy / "x.jpg").symlink_to(happy / "gone.jpg")
+ODD = {
+    "link to nowhere": lambda happy: (happy / "x.jpg").symlink_to(happy / "gone.jpg"),
+    "link in a circle": lambda happy: (happy / "x.jpg").symlink_to(happy / "x.jpg"),
+    "linked folder": lambda happy: (happy / "x").symlink_to(happy.parent),
+    "pipe": lambda happy: os.mkfifo(happy / "x.jpg"),
+    "notes": lambda happy: (happy / "x.txt").write_text("mine"),
+    "folder of another class": lambda happy: (happy.parent / "x").mkdir(),
+}
 
 
-def link_in_a_circle(happy):
-    (happy / "x.jpg").symlink_to(happy / "x.jpg")
-
-
-def folder_with_a_pictures_name(happy):
-    (happy / "x.jpg").mkdir()
-    shutil.copy(happy / "00000.jpg", happy / "x.jpg" / "inside.jpg")
-
-
-def linked_folder(happy):
-    (happy / "x").symlink_to(happy.parent, target_is_directory=True)
-
-
-def pipe(happy):
-    os.mkfifo(happy / "x.jpg")
-
-
-def notes_and_films(happy):
-    (happy / "x.txt").write_text("mine")
-
-
-def folder_of_another_class(happy):
-    (happy.parent / "x").mkdir()
-
-
-ODD = [link_to_nowhere, link_in_a_circle, linked_folder, pipe, notes_and_films]
-
-
-@pytest.mark.parametrize("spoil", [*ODD, folder_of_another_class])
-def test_what_is_no_picture_is_counted_and_raises_nowhere(folder, spoil, capsys):
-    spoil(folder / "train" / "happy")
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_no_picture_is_counted_and_raises_nowhere(folder, odd, capsys):
+    ODD[odd](folder / "train" / "happy")
     assert len(CoupleFolder(folder)) == fingerprint(folder)["n"]["train"] == 24
     assert len(measure_pictures(folder)) == 36
     sentence = (
@@ -101,7 +72,9 @@ def test_what_is_no_picture_is_counted_and_raises_nowhere(folder, spoil, capsys)
 
 
 def test_a_folder_with_a_pictures_name_is_a_folder(folder):
-    folder_with_a_pictures_name(folder / "train" / "happy")
+    happy = folder / "train" / "happy"
+    (happy / "x.jpg").mkdir()
+    shutil.copy(happy / "00000.jpg", happy / "x.jpg" / "inside.jpg")
     assert len(CoupleFolder(folder)) == fingerprint(folder)["n"]["train"] == 25
 
 
