@@ -9,13 +9,14 @@ import time
 import zlib
 
 import numpy as np
+from gathering import Listed
 from PIL import Image
 
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 from dclib.pictures import encode
 from dclib.scrape.gallery import Gallery
-from dclib.scrape.sources import Candidate, Listing
+from dclib.scrape.sources import Candidate
 
 MIB = 2**20
 
@@ -296,26 +297,15 @@ class Hostile(Gallery):
             super().answer(handler, path, query)
 
 
-class Catalogue:
+def catalogue(site, trap_port):
     """A source that offers one picture for every case."""
-
-    name, api, pace = "catalogue", True, 0.0
-
-    def __init__(self, site, trap_port):
-        self.site, self.urls = site, {}
-        for path, name in site.cases.items():
-            self.urls[name] = site.url + path
-        for name, url in ADDRESSES.items():
-            self.urls[name] = url.format(trap=trap_port, port=site.opening[1])
-
-    def start(self, text):
-        return f"{self.site.url}/search?q={text}"
-
-    def parse(self, page):
-        pages = f"{self.site.url}/photo/{{}}".format
-        urls = enumerate(self.urls.items())
-        found = [Candidate(url, pages(i), title=name, licence="by") for i, (name, url) in urls]
-        return Listing(found, None)
+    urls = {name: site.url + path for path, name in site.cases.items()}
+    for name, url in ADDRESSES.items():
+        urls[name] = url.format(trap=trap_port, port=site.opening[1])
+    page = f"{site.url}/photo/{{}}".format
+    cases = enumerate(urls.items())
+    offered = [Candidate(url, page(i), title=name, licence="by") for i, (name, url) in cases]
+    return Listed(site, {"all": offered}, "catalogue")
 
 
 class Trap:

@@ -5,15 +5,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import FORKSERVER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader
 from torchvision.transforms import functional
 
 from dclib.augment import TrainTransform, authors_policy
-from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD, CoupleFolder, EvalTransform
+from dclib.data.loading import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from dclib.drawn.drawing import draw_scene
 from dclib.drawn.scenes import sample_scene
 
@@ -98,13 +96,6 @@ def test_survives_pickling(image):
     transform = TrainTransform(64, strength=0.5, seed=3)
     again = pickle.loads(pickle.dumps(transform))
     assert torch.equal(again(image, 1, 2), transform(image, 1, 2))
-
-
-def test_workers_that_inherit_nothing_draw_the_same(couples):
-    train = CoupleFolder(couples, transform=TrainTransform(32, seed=1))
-    loader = DataLoader(train, 24, num_workers=1, multiprocessing_context=FORKSERVER)
-    images, _ = next(iter(loader))
-    assert torch.equal(images, torch.stack([train[i][0] for i in range(24)]))
 
 
 def test_numpy_is_left_alone():

@@ -319,11 +319,6 @@ def test_misuse(images, n, message):
         TensorPolicy()(images, keys(n))
 
 
-def test_bad_strength():
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        TensorPolicy(1.2)
-
-
 # ------------------------------------------------------------ in training
 
 

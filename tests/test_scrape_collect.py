@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from gathering import gather
+from gathering import Listed, gather
 from PIL import Image
 
 from dclib.data import DRAWN, fingerprint
@@ -28,7 +28,7 @@ from dclib.scrape.fetch import Fetcher
 from dclib.scrape.gallery import CONTACT, TRAPS, Gallery
 from dclib.scrape.manifest import Manifest
 from dclib.scrape.queries import load_queries, open_sources, write_queries
-from dclib.scrape.sources import Candidate, Listing, SourceError
+from dclib.scrape.sources import Candidate, SourceError
 
 
 @pytest.fixture(autouse=True)
@@ -455,30 +455,6 @@ def test_a_mark_in_the_page_is_an_opt_out(tmp_path, capsys, where, listed, heade
     assert (f"opt-out: {name}: noai" in capsys.readouterr().out) != listed
 
 
-class Listed:
-    """A source with pages given here: address -> candidates, (candidates, next) or an exception."""
-
-    api, pace = True, 0.0
-
-    def __init__(self, site, pages, name="listed"):
-        self.site, self.pages, self.name = site, pages, name
-
-    def start(self, text):
-        return f"{self.site.url}/search?q={text}"
-
-    def parse(self, page):
-        answer = self.pages[page.url.partition("q=")[2]]
-        if isinstance(answer, Exception):
-            raise answer
-        candidates, following = answer if isinstance(answer, tuple) else (answer, None)
-        return Listing(candidates, following and self.start(following))
-
-    def plan(self, happy="a", unhappy=""):
-        """One letter a query."""
-        texts = [("happy", text) for text in happy] + [("unhappy", text) for text in unhappy]
-        return [(self, label, text) for label, text in texts]
-
-
 def offers(site, *numbers, **more):
     return [Candidate(f"{site.url}/media/{i}.jpg", licence="by", **more) for i in numbers]
 
@@ -628,15 +604,6 @@ def test_forgetting_that_is_killed_can_be_repeated(collected, start_child, tmp_p
 def test_forget_before_there_is_a_data_set(collected, tmp_path):
     forget(collected[1], rows_of(collected[1], "kept")[0]["url"], tmp_path / "data")
     assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.parametrize(
-    ("what", "sentence"),
-    [("http://h.test/a", "No picture here has"), ("", "Say which"), (" ", "Say which picture")],
-)
-def test_forget_what_is_not_there(what, sentence, collection):
-    with pytest.raises(ValueError, match=sentence):
-        forget(collection[1], what)
 
 
 # ------------------------------------------------------------------ the command

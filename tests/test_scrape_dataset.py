@@ -104,14 +104,6 @@ def test_what_was_written_is_what_training_reads(source, tmp_path):
     assert copied == pictures
 
 
-def test_a_second_run_changes_nothing(source, tmp_path):
-    data = tmp_path / "data"
-    first = split_folder(source, data)
-    before, places = tree(data), inodes(data)
-    assert split_folder(source, data, seed=5) == first
-    assert (tree(data), inodes(data)) == (before, places)
-
-
 def test_a_set_grows_without_moving_a_file(source, tmp_path):
     data = tmp_path / "data"
     held_back = [source / CLASSES[i % 2] / f"{i}.jpg" for i in range(30, N)]
@@ -153,12 +145,6 @@ def test_a_picture_put_there_by_hand_is_refused_and_left_alone(pool, tmp_path):
     mine.unlink()
     write_dataset(some(pool, 4), data)
     assert len(list(data.glob("*/*/*.jpg"))) == 4
-
-
-def test_a_split_without_rows_goes_whole(pool, tmp_path):
-    data = write_dataset(some(pool, 6), tmp_path / "data")
-    write_dataset(some(pool, 4), data)
-    assert {path.name for path in data.iterdir()} == {MARK, "train", "val"}
 
 
 @pytest.mark.parametrize("name", ["data/holiday.jpg", f"data/{MARK}", "source"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hostile import ADDRESSES, ANSWERS, PATHS, Catalogue, Hostile, Trap
+from hostile import ADDRESSES, ANSWERS, PATHS, Hostile, Trap, catalogue
 from PIL import Image
 
 from dclib.scrape import fetch
@@ -50,10 +50,10 @@ def outcome(tmp_path_factory):
     with Trap() as trap, Hostile() as site:
         fetcher = Fetcher("ada@uni.test", opening=site.opening)
         fetcher.seconds, fetcher.hosts = 8, Hosts(rate=1000, connections=8)
-        catalogue = Catalogue(site, trap.port)
+        plan = [(catalogue(site, trap.port), "happy", "all")]
         start = time.monotonic()
         with watched_memory() as held:
-            rows = collect(folder, [(catalogue, "happy", "all")], fetcher, progress=False)
+            rows = collect(folder, plan, fetcher, progress=False)
         spent = time.monotonic() - start, max(held) - held[0]
         yield {row["title"]: row for row in rows}, folder, site, trap, spent
     patch.undo()
