@@ -75,10 +75,13 @@ def check_folder(folder: str | Path, ours: Proof) -> None:
     """Raise OSError, one sentence, if `write_folder` could not write there; before long work."""
     folder = _resolve(folder)
     with writing(folder):
-        if folder.exists() and _holds_other(folder, ours):
-            raise FileExistsError(
-                f"{folder} holds something else: choose another folder, or move that away."
-            )
+        if folder.exists():
+            with hold(_hidden(folder, "lock"), wait=True):  # while nobody replaces it
+                other = _is_filled(folder) and not ours(folder)
+            if other:
+                raise FileExistsError(
+                    f"{folder} holds something else: choose another folder, or move that away."
+                )
         if os.path.ismount(folder):
             raise OSError(f"{folder} is where a drive begins: name a folder inside it.")
     check_place(folder)
@@ -157,9 +160,8 @@ def put_back(folder: str | Path) -> None:
 
 def _publish(new: Path, folder: Path, ours: Proof, parts: Collection[str] | None) -> None:
     """Put `new` in the place of `folder`, which is looked at once more."""
+    put_back(folder)
     old = _hidden(folder, "old")
-    if old.is_dir() and not folder.exists():  # killed between the two renames below
-        old.rename(folder)
     if _is_filled(folder) and not ours(folder):
         raise FileExistsError(f"{folder} holds something else by now: choose another folder.")
     if _is_filled(folder) and parts is None:
@@ -196,10 +198,7 @@ def _resolve(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _holds_other(folder: Path, ours: Proof) -> bool:
-    """Whether `folder` is not ours, seen while nobody replaces it."""
-    with hold(_hidden(folder, "lock"), wait=True):
-        return _is_filled(folder) and not ours(folder)
+
 
 
 def _is_filled(folder: Path) -> bool:

@@ -100,7 +100,7 @@ def is_there(root: Path, recipe: Recipe, what: str) -> bool:
     if _holds(root, recipe):
         return True
     present = _read_recipe(root)
-    if present is not None and present | {k: recipe[k] for k in VERSIONS if k in recipe} == recipe:
+    if present | {k: recipe[k] for k in VERSIONS if k in recipe} == recipe:
         held = f"only some of its {what}" if present == recipe else f"older {what}"
         raise FileExistsError(f"{root} holds {held}; delete it or choose another folder.")
     check_folder(root, lambda folder: _holds(folder, recipe))
@@ -155,13 +155,13 @@ def _split_indices(n: int, splits: Mapping[str, float]) -> dict[str, range]:
     return indices
 
 
-def _read_recipe(root: Path) -> Recipe | None:
-    """How the set in a folder was made; None if it is no such set."""
+def _read_recipe(root: Path) -> Recipe:
+    """How the set in a folder was made; nothing if it is no such set."""
     try:
         recipe = json.loads((root / RECIPE).read_text())
     except (OSError, ValueError):
-        return None
-    return {"drawings": 1} | recipe if isinstance(recipe, dict) else None  # the first had no number
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def _holds(root: Path, recipe: Recipe) -> bool:

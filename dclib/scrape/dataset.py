@@ -202,15 +202,14 @@ def forget(
             stays = [row for row in _placed(manifest) if row["identity"] not in same]
             there = _names(destination)  # nothing is added, which the pool may have lost
             _write_placed([row for row in stays if row["file"] in there], destination)
-            remove_files(Path(destination, ".cache"), _decoded(Path(destination)))
+            pixels = Path(destination, ".cache").glob("*.npy")  # a training writes them again
+            remove_files(Path(destination, ".cache"), [path.name for path in pixels])
         _remove(manifest, going)
         settle(manifest)
     return len(files)
 
 
-def _decoded(destination: Path) -> list[str]:
-    """Files in which a training keeps the pixels of all pictures; it writes them again."""
-    return [path.name for path in Path(destination, ".cache").glob("*.npy")]
+
 
 
 def funnel(rows: Iterable[dict]) -> list[tuple[str, str, int]]:
