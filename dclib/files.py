@@ -198,9 +198,6 @@ def _resolve(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-
-
-
 def _is_filled(folder: Path) -> bool:
     """Whether anything is there; an empty folder is as good as none."""
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))

@@ -173,12 +173,11 @@ def test_everything_but_the_faces_is_drawn_alike_for_both_labels(faces):
 
 
 def test_another_layout_is_refused_with_the_names_that_are_wanted(faces, tmp_path):
-    wanted = "train/ and val/, each with happy/, neutral/ and unhappy/"
-    with pytest.raises(FileNotFoundError, match=f"nowhere/train/happy; .*{wanted}"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/train; .*happy and neutral and unhappy"):
         compose_couples(tmp_path / "nowhere", tmp_path / "out")
     other = shutil.copytree(faces, tmp_path / "other")
     (other / "val" / "unhappy").rename(other / "val" / "anger")
-    with pytest.raises(FileNotFoundError, match=f"other/val/unhappy; .*{wanted}"):
+    with pytest.raises(FileNotFoundError, match=r"other/val has no folder 'unhappy' .*'anger'"):
         compose_couples(other, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -270,7 +269,7 @@ def test_command_line(faces, tmp_path, capsys, monkeypatch):
         main()
     assert "--size and --shortcut are for drawings" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["drawn", str(tmp_path / "out"), "--faces", str(tmp_path)])
-    with pytest.raises(SystemExit, match="each with happy/, neutral/ and unhappy/"):
+    with pytest.raises(SystemExit, match="each with happy and neutral and unhappy"):
         main()
 
 

@@ -45,16 +45,11 @@ Cast = dict[str, dict[str, list[Portrait]]]  # by expression and group
 def list_portraits(root: Path) -> dict[str, Samples]:
     """Pictures (path, index of its expression) by split.
 
-    Prints what else is there. Raises FileNotFoundError, which says the names, for another layout,
-    ValueError for metadata in another place.
+    Prints what else is there. Raises what `list_pictures` does, and ValueError for metadata in
+    another place.
     """
     pictures = {}
     for split in dict.fromkeys(("train", "val", *splits_of(root))):
-        if missing := [name for name in EXPRESSIONS if not (root / split / name).is_dir()]:
-            raise FileNotFoundError(
-                f"There is no folder {root / split / missing[0]}; a folder of faces has train/ and "
-                "val/, each with happy/, neutral/ and unhappy/ (all that is negative)."
-            )
         pictures[split], others = list_pictures(root / split, EXPRESSIONS)
         refuse_tables(root, [*others, *root.glob("metadata*")])
         for sentence in overlooked(root / split, others):

@@ -209,9 +209,6 @@ def forget(
     return len(files)
 
 
-
-
-
 def funnel(rows: Iterable[dict]) -> list[tuple[str, str, int]]:
     """What became of every candidate: list of (stage, reason, count), in the order of stages."""
     counts = Counter((row["stage"] or "open", row["reason"]) for row in rows)
