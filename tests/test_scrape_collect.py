@@ -17,6 +17,7 @@ import pytest
 from gathering import Listed, gather
 from PIL import Image
 
+from dclib import files
 from dclib.data import DRAWN, fingerprint
 from dclib.data.loading import CoupleFolder
 from dclib.scrape import fetch
@@ -293,11 +294,9 @@ def test_without_its_manifest_a_collection_loses_nothing(site, collected, tmp_pa
 
 
 def test_a_kill_amid_forgetting_leaves_no_file(site, collected, monkeypatch):
-    from dclib.scrape import dataset as module
-
     folder, row = collected[1], rows_of(collected[1], "kept")[0]
     with monkeypatch.context() as patch:
-        patch.setattr(module, "remove_files", lambda *_: None)  # killed before it
+        patch.setattr(files, "remove_files", lambda *_: None)  # killed before it
         forget(folder, row["url"])
     assert (folder / "pool" / row["file"]).exists()
     gather(site, folder)

@@ -13,20 +13,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from dclib import files
 from dclib.data import CLASSES, SPLITS, read_split
 from dclib.data.listing import patiently, suffix_of, walk
 from dclib.data.metadata import COLUMNS, FILE, told
-from dclib.files import (
-    WORKSHOP,
-    check_place,
-    file_hash,
-    harmless,
-    hold,
-    remove_files,
-    save_json,
-    write_whole,
-    writing,
-)
 from dclib.pictures import PictureError, is_blank, read_picture
 from dclib.scrape.duplicates import NEAR, distances, duplicate_groups, fingerprints
 from dclib.scrape.licences import attribution
@@ -117,13 +107,13 @@ def _near_forgotten(rows: list[dict], forgotten: list[dict]) -> list[dict]:
 def _remove(manifest: Manifest, rows: list[dict]) -> None:
     """Forget rows in the manifest, then delete their files."""
     manifest.forget(rows)
-    remove_files(manifest.folder / "pool", {row["file"] for row in rows} - {""})
+    files.remove_files(manifest.folder / "pool", {row["file"] for row in rows} - {""})
 
 
 def clear_pool(manifest: Manifest) -> None:
     """Delete the files of what is forgotten: a kill may have come before they went."""
     hashes = {row["sha256"] for row in manifest.forgotten()} - {""}
-    remove_files(manifest.folder / "pool", {f"{sha256[:16]}.jpg" for sha256 in hashes})
+    files.remove_files(manifest.folder / "pool", {f"{sha256[:16]}.jpg" for sha256 in hashes})
 
 
 def make_dataset(folder: str | Path, destination: str | Path) -> str:
@@ -164,7 +154,7 @@ def _write_placed(placed: Sequence[dict], destination: str | Path) -> None:
     """Make the data set hold these rows, and the credits."""
     with claim(destination):
         write_dataset(placed, destination)
-        with write_whole(Path(destination, "ATTRIBUTION.md")) as unfinished:
+        with files.write_whole(Path(destination, "ATTRIBUTION.md")) as unfinished:
             unfinished.write_text(attribution(placed), encoding="utf-8")
 
 
@@ -197,16 +187,16 @@ def forget(
                 ids |= members
         same = {row["identity"] for row in manifest.rows() if row["id"] in ids}
         going = [row for row in manifest.rows() if row["identity"] in same]  # offered twice, too
-        files = {row["file"] for row in going if row["file"]}
+        removed = {row["file"] for row in going if row["file"]}
         if destination is not None and Path(destination).exists():  # first: it may refuse
             stays = [row for row in _placed(manifest) if row["identity"] not in same]
             there = _names(destination)  # nothing is added, which the pool may have lost
             _write_placed([row for row in stays if row["file"] in there], destination)
             pixels = Path(destination, ".cache").glob("*.npy")  # a training writes them again
-            remove_files(Path(destination, ".cache"), [path.name for path in pixels])
+            files.remove_files(Path(destination, ".cache"), [path.name for path in pixels])
         _remove(manifest, going)
         settle(manifest)
-    return len(files)
+    return len(removed)
 
 
 def funnel(rows: Iterable[dict]) -> list[tuple[str, str, int]]:
@@ -247,9 +237,9 @@ def claim(destination: str | Path) -> Iterator[dict[str, str]]:
     folder that holds anything else, OSError where nothing can be written.
     """
     destination = Path(destination)
-    with hold(destination, f"Another process writes {destination}: wait until it has ended."):
+    with files.hold(destination, f"Another process writes {destination}: wait until it has ended."):
         places = _read_mark(destination)["splits"]
-        check_place(destination / MARK)
+        files.check_place(destination / MARK)
         yield places
 
 
@@ -276,16 +266,16 @@ def write_dataset(rows: Sequence[dict], destination: str | Path) -> Path:
     hashes = [hashlib.sha256(content).hexdigest() for content in tables.values()]
     mark = {"version": version, "n": len(rows), "splits": places, "tables": hashes}
     both = {"splits": before["splits"] | places, "tables": [*before["tables"], *hashes]}
-    save_json(destination / MARK, mark | both)  # all of it is ours, should we be killed
+    files.save_json(destination / MARK, mark | both)  # all of it is ours, should we be killed
     gone = [f"{split}/{FILE}" for split in {*before["splits"].values()} - tables.keys()]
     gone += [path.relative_to(destination).as_posix() for path in unwanted]
-    remove_files(destination, gone)
+    files.remove_files(destination, gone)
     for path, row in wanted.items():
         _link(row["path"], path)
     for split, content in tables.items():
-        with write_whole(destination / split / FILE) as unfinished:
+        with files.write_whole(destination / split / FILE) as unfinished:
             unfinished.write_bytes(content)
-    save_json(destination / MARK, mark)
+    files.save_json(destination / MARK, mark)
     return destination
 
 
@@ -303,7 +293,7 @@ def _refuse_others(destination: Path, pictures: Sequence[Path], before: dict) ->
             "add belong into the folder that is divided)."
         )
     for path in [destination / split / FILE for split in SPLITS if before["tables"]]:
-        if path.exists() and file_hash(path) not in before["tables"]:
+        if path.exists() and files.file_hash(path) not in before["tables"]:
             raise FileExistsError(f"{path} was changed by hand and would be lost; move it away.")
 
 
@@ -316,7 +306,7 @@ def _read_mark(destination: Path) -> dict:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     there = destination.iterdir() if destination.exists() else ()
-    if not all(WORKSHOP.fullmatch(path.name) for path in there):
+    if not all(files.WORKSHOP.fullmatch(path.name) for path in there):
         raise FileExistsError(f"{destination} holds something else; choose another folder.")
     return {"splits": {}, "tables": []}
 
@@ -331,13 +321,13 @@ def _is_places(places: object) -> bool:
 def _link(source: Path, target: Path) -> None:
     if target.exists():
         return
-    with writing(target.parent):
+    with files.writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(os.path.realpath(source), target)
     except OSError:  # another disk, or a file system without links
         content = patiently(Path.read_bytes, source)
-        with write_whole(target) as unfinished:
+        with files.write_whole(target) as unfinished:
             unfinished.write_bytes(content)
 
 
@@ -350,7 +340,7 @@ def _tables(rows: Iterable[dict]) -> dict[str, bytes]:
         if not text.tell():
             writer.writeheader()
         row = row | {"file_name": f"{row['label']}/{row['file']}"}
-        writer.writerow({name: harmless(row.get(name, "")) for name in COLUMNS})
+        writer.writerow({name: files.harmless(row.get(name, "")) for name in COLUMNS})
     return {split: text.getvalue().encode() for split, text in texts.items()}
 
 
