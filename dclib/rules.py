@@ -27,7 +27,8 @@ def number(least: float, most: float, whole: bool = False) -> Rule:
     def holds(value: Any) -> bool:
         return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most
 
-    return Rule(f"a {'whole ' * whole}number from {least:g} to {most:g}", holds)
+    form = ".0f" if whole else "g"
+    return Rule(f"a {'whole ' * whole}number from {least:{form}} to {most:{form}}", holds)
 
 
 def one_of(*choices: Any) -> Rule:

@@ -105,7 +105,9 @@ def test_numbers_of_the_command_have_a_range(monkeypatch, capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    assert "it must be" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "it must be a whole number from " in said
+    assert "e+" not in said  # what it must be can be typed
 
 
 def test_phrases_that_cannot_be_read_or_written(tmp_path, monkeypatch):
