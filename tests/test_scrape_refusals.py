@@ -110,6 +110,14 @@ def test_numbers_of_the_command_have_a_range(monkeypatch, capsys, arguments):
     assert "e+" not in said  # what it must be can be typed
 
 
+def test_nobody_is_forgotten_while_a_folder_is_divided(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["", "raw", "data", "--divide", "--forget", "http://a.test/"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert "--forget: not allowed with argument --divide" in capsys.readouterr().err
+
+
 def test_phrases_that_cannot_be_read_or_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for queries, words in ((tmp_path, "not readable"), (tmp_path / "file" / "q.toml", "written")):

@@ -25,9 +25,10 @@ def main() -> None:
     parser.add_argument("--sources", default="openverse+commons", help=sources)
     most = "pictures (default 100)"
     parser.add_argument("--per-query", type=argument(int, 1, 100_000), default=100, help=most)
-    parser.add_argument("--forget", metavar="WHAT", help="remove a URL, sha256 or file for good")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--forget", metavar="WHAT", help="remove a URL, sha256 or file for good")
     divide = "ask nobody: divide happy/ and unhappy/ of the first folder into the other"
-    parser.add_argument("--divide", action="store_true", help=divide)
+    instead.add_argument("--divide", action="store_true", help=divide)
     parser.add_argument(
         "--seed", type=argument(int, 0, 2**32 - 1), default=0, help="of --divide (default 0)"
     )
