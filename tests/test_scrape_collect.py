@@ -202,7 +202,7 @@ def test_killed_many_times_the_end_is_the_same(large_site, start_child, tmp_path
     alone = large_site.asked.copy()
     folder, rng, kills = tmp_path / "killed", random.Random(5), 0
     while kills < 20:
-        wanted = large_site.asked.total() + rng.randrange(25)  # requests before the kill
+        wanted = large_site.asked.total() + rng.randrange(20)  # requests before the kill
         child = start_child(gather_in_child, Address(large_site), folder)
         while child.is_alive() and large_site.asked.total() < wanted:
             time.sleep(0.002)
