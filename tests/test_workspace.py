@@ -141,6 +141,22 @@ def test_a_file_as_windows_editors_write_it(space):
     assert space.chosen() == {"contact": "ada"}
 
 
+def test_comments_and_entries_of_others_stay_when_a_notebook_keeps_something(space):
+    space.choices.write_text(
+        "# Ada's, with her consent\ndata = 'b' # hers\nother = 1\n'contact'='x'\n\n"
+        "[mine]\ndata = 'b'\n"
+    )
+    space.keep(contact="ada", preset="paper")
+    space.keep(data="a\u2028b")
+    space.keep(data="a")
+    kept = space.choices.read_text()
+    assert kept == (
+        "# Ada's, with her consent\nother = 1\n\n"
+        'contact = "ada"\npreset = "paper"\ndata = "a"\n[mine]\ndata = \'b\'\n'
+    )
+    assert space.chosen() == {"data": "a", "contact": "ada", "preset": "paper"}
+
+
 def test_entries_of_others_are_left_alone_and_empty_ones_are_none(space):
     Path("workspace.toml").write_text('data = ""\nmine = [1, 2]\n')
     assert space.use(data="").data is None

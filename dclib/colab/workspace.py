@@ -90,16 +90,27 @@ class Workspace:
         """Add choices, or replace them; paths inside the workspace are kept relative to it."""
         told = {name: self._short(value) for name, value in choices.items()}
         check(told, RULES)
-        before = self.chosen()
+        before, gone = self.chosen(), {*told}
         other = "data" in told and self._at(told["data"]) != self._at(before.get("data", ""))
         if "checkpoint" in before and other:
-            name = before.pop("checkpoint")
-            print(f"{name} was trained on other pictures: it is not chosen any more.")
-        lines = (before | told).items()
+            gone.add("checkpoint")
+            print(
+                f"{before['checkpoint']} was trained on other pictures: it is not chosen any more."
+            )
         with write_whole(self.choices) as unfinished:
-            text = "".join(f"{key} = {json.dumps(v, ensure_ascii=False)}\n" for key, v in lines)
-            unfinished.write_text(HEADER + text, encoding="utf-8")
+            unfinished.write_text(self._rewritten(gone, told), encoding="utf-8")
         print(f"{self.choices} now says {_list(told)}; the next notebooks use it.")
+
+    def _rewritten(self, gone: set[str], told: dict[str, str]) -> str:
+        """The file without some choices and with others; what else somebody wrote there stays."""
+        there = self.choices.read_text(encoding="utf-8-sig") if self.choices.exists() else HEADER
+        choice = re.compile(rf"\s*[\"']?({'|'.join(gone)})[\"']?\s*=")
+        lines = there.rstrip("\n").split("\n")
+        tables = (row for row, line in enumerate(lines) if line.lstrip().startswith("["))
+        end = next(tables, len(lines))  # what follows a table's name belongs to it
+        kept = [line for line in lines[:end] if not choice.match(line)]
+        kept += [f"{name} = {json.dumps(v, ensure_ascii=False)}" for name, v in told.items()]
+        return "\n".join([*kept, *lines[end:], ""])
 
     def use(self, **given: str) -> Use:
         """What to work on, told in one line: `given`, or else what was chosen, or drawn couples.
