@@ -54,7 +54,6 @@ def test_everything_sums_to_the_logits(networks, stage, height, width, seed):
         logits = model.forward_head(feature_map)
     found = find_evidence(model, feature_map)
     assert relative(found.const + found.budget.sum((2, 3)), logits) <= 1e-4
-    assert relative(found.const + found.channels.sum(2), logits) <= 1e-4
     assert relative(fold_head(model).offset + found.contributions.sum(2), logits) <= 1e-4
     assert relative(sum(found.masses) + found.of_margin("const"), found.margin) <= 1e-4
 
@@ -167,7 +166,7 @@ def test_a_batch_is_its_pictures(networks, stage):
     head, feature_map = fold_head(networks[stage]), features_of(4, 512, 9, 5)
     together = find_evidence(head, feature_map)
     alone = [find_evidence(head, one[None]) for one in feature_map]
-    for name in ("logits", "maps", "neuron_maps", "budget", "channels", "margin_sd"):
+    for name in ("logits", "maps", "neuron_maps", "budget", "margin_sd"):
         expected = torch.cat([getattr(one, name) for one in alone])
         torch.testing.assert_close(getattr(together, name), expected, atol=1e-4, rtol=1e-4)
 
@@ -175,7 +174,7 @@ def test_a_batch_is_its_pictures(networks, stage):
 def test_temperature_divides_all_evidence(networks):
     model, feature_map = networks["spp+pmt"], features_of(2, 512, 4, 4)
     warm, plain = (find_evidence(fold_head(model, t), feature_map) for t in (2.0, 1.0))
-    for name in ("logits", "const", "maps", "contributions", "budget", "channels", "margin_sd"):
+    for name in ("logits", "const", "maps", "contributions", "budget", "margin_sd"):
         torch.testing.assert_close(getattr(warm, name) * 2, getattr(plain, name))
     torch.testing.assert_close(warm.neuron_maps, plain.neuron_maps)
 

@@ -66,8 +66,9 @@ def test_what_is_kept_of_region_maps_is_what_evidence_finds(states, checkpoint, 
     np.testing.assert_allclose(states.maps[neuron], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_levels_add_up_to_the_input(states):
-    np.testing.assert_allclose(states.bias + states.by_level.sum(2), states.z, rtol=1e-6)
+def test_levels_add_up_to_the_input(states, checkpoint):
+    bias = checkpoint.model.head.lin1.bias.detach().double().numpy()
+    np.testing.assert_allclose(bias + states.by_level.sum(2), states.z, rtol=1e-6)
     assert states.by_level.shape == (len(states.ids), 100, len(states.levels))
 
 

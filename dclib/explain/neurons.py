@@ -48,13 +48,12 @@ class States:
     sources: np.ndarray
     labels: np.ndarray  # true for unhappy
     z: np.ndarray  # (N, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0
-    by_level: np.ndarray  # (N, 100, L), z by pyramid level; with the bias they add up to it
+    by_level: np.ndarray  # (N, 100, L), z by pyramid level, but for its bias
     cells: np.ndarray  # (N, 100, 2), row and column of the strongest cell of a region map
     on_faces: np.ndarray  # (N, 100), share of a region map's positive mass on face boxes
     face_area: np.ndarray  # (N,), share of the map that the boxes cover
     maps: np.ndarray  # (100, h, w), mean region map of the pictures on which a neuron is on
     weights: np.ndarray  # (2, 100), folded, of happy and unhappy
-    bias: np.ndarray  # (100,), of z
     const: float  # what the margin has besides
     levels: tuple[int, ...]  # bins a side of the pyramid's L levels
     threshold: float  # of the verdict
@@ -115,7 +114,6 @@ def activation_states(
         sources=np.array(dataset.column("source")),
         labels=(dataset.labels == head.classes.index(CLASSES[1])).numpy(),
         weights=head.last.double().cpu().numpy()[order],
-        bias=head.bias.double().cpu().numpy(),
         const=float(offset[1] - offset[0]),
         levels=head.levels,
         threshold=config["threshold"],
