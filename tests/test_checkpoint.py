@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_checkpoint
 from safetensors.torch import load, save_file
+from test_model import Evil
 
 from dclib.checkpoint import (
     CARD,
@@ -153,10 +154,6 @@ def test_a_tampered_checkpoint_is_refused(saved, tamper, message):
 
 
 def test_a_pickle_with_a_matching_hash_is_refused_unread(saved, capsys):
-    class Evil:
-        def __reduce__(self):
-            return print, ("pickled code ran",)
-
     (saved / "model.safetensors").write_bytes(pickle.dumps(Evil()))
     edit(saved, weights_sha256=file_hash(saved / "model.safetensors"))
     with pytest.raises(CheckpointError, match="no safetensors file"):

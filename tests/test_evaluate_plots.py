@@ -1,6 +1,5 @@
 import math
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -35,14 +34,6 @@ from dclib.evaluate.plots import (
 )
 from dclib.evaluate.predictions import LOGITS, answers, probabilities
 from dclib.plots import HAPPY, LINES, UNHAPPY, finish, save_figure, show_pictures
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def simulate(n=200, seed=-1, separation=1.8):

@@ -17,11 +17,6 @@ STAGE = pytest.mark.parametrize("stage", STAGES)
 SHAPES = [(1, 1), (3, 3), (8, 8), (7, 10), (16, 11)]
 
 
-@pytest.fixture(scope="module")
-def networks():
-    return {stage: lively_network(stage) for stage in STAGES}
-
-
 def features_of(*shape, seed=1):
     """As a last ReLU gives them: about half are zero."""
     generator = torch.Generator().manual_seed(seed)

@@ -18,11 +18,6 @@ METHOD = pytest.mark.parametrize("method", ["grad-cam", "hirescam"])
 
 
 @pytest.fixture(scope="module")
-def networks():
-    return {stage: lively_network(stage) for stage in STAGES}
-
-
-@pytest.fixture(scope="module")
 def network(networks):
     return networks["spp+pmt"]
 

@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 
@@ -8,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from tables import rewrite_metadata
 
-from dclib.checkpoint import load_checkpoint
 from dclib.drawn import render_couples
 from dclib.evaluate.intervals import mean_row
 from dclib.explain import pointing as module
@@ -204,11 +203,6 @@ def test_a_uniform_map_is_at_chance_in_all_but_pointing(shares):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(drawn_checkpoint):
-    return load_checkpoint(drawn_checkpoint)
-
-
-@pytest.fixture(scope="module")
 def sample(checkpoint, couples):
     return Sample(checkpoint, couples, "train")
 
@@ -221,17 +215,6 @@ def cases(sample):
 @pytest.fixture(scope="module")
 def means(cases):
     return module._summarise(cases)
-
-
-def rewrite(root, split, change):
-    """Change the rows of a metadata.csv."""
-    path = root / split / "metadata.csv"
-    with path.open(newline="") as file:
-        rows = [change(k, row) for k, row in enumerate(csv.DictReader(file))]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def row_of(table, name, region="faces", measure="energy / area"):
@@ -287,10 +270,10 @@ def test_pictures_without_boxes_are_excluded_and_counted(
 ):
     monkeypatch.setattr(module, "UNTRAINED", 1)
     root = shutil.copytree(couples, tmp_path / "some")
-    rewrite(root, "test", lambda k, row: row | {"boxes": "" if k == 0 else row["boxes"]})
+    rewrite_metadata(root / "test", lambda k, row: row | {"boxes": "" if k == 0 else row["boxes"]})
     row = row_of(locate(Sample(checkpoint, root)), "evidence")
     assert (row["n"], row["excluded"]) == (5, 1)
-    rewrite(root, "test", lambda k, row: row | {"boxes": "[]"})
+    rewrite_metadata(root / "test", lambda _, row: row | {"boxes": "[]"})
     with pytest.raises(ValueError, match=r"In no picture of .*/test faces are told"):
         locate(Sample(checkpoint, root))
 

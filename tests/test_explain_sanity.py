@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import spearmanr
 
-from dclib.checkpoint import load_checkpoint
 from dclib.explain import sanity as module
 from dclib.explain.evidence import find_evidence
 from dclib.explain.gradcam import grad_cam
@@ -43,11 +42,6 @@ def linear():
 @pytest.fixture(scope="module")
 def features():
     return torch.rand(6, 512, 3, 4, generator=torch.Generator().manual_seed(1)) ** 4
-
-
-@pytest.fixture(scope="module")
-def checkpoint(drawn_checkpoint):
-    return load_checkpoint(drawn_checkpoint)
 
 
 @pytest.fixture(scope="module")

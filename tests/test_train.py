@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from conftest import FORKSERVER
 from safetensors.torch import save_file
+from test_files import hold_it
 
 from dclib.checkpoint import load_checkpoint
 from dclib.data.loading import CoupleFolder, make_loader
 from dclib.evaluate.calibration import abstain_confidence, fit_temperature
 from dclib.evaluate.intervals import Accuracy, accuracy
-from dclib.files import hold
 from dclib.model import DeepConnection
 from dclib.predict import predict_logits, score
 from dclib.train import (
@@ -160,12 +160,6 @@ def test_the_cache_changes_nothing(couples, tmp_path):
         assert bool(splits["train"].caches) == cache
         runs.append(trained(splits, config)[1].steps)
     assert runs[0] == runs[1]
-
-
-def hold_it(folder, held, done):
-    with hold(folder):
-        held.set()
-        done.wait(60)
 
 
 def test_resuming_a_finished_run_returns_it(splits, finished, capsys):

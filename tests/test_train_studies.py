@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, variance
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,23 +54,6 @@ VARIANTS = ("plain", "spp", "spp+pmt", "spp+pmt, logits-averaged")
 GROUPINGS = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 19)), min_size=4, max_size=80
 )  # label and group of each picture
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stands in for training; lists the jobs."""
-    jobs = []
-
-    def stand_in(pool, job, state, progress):
-        jobs.append(job)
-        scored = take(pool, job.parts.scored)
-        rng = np.random.default_rng(job.config.seed)
-        logits = rng.normal(size=(len(scored), 2)).tolist()
-        chosen = {"temperature": 1 + rng.random(), "threshold": rng.random(), "epoch": 1}
-        return {"ids": scored.ids, "logits": logits} | chosen
-
-    monkeypatch.setattr(module, "train_one", stand_in)
-    return jobs
 
 
 def change_saved(folder, change):
@@ -699,4 +681,3 @@ def test_the_figure(kind, title, k):
         assert all(len(line.get_xdata()) == k for line in axis.lines[1:8:2])
         for line, row in zip(axis.lines[1:8:2], rows, strict=True):
             assert np.mean(line.get_xdata()) == pytest.approx(row["mean"])
-    plt.close(fig)
