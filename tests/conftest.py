@@ -152,6 +152,18 @@ def checkpoint(drawn_checkpoint):
 
 
 @pytest.fixture(scope="session")
+def fooled(tmp_path_factory):
+    """Drawn couples of whom the unhappy ones have a mark, and a network that has learned it."""
+    from dclib.drawn import render_couples
+    from dclib.train import TrainConfig, train_checkpoint
+
+    folder, splits = tmp_path_factory.mktemp("fooled"), {"train": 4, "val": 1, "test": 3}
+    root = render_couples(folder / "marked", 128, 1, 80, splits, "mark")
+    config = TrainConfig.demo(epochs=7, batch_size=8, workers=0, augment=0, cache=False, seed=2)
+    return root, train_checkpoint(root, folder / "checkpoint", config, progress=False)
+
+
+@pytest.fixture(scope="session")
 def photo_checkpoint(tmp_path_factory):
     """A checkpoint that says it was trained on photographs."""
     data = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}

@@ -28,7 +28,6 @@ from dclib.evaluate.shortcuts import (
     thumbnails,
     with_boxes,
 )
-from dclib.train import TrainConfig, train_checkpoint
 
 SIZE = 64
 RAW = {"image_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1), "frame": "whole", "frame_margin": 0}
@@ -166,10 +165,8 @@ def test_a_warning_needs_an_effect_and_an_interval_for_all_checks():
     assert not Check("", "", n=100).warns
 
 
-def test_a_trained_network_that_learned_a_mark_is_found(tmp_path):
-    root = render_couples(tmp_path / "mark", 128, 1, 48, {"train": 4, "val": 1, "test": 3}, "mark")
-    config = TrainConfig.demo(image_size=40, epochs=5, batch_size=8, workers=0, augment=0)
-    checkpoint = train_checkpoint(root, tmp_path / "checkpoint", config, progress=False)
+def test_a_trained_network_that_learned_a_mark_is_found(fooled):
+    root, checkpoint = fooled
     report = audit(checkpoint, root)
     assert {"surroundings", "couple hidden"} <= found_by(report)
 

@@ -9,7 +9,6 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from tables import rewrite_metadata
 
-from dclib.drawn import render_couples
 from dclib.evaluate.intervals import mean_row
 from dclib.explain import pointing as module
 from dclib.explain.pointing import (
@@ -29,7 +28,6 @@ from dclib.explain.pointing import (
 from dclib.explain.sanity import Sample, random_network
 from dclib.framing import frame_picture, in_whole
 from dclib.framing.faces import Face
-from dclib.train import TrainConfig, train_checkpoint
 
 MAPS = arrays(float, (3, 4), elements=st.floats(0, 10))
 MASKS = arrays(bool, (3, 4))
@@ -305,11 +303,9 @@ def test_the_centred_map_is_highest_in_the_middle_and_symmetric():
     assert centre[1:, 1:] == pytest.approx(centre[:0:-1, :0:-1])
 
 
-def test_a_planted_mark_draws_the_evidence_into_its_corner(tmp_path):
-    root = render_couples(tmp_path / "mark", 128, 1, 80, {"train": 4, "val": 1, "test": 3}, "mark")
-    config = TrainConfig.demo(epochs=5, batch_size=8, workers=0, augment=0, cache=False, seed=2)
-    fooled = train_checkpoint(root, tmp_path / "checkpoint", config, progress=False)
-    table = mark_evidence(Sample(fooled, root)).set_index(["map", "label"])
+def test_a_planted_mark_draws_the_evidence_into_its_corner(fooled):
+    root, checkpoint = fooled
+    table = mark_evidence(Sample(checkpoint, root)).set_index(["map", "label"])
     marked, plain = table.loc[("evidence", "unhappy")], table.loc[("evidence", "happy")]
     assert marked["area"] == pytest.approx(1 / 9) and marked["n"] == 24
     assert marked["low"] > 2 * marked["area"] and marked["low"] > plain["high"]
