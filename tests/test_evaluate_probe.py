@@ -12,7 +12,7 @@ from tables import rewrite_metadata
 
 from dclib.data import CLASSES, read_split
 from dclib.drawn import render_couples
-from dclib.evaluate.probe import grouped_folds, measure_pictures, probe
+from dclib.evaluate.probe import measure_pictures, probe
 
 
 def random_rows(n=100, seed=0):
@@ -216,12 +216,3 @@ def test_what_cannot_be_read_is_left_out_and_said(folder, capsys):
 def test_of_photographs_nothing_gives_the_label_away(real_couples):
     """Composed alike for both classes; 1,000 of them."""
     assert not probe(measure_pictures(real_couples)).warns
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_folds_hold_whole_groups_and_equal_shares_of_the_classes(seed):
-    groups = np.arange(200) // 2
-    labels = groups % 2
-    for rest, fold in grouped_folds(labels, groups, 5, np.random.default_rng(seed)):
-        assert not set(groups[rest]) & set(groups[fold])
-        assert labels[fold].sum() == 20 == len(fold) - labels[fold].sum()

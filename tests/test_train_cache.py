@@ -274,20 +274,6 @@ def test_nobody_takes_the_cache_for_pictures(folder):
     assert len(torchvision.datasets.ImageFolder(folder / "train")) == N
 
 
-def test_a_file_gets_its_name_when_it_is_whole_and_on_disk(folder, monkeypatch):
-    written = []
-
-    def fsync(file):
-        written.append(os.fstat(file))
-        assert not list(folder.glob(".cache/train-32px-*.npy"))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    cached(folder)
-    (file,) = files(folder)
-    (stat,) = written
-    assert (file.stat().st_ino, file.stat().st_size) == (stat.st_ino, stat.st_size)
-
-
 @pytest.mark.parametrize("length", [0, 5, 127, 128, 128 + N * 32 * 32 * 3 - 1])
 def test_a_file_that_is_cut_off_is_made_anew(folder, capsys, length):
     cached(folder)
