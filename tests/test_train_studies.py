@@ -657,6 +657,7 @@ def test_the_figure(kind, title, k):
     assert title in fig.get_suptitle()
     assert f"k = {k}" in fig.get_suptitle()
     assert all("n = 300" in axis.get_xlabel() for axis in fig.axes)
+    assert right.get_xlabel().endswith(f"; grey: {made.differences()[0]['verdict']}")
     for axis, rows in ((left, made.table()), (right, made.differences())):
         spans = [lines.get_segments()[0][:, 0].tolist() for lines in axis.collections]
         assert spans == [pytest.approx([row["low"], row["high"]]) for row in rows]
