@@ -133,8 +133,8 @@ def how_sure(confidence: float) -> str:
 def percent(share: float) -> str:
     """As people read it, and never 100 % or 0 % for what is only close to it.
 
-    >>> percent(0.9999)
-    '99.9 %'
+    >>> percent(0.5), percent(0.9999), percent(0.0)
+    ('50.0 %', '99.9 %', '0.1 %')
     """
     return f"{min(max(share, 0.001), 0.999):.1%}".replace("%", " %")
 

@@ -232,10 +232,6 @@ def test_the_band_lies_around_the_probability_it_speaks_of(checkpoint, photo):
     assert "fairly sure" in prediction.words
 
 
-def test_no_probability_is_called_certain():
-    assert (percent(1.0), percent(0.0), percent(0.5)) == ("99.9 %", "0.1 %", "50.0 %")
-
-
 def test_the_command_answers_each_photo_and_says_what_it_could_not_read(
     photo_checkpoint, pair, tmp_path, monkeypatch, capsys
 ):
