@@ -126,8 +126,7 @@ def hide_in_order(
 
     Curves: map, curve, share (of cells hidden, or shown), value, low, high, n: the mean probability
     of the answer to the whole picture, after `temperature`. Areas under them: map, curve, value,
-    low, high, n; gain, gain_low, gain_high: how much better than the random order, paired by
-    picture (deletion is better if lower). Orders are those of `rank_cells`.
+    low, high, n. Orders are those of `rank_cells`.
     """
     orders, sign = rank_cells(model, features, size)
     n, cells = len(features), features.shape[2] * features.shape[3]
@@ -177,11 +176,7 @@ def _curve_tables(
         keys: dict = {"map": name, "curve": curve}
         for share, column in zip(shares, probs.T, strict=True):
             points.append(keys | {"share": share} | mean_row(column, groups))
-        area = trapezoid(probs, shares, axis=1)  # (N,)
-        sign = -1 if curve == "deletion" else 1
-        gain = mean_row(sign * (area - trapezoid(curves["random", curve], shares, axis=1)), groups)
-        gains = {"gain": gain["value"], "gain_low": gain["low"], "gain_high": gain["high"]}
-        areas.append(keys | mean_row(area, groups) | gains)
+        areas.append(keys | mean_row(trapezoid(probs, shares, axis=1), groups))
     return pd.DataFrame(points), pd.DataFrame(areas)
 
 
