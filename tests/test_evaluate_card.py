@@ -273,12 +273,8 @@ def test_a_table_that_is_not_in_order_leaves_the_old_card(checkpoint):
     table = make_predictions()
     path = write_card(checkpoint, table)
     before = path.read_bytes()
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="did the training diverge"):
         write_card(checkpoint, table.assign(logit_happy=np.nan))
-    assert str(error.value) == (
-        "The table of predictions has logits, a temperature or a threshold that is no number (did "
-        "the training diverge?): 40 rows, the first is id 'test/0000.jpg', label 'happy'."
-    )
     assert path.read_bytes() == before
 
 

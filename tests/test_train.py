@@ -339,12 +339,6 @@ def test_the_confidence_from_which_on_photos_get_an_answer_is_that_of_val(capsys
     assert swapped == pytest.approx(chosen)
 
 
-def test_without_val(couples, tmp_path):
-    root = shutil.copytree(couples, tmp_path / "data", ignore=shutil.ignore_patterns("val"))
-    with pytest.raises(FileNotFoundError, match=r"There is no folder .*val; a data set is"):
-        train_checkpoint(root, tmp_path / "c", TINY)
-
-
 def stop_after(epochs):
     """A watcher that ends a run like Ctrl-C once so many epochs are done."""
 
