@@ -73,12 +73,6 @@ def test_a_folder_from_before_the_stage_was_called_plain(tmp_path):
     assert (loaded.model.stage, loaded.config["stage"]) == ("plain", "plain")
 
 
-def test_saving_again_replaces_the_old_one(saved):
-    make_small(saved, "newer")
-    assert load_checkpoint(saved).config["training_data"]["name"] == "newer"
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
-
-
 def test_says_what_it_is(saved, drawn_checkpoint):
     loaded = load_checkpoint(saved)
     text = str(loaded)

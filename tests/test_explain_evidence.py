@@ -129,13 +129,6 @@ def fold_double(model):
     return type(folded)(**{**vars(folded), **values, "weights": weights})
 
 
-def test_off_neurons_add_nothing(networks):
-    found = find_evidence(networks["spp+pmt"], features_of(3, 512, 4, 4))
-    off = found.z <= 0
-    assert off.any() and (~off).any()
-    assert not found.contributions.transpose(1, 2)[off].any()
-
-
 def test_an_empty_map_has_no_evidence(networks):
     model = networks["spp+pmt"]
     found = find_evidence(model, torch.zeros(1, 512, 8, 8))

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from conftest import lively_network
-from scipy.stats import spearmanr
 
 from dclib.explain.evidence import find_evidence
 from dclib.explain.hide import hide_cells, leave_one_out
@@ -39,12 +38,6 @@ def test_leave_one_out_is_a_loop(network, feature_map):
             two = [network.forward_head(m) for m in (feature_map[index : index + 1], without)]
         whole, rest = (logits[0, 1] - logits[0, 0] for logits in two)
         assert found[index, y, x].item() == pytest.approx((whole - rest).item(), abs=1e-4)
-
-
-def test_exact_evidence_ranks_cells_much_as_their_loss_does(network, feature_map):
-    truth = leave_one_out(network, feature_map)[0].flatten()
-    exact = find_evidence(network, feature_map).margin_map[0].flatten()
-    assert spearmanr(truth, exact).statistic > 0.5
 
 
 def test_masks_of_another_shape_are_refused(network, feature_map):

@@ -101,12 +101,6 @@ def test_errors_pass_through(checkpoint, tmp_path, photo):
         predict_photo(photo, tmp_path / "nothing")
 
 
-def test_a_photograph_of_two_is_assessable(trained, pair):
-    prediction = predict_photo(pair, trained)
-    assert prediction.label in ("happy", "unhappy")
-    assert (len(prediction.faces), prediction.reasons) == (2, ())
-
-
 @pytest.mark.parametrize(
     "change, reason",
     [
