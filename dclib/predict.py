@@ -55,10 +55,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     elif str(name) != "cpu":
         try:
             torch.zeros(1, device=name).cpu()
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # each build of torch says it in its own way
+        except (RuntimeError, AssertionError) as error:  # as each build of torch says it
             raise ValueError(f"There is no device {str(name)!r} here: take auto or cpu.") from error
     return torch.device(name)
 
