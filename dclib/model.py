@@ -148,7 +148,7 @@ class MultiSampleDropoutHead(nn.Module):
         return self.lin2(masked)
 
 
-def dropout_loss(sample_logits: Tensor, labels: Tensor, mode: str = "logits") -> Tensor:
+def dropout_loss(sample_logits: Tensor, labels: Tensor, mode: str) -> Tensor:
     """Cross-entropy over dropout masks: (S, B, 2), (B,) -> a scalar, the mean over pictures.
 
     "logits": loss of the mean logits (2019 code). "loss": mean of the masks' losses (arXiv

@@ -117,7 +117,7 @@ def overlay(
     image: Image.Image | np.ndarray,
     values: "np.ndarray | Tensor",
     scale: float,
-    size: int | tuple[int, int],
+    size: int,
     smooth: bool = False,
     frame: Frame | None = None,
 ) -> np.ndarray:
@@ -127,7 +127,7 @@ def overlay(
         image: Pillow image, or array (H, W, 3) of uint8, or of floats from 0 to 1.
         values: (h, w), one a cell; `dclib.framing.cells` says where cells are.
         scale: value of full colour, for all maps that are compared; larger ones look the same.
-        size: pixels of the network's input, a side or (height, width).
+        size: pixels a side of the network's input.
         smooth: bilinear between cells, as Grad-CAM was published; else every cell has one colour.
         frame: the part of the picture that the network looked at, if that was not all of it.
     """

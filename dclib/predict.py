@@ -55,10 +55,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     elif str(name) != "cpu":
         try:
             torch.zeros(1, device=name).cpu()
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # each build of torch says it in its own way
+        except (RuntimeError, AssertionError) as error:  # as each build of torch says it
             raise ValueError(f"There is no device {str(name)!r} here: take auto or cpu.") from error
     return torch.device(name)
 
@@ -133,8 +130,8 @@ def how_sure(confidence: float) -> str:
 def percent(share: float) -> str:
     """As people read it, and never 100 % or 0 % for what is only close to it.
 
-    >>> percent(0.9999)
-    '99.9 %'
+    >>> percent(0.5), percent(0.9999), percent(0.0)
+    ('50.0 %', '99.9 %', '0.1 %')
     """
     return f"{min(max(share, 0.001), 0.999):.1%}".replace("%", " %")
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,39 @@ def folders(couples, drawn_checkpoint, tmp_path_factory):
     return {"couples": couples, "photos": photos, "checkpoint": drawn_checkpoint}
 
 
+@pytest.fixture(autouse=True)
+def close_figures():
+    """No test leaves a figure to the next."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture
 def tiny_config():
     """A run of seconds: ResNet-18 at 32 px, two epochs, no worker processes."""
     from dclib.train import TrainConfig
 
     return TrainConfig.demo(image_size=32, epochs=2, batch_size=8, workers=0, augment=0)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Stands in for the training of studies; lists the jobs."""
+    import numpy as np
+
+    jobs = []
+
+    def stand_in(pool, job, state, progress):
+        jobs.append(job)
+        rng = np.random.default_rng(job.config.seed)
+        ids = [pool.ids[index] for index in job.parts.scored]
+        logits = rng.normal(size=(len(ids), 2)).tolist()
+        chosen = {"temperature": 1 + rng.random(), "threshold": rng.random(), "epoch": 1}
+        return {"ids": ids, "logits": logits} | chosen
+
+    monkeypatch.setattr("dclib.train.studies.train_one", stand_in)
+    return jobs
 
 
 def make_checkpoint(folder, training_data, image_size=64, **settings):
@@ -106,6 +134,14 @@ def lively_network(stage="spp+pmt", backbone="resnet18", seed=0, **settings):
 
 
 @pytest.fixture(scope="session")
+def networks():
+    """A `lively_network` of each stage."""
+    from dclib.model import STAGES
+
+    return {stage: lively_network(stage) for stage in STAGES}
+
+
+@pytest.fixture(scope="session")
 def drawn_checkpoint(couples, tmp_path_factory):
     """A checkpoint that says it was trained on drawings."""
     from dclib.data import fingerprint
@@ -122,6 +158,18 @@ def checkpoint(drawn_checkpoint):
 
 
 @pytest.fixture(scope="session")
+def fooled(tmp_path_factory):
+    """Drawn couples of whom the unhappy ones have a mark, and a network that has learned it."""
+    from dclib.drawn import render_couples
+    from dclib.train import TrainConfig, train_checkpoint
+
+    folder, splits = tmp_path_factory.mktemp("fooled"), {"train": 4, "val": 1, "test": 3}
+    root = render_couples(folder / "marked", 128, 1, 80, splits, "mark")
+    config = TrainConfig.demo(epochs=7, batch_size=8, workers=0, augment=0, cache=False, seed=2)
+    return root, train_checkpoint(root, folder / "checkpoint", config, progress=False)
+
+
+@pytest.fixture(scope="session")
 def photo_checkpoint(tmp_path_factory):
     """A checkpoint that says it was trained on photographs."""
     data = {"kind": "photographs", "name": "mine", "n": {"train": 10}, "sha256": "0" * 64}
@@ -129,12 +177,20 @@ def photo_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pair():
-    """A photograph of one astronaut (public domain, of NASA), twice side by side: two faces."""
+def astronaut():
+    """A photograph of one (public domain, of NASA)."""
     from PIL import Image
     from skimage import data
 
-    one = Image.fromarray(data.astronaut()).crop((0, 0, 400, 512))
+    return Image.fromarray(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def pair(astronaut):
+    """The same photograph twice side by side: two faces."""
+    from PIL import Image
+
+    one = astronaut.crop((0, 0, 400, 512))
     image = Image.new("RGB", (800, 512))
     image.paste(one, (0, 0))
     image.paste(one, (400, 0))

@@ -24,7 +24,6 @@ def make_states(activations, labels, pull, groups=None, **changes):
         "face_area": np.full(n, np.nan),
         "maps": np.zeros((k, 3, 3)),
         "weights": np.stack([-pull / 2, pull / 2]),
-        "bias": np.ones(k),
         "const": -contributions.sum(1).mean(),
         "levels": (2, 1),
         "threshold": 0.5,

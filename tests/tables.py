@@ -33,3 +33,10 @@ def write_metadata(folder, rows):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def rewrite_metadata(folder, change):
+    """Let change(number, row) be each row of a split's metadata.csv."""
+    with (folder / "metadata.csv").open(newline="") as file:
+        rows = [change(number, row) for number, row in enumerate(csv.DictReader(file))]
+    write_metadata(folder, rows)

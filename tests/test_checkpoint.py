@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_checkpoint
 from safetensors.torch import load, save_file
+from test_model import Evil
 
 from dclib.checkpoint import (
     CARD,
@@ -70,12 +71,6 @@ def test_a_folder_from_before_the_stage_was_called_plain(tmp_path):
     edit(folder, weights_sha256=file_hash(folder / "model.safetensors"))
     loaded = load_checkpoint(folder)
     assert (loaded.model.stage, loaded.config["stage"]) == ("plain", "plain")
-
-
-def test_saving_again_replaces_the_old_one(saved):
-    make_small(saved, "newer")
-    assert load_checkpoint(saved).config["training_data"]["name"] == "newer"
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
 def test_says_what_it_is(saved, drawn_checkpoint):
@@ -153,10 +148,6 @@ def test_a_tampered_checkpoint_is_refused(saved, tamper, message):
 
 
 def test_a_pickle_with_a_matching_hash_is_refused_unread(saved, capsys):
-    class Evil:
-        def __reduce__(self):
-            return print, ("pickled code ran",)
-
     (saved / "model.safetensors").write_bytes(pickle.dumps(Evil()))
     edit(saved, weights_sha256=file_hash(saved / "model.safetensors"))
     with pytest.raises(CheckpointError, match="no safetensors file"):
@@ -212,24 +203,18 @@ def test_2019_whole_module_is_refused(tmp_path):
         load_2019(path)
 
 
-def test_2019_with_something_missing(tmp_path, model_of_2019):
-    state = state_of_2019(model_of_2019)
-    del state["fc2.lin2.bias"]
-    torch.save(state, tmp_path / "old.pth")
-    with pytest.raises(ValueError, match=r"head\.lin2\.bias"):
-        load_2019(tmp_path / "old.pth")
-
-
 @pytest.mark.parametrize(
     ("key", "value", "entry"),
     [
+        ("fc2.lin2.bias", None, r"head\.lin2\.bias"),  # is missing
         ("fc2.lin2.bias", torch.zeros(3), r"head\.lin2\.bias"),  # of another number of classes
         ("convs.9.weight", torch.zeros(3), r"convs\.9\.weight"),  # of another network
         ("convs.weight", torch.zeros(3), r"convs\.weight"),
     ],
 )
 def test_2019_with_something_else(tmp_path, model_of_2019, key, value, entry):
-    torch.save(state_of_2019(model_of_2019) | {key: value}, tmp_path / "old.pth")
+    state = state_of_2019(model_of_2019) | {key: value}
+    torch.save({k: v for k, v in state.items() if v is not None}, tmp_path / "old.pth")
     with pytest.raises(ValueError, match=rf"not a state dict of the 2019 notebook: .* {entry}"):
         load_2019(tmp_path / "old.pth")
 

@@ -66,13 +66,6 @@ def test_a_temperature_never_raises_the_log_loss(rows, scale, shift):
     assert log_loss(logits, labels, temperature) <= log_loss(logits, labels, 1.0) + 1e-12
 
 
-def test_scaled_logits_of_many_pictures_scale_the_temperature():
-    logits, labels = (np.tile(part, (50, 1)[: part.ndim]) for part in logits_of(simulate()))
-    temperature = fit_temperature(logits, labels)
-    for c in (0.1, 0.5, 4.0):
-        assert fit_temperature(c * logits, labels) == pytest.approx(c * temperature, rel=1e-2)
-
-
 def test_temperatures_of_few_pictures_and_of_a_network_without_a_mistake():
     """Without the prior the temperature would be the least there is, at several times the loss."""
     labels = np.array([0, 0, 1, 1])

@@ -232,15 +232,6 @@ def test_the_verdict_of_a_slice_is_not_given_again(checkpoint):
     assert "No slice differs clearly from all others." in text
 
 
-def test_a_card_keeps_nothing_of_an_older_one(checkpoint, tmp_path):
-    (tmp_path / "fresh").mkdir()
-    fresh = write_card(make_told(tmp_path / "fresh"), make_predictions(rng=1))
-    write_card(checkpoint, make_predictions(), SLICES, {"x": make_predictions()}, OTHER)
-    path = write_card(checkpoint, make_predictions(rng=1))
-    assert path.read_text().split("\n---\n")[1] == fresh.read_text().split("\n---\n")[1]
-    assert {entry.name for entry in tmp_path.iterdir()} == {"README.md", "fresh"}
-
-
 def test_a_checkpoint_loads_with_its_card_and_a_new_one_has_none(tmp_path):
     folder = make_checkpoint(tmp_path / "c", PHOTOS)
     path = write_card(load_checkpoint(folder), make_predictions())
@@ -273,12 +264,8 @@ def test_a_table_that_is_not_in_order_leaves_the_old_card(checkpoint):
     table = make_predictions()
     path = write_card(checkpoint, table)
     before = path.read_bytes()
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="did the training diverge"):
         write_card(checkpoint, table.assign(logit_happy=np.nan))
-    assert str(error.value) == (
-        "The table of predictions has logits, a temperature or a threshold that is no number (did "
-        "the training diverge?): 40 rows, the first is id 'test/0000.jpg', label 'happy'."
-    )
     assert path.read_bytes() == before
 
 
@@ -315,10 +302,3 @@ def test_no_text_of_strangers_is_markdown(tmp_path):
     assert text.count("onerror") >= 8
     outside = "".join(text.split("`")[::2])  # what is not shown as code
     assert "onerror" not in outside and "javascript" not in outside
-
-
-def test_a_readme_that_is_no_card_stays(checkpoint):
-    (checkpoint.folder / "README.md").write_text("My notes.")
-    with pytest.raises(FileExistsError, match="was not written by dclib: move it"):
-        write_card(checkpoint, make_predictions())
-    assert (checkpoint.folder / "README.md").read_text() == "My notes."

@@ -1,17 +1,15 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tables
 import torch
-from conftest import make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from dclib.checkpoint import load_checkpoint
-from dclib.data import fingerprint
 from dclib.data.loading import CoupleFolder
 from dclib.evaluate.predictions import (
     COLUMNS,
@@ -135,16 +133,9 @@ def test_seeds_come_with_their_pictures_in_one_order():
     assert describe(table) == "n = 5 pictures (3 happy, 2 unhappy) in 1 groups, 2 seeds"
 
 
-@pytest.fixture(scope="module")
-def checkpoint(couples, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint") / "c"
-    loaded = load_checkpoint(make_checkpoint(folder, fingerprint(couples)))
-    loaded.config.update(temperature=2.0, threshold=0.3)
-    return loaded
-
-
 def test_a_folder_is_answered_as_the_model_answers(checkpoint, couples):
-    table = predict_folder(checkpoint, couples, "test")
+    chosen = {"temperature": 2.0, "threshold": 0.3}
+    table = predict_folder(replace(checkpoint, config=checkpoint.config | chosen), couples, "test")
     dataset = CoupleFolder(couples, "test", checkpoint.transform)
     images = torch.stack([image for image, _ in dataset])
     with torch.inference_mode():

@@ -1,4 +1,3 @@
-import csv
 import shutil
 
 import numpy as np
@@ -9,11 +8,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tables import write_metadata
+from tables import rewrite_metadata
 
 from dclib.data import CLASSES, read_split
 from dclib.drawn import render_couples
-from dclib.evaluate.probe import grouped_folds, measure_pictures, probe
+from dclib.evaluate.probe import measure_pictures, probe
 
 
 def random_rows(n=100, seed=0):
@@ -154,13 +153,6 @@ def folder(couples, tmp_path):
     return shutil.copytree(couples, tmp_path / "data")
 
 
-def rewrite(path, **columns):
-    """Set columns of a metadata.csv for all rows."""
-    with path.open(newline="") as file:
-        rows = [row | columns for row in csv.DictReader(file)]
-    write_metadata(path.parent, rows)
-
-
 def test_pictures_are_measured_from_all_splits(folder):
     rows = measure_pictures(folder)
     assert len(rows) == 36 and "no group" not in str(probe(rows))
@@ -173,8 +165,9 @@ def test_pictures_are_measured_from_all_splits(folder):
 
 
 def test_the_size_of_the_original_counts_where_it_is_told(folder):
-    rewrite(folder / "train" / "metadata.csv", width="4000", height="3000", bytes="123456")
-    rewrite(folder / "val" / "metadata.csv", width="", height="", bytes="")
+    told = {"width": "4000", "height": "3000", "bytes": "123456"}
+    rewrite_metadata(folder / "train", lambda _, row: row | told)
+    rewrite_metadata(folder / "val", lambda _, row: row | dict.fromkeys(told, ""))
     rows = measure_pictures(folder)
     sizes = [(row["width"], row["height"]) for row in rows]
     assert sizes == [("4000", "3000")] * 24 + [(64, 64)] * 12
@@ -195,7 +188,7 @@ def test_the_size_of_the_original_counts_where_it_is_told(folder):
 )
 def test_a_number_that_is_none_is_refused_by_file_and_column(folder, column, value, wanted):
     path = folder / "val" / "metadata.csv"
-    rewrite(path, **{column: value})
+    rewrite_metadata(path.parent, lambda _, row: row | {column: value})
     with pytest.raises(ValueError) as error:
         measure_pictures(folder)
     first = min(read_split(folder / "val").rows)
@@ -223,12 +216,3 @@ def test_what_cannot_be_read_is_left_out_and_said(folder, capsys):
 def test_of_photographs_nothing_gives_the_label_away(real_couples):
     """Composed alike for both classes; 1,000 of them."""
     assert not probe(measure_pictures(real_couples)).warns
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_folds_hold_whole_groups_and_equal_shares_of_the_classes(seed):
-    groups = np.arange(200) // 2
-    labels = groups % 2
-    for rest, fold in grouped_folds(labels, groups, 5, np.random.default_rng(seed)):
-        assert not set(groups[rest]) & set(groups[fold])
-        assert labels[fold].sum() == 20 == len(fold) - labels[fold].sum()

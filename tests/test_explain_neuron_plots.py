@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -24,14 +23,7 @@ from dclib.explain.neurons import activation_states, neuron_table
 from dclib.explain.unhappiness import own_right
 from dclib.plots import HAPPY, UNHAPPY
 
-matplotlib.use("Agg")
 TEMPERATURE = 0.5
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

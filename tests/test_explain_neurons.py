@@ -66,8 +66,9 @@ def test_what_is_kept_of_region_maps_is_what_evidence_finds(states, checkpoint, 
     np.testing.assert_allclose(states.maps[neuron], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_levels_add_up_to_the_input(states):
-    np.testing.assert_allclose(states.bias + states.by_level.sum(2), states.z, rtol=1e-6)
+def test_levels_add_up_to_the_input(states, checkpoint):
+    bias = checkpoint.model.head.lin1.bias.detach().double().numpy()
+    np.testing.assert_allclose(bias + states.by_level.sum(2), states.z, rtol=1e-6)
     assert states.by_level.shape == (len(states.ids), 100, len(states.levels))
 
 
@@ -148,7 +149,6 @@ def test_the_table_of_one_neuron_by_hand():
     low, high = wilson_interval(2, 4)
     assert row["rate_happy_low"] < low  # few groups: wider than for independent pictures
     assert row["rate_happy_high"] > high
-    assert row["contribution_unhappy"] == pytest.approx(0.5 * 11 / 4)
     assert row["strength"] == pytest.approx(0.5 * 15 / 8)
     assert row["auroc"] == roc_auc_score(labels, np.maximum(activations[:, 0], 0))
     assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
@@ -171,10 +171,7 @@ def test_the_level_on_which_a_neuron_depends():
     fine, coarse = rng.standard_normal((2, 40, 1))
     by_level = np.stack([fine, 0.1 * coarse + 7], 2)  # the coarse one is large but hardly varies
     states = make_states(1 + by_level.sum(2), labels, [1.0], by_level=by_level)
-    row = neuron_table(states, draws=20).loc[0]
-    assert row["level"] == 2
-    expected = np.cov(fine[:, 0], states.z[:, 0])[0, 1] / states.z[:, 0].var(ddof=1)
-    assert row["level_share"] == pytest.approx(expected)
+    assert neuron_table(states, draws=20).loc[0, "level"] == 2
 
 
 # ------------------------------------------------------------------ crops

@@ -25,12 +25,6 @@ GREY = PICTURE / 255 * 0.3 + PICTURE.mean() / 255 * 0.7
 MAPS = ("evidence", "Grad-CAM", "centre", "random weights: evidence")
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("smooth", [False, True])
 def test_no_evidence_has_no_colour(smooth):
     np.testing.assert_allclose(overlay(PICTURE, np.zeros((3, 3)), 1.0, SIZE, smooth=smooth), GREY)

@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 
@@ -8,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from tables import rewrite_metadata
 
-from dclib.checkpoint import load_checkpoint
-from dclib.drawn import render_couples
 from dclib.evaluate.intervals import mean_row
 from dclib.explain import pointing as module
 from dclib.explain.pointing import (
     AGAINST,
-    MEASURES,
-    OTHERS,
+    ENERGY,
+    FACES,
+    POINTING,
+    Regions,
     _find_cases,
     draw_priors,
     energy_share,
@@ -30,7 +30,6 @@ from dclib.explain.pointing import (
 from dclib.explain.sanity import Sample, random_network
 from dclib.framing import frame_picture, in_whole
 from dclib.framing.faces import Face
-from dclib.train import TrainConfig, train_checkpoint
 
 MAPS = arrays(float, (3, 4), elements=st.floats(0, 10))
 MASKS = arrays(bool, (3, 4))
@@ -95,11 +94,6 @@ def test_energy_inside_and_outside_are_all_of_it_at_any_scale(values, mask, scal
     assert energy_share(scale * values, mask) == pytest.approx(inside)
 
 
-@given(MASKS)
-def test_energy_of_a_uniform_map_is_the_area(mask):
-    assert energy_share(np.full((3, 4), 0.7), mask) == pytest.approx(mask.mean())
-
-
 def test_values_without_a_meaning_raise():
     mask = np.ones((1, 2), bool)
     for bad in (np.nan, np.inf):
@@ -112,23 +106,20 @@ def test_values_without_a_meaning_raise():
             energy_share(np.array([[bad, 1]]), mask)
 
 
-def test_regions_are_faces_couple_and_bystanders_that_can_be_seen():
+def test_regions_are_faces_and_those_of_bystanders_that_can_be_seen():
     """Of 3 x 3 cells of 80 px: they end after 0.2 and 0.6 of a side, at 16 and 48 px.
 
     The picture is the middle half of its square: its rows 0 to 40 are the square's 20 to 60.
     """
     full = {"boxes": boxes((0, 0, 48, 28)), "body_boxes": boxes((0, 28, 48, 40))}
-    full["bystander_boxes"] = boxes((16, 0, 80, 28))  # its left is behind the couple
+    full["bystander_boxes"] = boxes((16, 0, 80, 28), (20, 30, 40, 38))  # behind a face, a body
     found = find_regions(Pictures(full, {"boxes": full["boxes"]}), 3, 3, 80)
-    centres, shares = found["faces"]
     middle = 28 / 32  # of the rows 16 to 48, those from 20 on
     expected = np.array([[0, 0, 0], [middle, middle, 0], [0, 0, 0]])
-    np.testing.assert_allclose(shares, [expected] * 2)
-    assert centres.tolist() == shares.astype(bool).tolist()
-    below = [[0, 0, 0], [middle, middle, 0], [12 / 32, 12 / 32, 0]]
-    np.testing.assert_allclose(found["couple"][1], [below, np.zeros((3, 3))])
+    np.testing.assert_allclose(found.faces, [expected] * 2)
+    assert found.centres.tolist() == found.faces.astype(bool).tolist()
     others = [[0, 0, 0], [0, 0, middle], [0, 0, 0]]
-    np.testing.assert_allclose(found[OTHERS][1], [others, np.zeros((3, 3))])
+    np.testing.assert_allclose(found.others, [others, np.zeros((3, 3))])
 
 
 def test_regions_are_where_the_network_sees_them():
@@ -147,12 +138,12 @@ def test_regions_are_where_the_network_sees_them():
 
 def test_half_a_cell_is_half_in_the_box_and_its_centre_decides():
     picture = Pictures({"boxes": boxes((0, 0, 50, 40))})
-    centres, shares = find_regions(picture, 1, 1, 32)["faces"]
+    centres, shares, _ = find_regions(picture, 1, 1, 32)
     assert not centres.item()  # a first cell looks at the edge, where the picture is not
     assert shares.item() == pytest.approx(50 / 80 / 2)
     square = Pictures({"boxes": boxes((2, 0, 80, 80))}, {"boxes": boxes((0, 0, 50, 80))})
     square.size = 80, 80
-    centres, shares = find_regions(square, 1, 1, 32)["faces"]
+    centres, shares, _ = find_regions(square, 1, 1, 32)
     assert centres.ravel().tolist() == [False, True]
     assert shares.ravel() == pytest.approx([78 / 80, 50 / 80])
 
@@ -165,29 +156,25 @@ def test_of_more_than_two_faces_two_are_the_couple_told_or_looked_for(monkeypatc
     known = {"boxes": boxes(*found[1:]), "bystander_boxes": boxes(found[0])}
     told = find_regions(Pictures(known), 3, 3, 80)
     for row in ({"boxes": boxes(*found)}, {}):
-        for name, (_, shares) in find_regions(Pictures(row), 3, 3, 80).items():
-            assert told[name][1].any() == (name != "couple")
-            np.testing.assert_array_equal(told[name][1], shares)
+        for expected, shares in zip(told, find_regions(Pictures(row), 3, 3, 80)):
+            assert expected.any()
+            np.testing.assert_array_equal(expected, shares)
 
 
-def measured(values, centres, shares, others):
-    regions = {"faces": (centres, shares), OTHERS: (others > 0.5, others)}
-    return {(row["region"], row["measure"]): row for row in measure_maps(values, regions)}
+def measured(values, *regions):
+    rows = measure_maps(values, Regions(*regions))
+    return {(row["region"], row["measure"]): row for row in rows}
 
 
 def test_pictures_without_boxes_are_no_hits_and_no_misses():
     values = np.stack([[[3.0, 1.0]]] * 2)
     shares, others = np.array([[[0.5, 0.0]], [[0.0, 0.0]]]), np.array([[[0.0, 1.0]]] * 2)
     found = measured(values, shares > 0.4, shares, others)
-    expected = {"pointing": (1, 0.5), "strongest cell": (0.5, 0.25), "energy": (0.375, 0.25)}
-    expected["energy / area"] = (1.5, 1)
-    for measure in MEASURES:
-        row = found["faces", measure]
-        value, chance = expected[measure]
-        assert row["value"] == pytest.approx([value, np.nan], nan_ok=True)
-        assert np.ravel(row["chance"])[0] == chance
-    row = found[AGAINST, "energy / area"]
-    assert row["value"] == pytest.approx([1.5 - 0.5, np.nan], nan_ok=True)
+    expected = {(FACES, POINTING): (1, 0.5), (FACES, ENERGY): (0.375 / 0.25, 1)}
+    expected[AGAINST, ENERGY] = (1.5 - 0.25 / 0.5, 0)
+    for key, (value, chance) in expected.items():
+        assert found[key]["value"] == pytest.approx([value, np.nan], nan_ok=True)
+        assert np.ravel(found[key]["chance"])[0] == chance
 
 
 @given(arrays(float, (4, 2, 3), elements=st.floats(0, 1)))
@@ -195,17 +182,9 @@ def test_a_uniform_map_is_at_chance_in_all_but_pointing(shares):
     found = measured(np.ones((4, 2, 3)), shares > 0.5, shares, shares[::-1])
     seen = shares.any((1, 2))
     for (region, measure), row in found.items():
-        value = row["value"][seen] if region == "faces" else row["value"][seen & seen[::-1]]
-        if measure in ("pointing", "strongest cell"):
-            assert (value == 0).all() and row["flat"].all()
-        else:
-            chance = np.broadcast_to(row["chance"], 4)[seen if region == "faces" else 0]
-            assert value == pytest.approx(chance if region == "faces" else value)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(drawn_checkpoint):
-    return load_checkpoint(drawn_checkpoint)
+        value = row["value"][seen if region == FACES else seen & seen[::-1]]
+        assert value == pytest.approx(0 if measure == POINTING else row["chance"])
+        assert row["flat"].all()
 
 
 @pytest.fixture(scope="module")
@@ -223,18 +202,7 @@ def means(cases):
     return module._summarise(cases)
 
 
-def rewrite(root, split, change):
-    """Change the rows of a metadata.csv."""
-    path = root / split / "metadata.csv"
-    with path.open(newline="") as file:
-        rows = [change(k, row) for k, row in enumerate(csv.DictReader(file))]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def row_of(table, name, region="faces", measure="energy / area"):
+def row_of(table, name, region=FACES, measure=ENERGY):
     (row,) = table[table[["map", "region", "measure"]].eq([name, region, measure]).all(axis=1)].T
     return table.loc[row]
 
@@ -244,38 +212,31 @@ def test_every_map_is_measured_on_every_picture(cases, means):
     assert not cases.duplicated(["map", "region", "measure", "id"]).any()
     faces = means[means["region"] == "faces"]
     assert (faces["n"] == 24).all() and (faces["excluded"] == 0).all()
-    assert set(faces["measure"]) == set(MEASURES)
+    assert set(faces["measure"]) == {POINTING, ENERGY}
+    assert row_of(means, "uniform")["flat"] == 24
     assert ((faces["low"] <= faces["value"]) & (faces["value"] <= faces["high"])).all()
 
 
-def test_the_uniform_map_misses_and_is_at_chance(means):
-    assert row_of(means, "uniform", measure="pointing")["value"] == 0
-    assert row_of(means, "uniform")["value"] == pytest.approx(1)
-    row = row_of(means, "uniform", measure="energy")
-    assert row["value"] == pytest.approx(row["chance"]) and row["flat"] == row["n"]
-
-
-def test_the_difference_to_bystanders_has_only_pictures_that_have_both(cases, means):
+def test_the_difference_to_bystanders_has_only_pictures_that_have_both(sample, means):
     row = row_of(means, "evidence", AGAINST)
-    seen = cases[cases["region"].eq(OTHERS) & cases["map"].eq("uniform")]
-    seen = seen[seen["measure"] == "energy"]["value"].notna().sum()
+    seen = find_regions(sample.dataset, 2, 2, 64).others.any((1, 2)).sum()
     assert 0 < row["n"] == seen < 24 and row["excluded"] == 24 - seen
 
 
 def test_means_of_cases_are_means_of_pictures(cases, means):
-    part = cases[cases[["map", "region", "measure"]].eq(["centre", "faces", "energy"]).all(axis=1)]
-    row = row_of(means, "centre", measure="energy")
+    part = cases[cases[["map", "region", "measure"]].eq(["centre", FACES, ENERGY]).all(axis=1)]
+    row = row_of(means, "centre")
     assert len(part) == 24 and row["value"] == pytest.approx(part["value"].mean())
     assert row["chance"] == pytest.approx(part["chance"].mean())
 
 
 def test_a_map_of_the_faces_beats_all_that_know_nothing(checkpoint, couples, monkeypatch):
     sample = Sample(checkpoint, couples, "train", size=128)
-    faces = find_regions(sample.dataset, 4, 4, 128)["faces"][1] ** 8
+    faces = find_regions(sample.dataset, 4, 4, 128).faces ** 8
     monkeypatch.setattr(module, "draw_maps", lambda *_: {"evidence": faces, "Grad-CAM": faces})
     monkeypatch.setattr(module, "UNTRAINED", 0)
     cases = _find_cases(sample)
-    cases = cases[cases["region"].eq("faces") & cases["measure"].eq("energy")]
+    cases = cases[cases["region"].eq(FACES) & cases["measure"].eq(ENERGY)]
     energy = cases.pivot(index=["id", "group"], columns="map", values="value")
     for prior in ("uniform", "centre", "faces elsewhere", "evidence of another picture"):
         gain = energy["evidence"] - energy[prior]  # paired by picture
@@ -287,10 +248,10 @@ def test_pictures_without_boxes_are_excluded_and_counted(
 ):
     monkeypatch.setattr(module, "UNTRAINED", 1)
     root = shutil.copytree(couples, tmp_path / "some")
-    rewrite(root, "test", lambda k, row: row | {"boxes": "" if k == 0 else row["boxes"]})
+    rewrite_metadata(root / "test", lambda k, row: row | {"boxes": "" if k == 0 else row["boxes"]})
     row = row_of(locate(Sample(checkpoint, root)), "evidence")
     assert (row["n"], row["excluded"]) == (5, 1)
-    rewrite(root, "test", lambda k, row: row | {"boxes": "[]"})
+    rewrite_metadata(root / "test", lambda _, row: row | {"boxes": "[]"})
     with pytest.raises(ValueError, match=r"In no picture of .*/test faces are told"):
         locate(Sample(checkpoint, root))
 
@@ -322,11 +283,9 @@ def test_the_centred_map_is_highest_in_the_middle_and_symmetric():
     assert centre[1:, 1:] == pytest.approx(centre[:0:-1, :0:-1])
 
 
-def test_a_planted_mark_draws_the_evidence_into_its_corner(tmp_path):
-    root = render_couples(tmp_path / "mark", 128, 1, 80, {"train": 4, "val": 1, "test": 3}, "mark")
-    config = TrainConfig.demo(epochs=5, batch_size=8, workers=0, augment=0, cache=False, seed=2)
-    fooled = train_checkpoint(root, tmp_path / "checkpoint", config, progress=False)
-    table = mark_evidence(Sample(fooled, root)).set_index(["map", "label"])
+def test_a_planted_mark_draws_the_evidence_into_its_corner(fooled):
+    root, checkpoint = fooled
+    table = mark_evidence(Sample(checkpoint, root)).set_index(["map", "label"])
     marked, plain = table.loc[("evidence", "unhappy")], table.loc[("evidence", "happy")]
     assert marked["area"] == pytest.approx(1 / 9) and marked["n"] == 24
     assert marked["low"] > 2 * marked["area"] and marked["low"] > plain["high"]

@@ -3,17 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 from dclib.explain import sketches
 from dclib.plots import HAPPY, INK, ORANGE, UNHAPPY
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def numbers(axis):

@@ -16,11 +16,6 @@ from dclib.framing.faces import YUNET, Face, find_faces, overlap
 FACE = (172, 62, 277, 167)  # of the astronaut
 
 
-@pytest.fixture(scope="module")
-def astronaut():
-    return Image.fromarray(data.astronaut())
-
-
 def test_the_network_lies_in_the_package_with_its_licence():
     assert file_hash(YUNET).startswith("8f2383e4dd3cfbb4")  # as OpenCV Zoo gives it
     licence = (YUNET.parent / "LICENSE").read_text()

@@ -109,11 +109,6 @@ def test_loss_mode_is_never_below_logits_mode(samples, batch, seed):
     assert torch.allclose(of_mean, F.cross_entropy(logits.mean(0), labels))
 
 
-def test_one_sample_makes_the_modes_equal():
-    logits, labels = torch.randn(1, 4, 2), torch.tensor([0, 1, 1, 0])
-    assert torch.equal(dropout_loss(logits, labels), dropout_loss(logits, labels, "loss"))
-
-
 def count_trainable(network):
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
@@ -126,18 +121,7 @@ def test_freezing_leaves_exactly_the_head():
     assert count_trainable(network) == head < everything
     network.freeze_backbone(0)
     assert count_trainable(network) == everything
-
-
-def test_a_frozen_backbone_does_not_move_in_training():
-    network = DeepConnection("spp", "resnet18", weights=None, levels=(1,)).freeze_backbone().train()
-    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
-    logits = network.sample_logits(torch.randn(4, 3, 32, 32))
-    dropout_loss(logits, torch.tensor([0, 1, 0, 1])).backward()
-    optimizer.step()
-    after = network.backbone.state_dict()  # running statistics of batch norm included
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert network.freeze_backbone(0).backbone.training
+    assert network.backbone.bn1.training
 
 
 @pytest.mark.parametrize("stages", range(6))
@@ -149,7 +133,7 @@ def test_only_later_stages_move_and_batch_norm_if_it_may(stages, norm):
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
     logits = network.sample_logits(torch.randn(4, 3, 64, 64))
-    dropout_loss(logits, torch.tensor([0, 1, 0, 1])).backward()
+    dropout_loss(logits, torch.tensor([0, 1, 0, 1]), "loss").backward()
     optimizer.step()
     after = network.backbone.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}

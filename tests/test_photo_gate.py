@@ -12,11 +12,6 @@ from dclib.photo import gate
 from dclib.photo.gate import blur, why_not
 
 
-@pytest.fixture(scope="module")
-def astronaut():
-    return Image.fromarray(data.astronaut())
-
-
 def test_photographs_and_drawings_that_are_fine_have_no_reason(astronaut):
     for image in (astronaut, Image.fromarray(data.coffee()), Image.fromarray(data.chelsea())):
         assert why_not(image) == ()

@@ -20,7 +20,6 @@ from dclib.photo.page import (
     photo_html,
     photo_page,
     report_json,
-    roughly,
     verdict_html,
     waterfall_html,
 )
@@ -69,12 +68,6 @@ def test_one_bar_in_the_colour_of_the_answer(prediction, label, other):
     assert bar == f"width: 86.6%; background: {COLOURS[label]}"
     assert f'aria-label="{label} 87 %, {other} 13 %"' in page
     assert COLOURS[other] not in page and "<meter" not in page
-
-
-def test_no_probability_is_certain():
-    assert [roughly(p) for p in (1, 0.994, 0.5, 0.0)] == [
-        *("over 99\xa0%", "99\xa0%", "50\xa0%", "under 1\xa0%")
-    ]
 
 
 def test_what_is_not_assessable_shows_reason_and_photo_and_no_number(checkpoint, dark):

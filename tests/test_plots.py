@@ -13,12 +13,6 @@ from dclib.scrape.plots import plot_funnel, plot_probe
 COLUMNS = {"width": 0.5, "brightness": 0.2, "source commons": 0.6}
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def names(axis):
     return [tick.get_text() for tick in axis.get_yticklabels()]
 

@@ -1,8 +1,24 @@
+import math
+
 import pytest
 import torch
 from conftest import lively_network
 
-from dclib.predict import extract_features, head_logits, how_sure, pick_device, predict_logits
+from dclib.predict import (
+    extract_features,
+    head_logits,
+    how_sure,
+    pick_device,
+    predict_logits,
+    score,
+)
+
+
+def test_a_score_is_the_mean_over_pictures():
+    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3)], [math.log(4), 0.0]])
+    loss, accuracy = score(logits, torch.tensor([0, 1, 1]))
+    assert loss == pytest.approx(math.log(2 * 4 / 3 * 5) / 3)
+    assert accuracy == pytest.approx(2 / 3)
 
 
 @pytest.fixture(scope="module")

@@ -90,9 +90,10 @@ def test_parts_of_a_batch_add_up_to_it(splits, config, parts):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_gradients_are_those_of_five_lines(splits, config):
+@pytest.mark.parametrize("mode", ["loss", "logits"])
+def test_gradients_are_those_of_five_lines(splits, config, mode):
     precision = Watched()
-    run = training(splits, replace(config, lr=0.01, dropout_loss="loss"), precision)
+    run = training(splits, replace(config, lr=0.01, dropout_loss=mode), precision)
     model = copy.deepcopy(run.model)
     run.freeze()
     images, labels = next(iter(make_loader(splits["train"], 8)))
@@ -100,7 +101,8 @@ def test_gradients_are_those_of_five_lines(splits, config):
     loss, right = run.step(images, labels, 8, 0.5)
     torch.manual_seed(5)
     logits = model.train().sample_logits(images)
-    losses = [torch.nn.functional.cross_entropy(sample, labels) for sample in logits]
+    samples = logits if mode == "loss" else logits.mean(0, keepdim=True)
+    losses = [torch.nn.functional.cross_entropy(sample, labels) for sample in samples]
     torch.stack(losses).mean().backward()
     assert loss.item() / 8 == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
     assert right == (logits.mean(0).argmax(1) == labels).sum()

@@ -27,21 +27,6 @@ def command(monkeypatch):
     return run
 
 
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stands in for the training of studies; every answer is the same. Lists the jobs."""
-    jobs = []
-
-    def stand_in(pool, job, state, progress):
-        jobs.append(job)
-        ids = [pool.ids[index] for index in job.parts.scored]
-        chosen = {"temperature": 1.0, "threshold": 0.5, "epoch": 1}
-        return {"ids": ids, "logits": [[0.0, 1.0 + job.fold + job.seed]] * len(ids)} | chosen
-
-    monkeypatch.setattr("dclib.train.studies.train_one", stand_in)
-    return jobs
-
-
 def test_a_checkpoint_is_trained(couples, tmp_path, command, capsys):
     command(couples, tmp_path / "c", "--stage", "spp", "--epochs", "1", "--no-cache")
     assert "n = 6" in capsys.readouterr().out

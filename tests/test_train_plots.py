@@ -12,8 +12,6 @@ from dclib.data.loading import CoupleFolder
 from dclib.train.loop import History
 from dclib.train.plots import LivePlot, draw_progress, plot_history, plot_pace, show_answers
 
-matplotlib.use("Agg")
-
 
 @pytest.fixture
 def history():

@@ -57,15 +57,6 @@ def test_a_kill_between_the_two_renames_leaves_the_one_before(states):
     assert load_state(states)["epoch"] == 2
 
 
-def test_a_half_written_state_is_never_read(states):
-    unfinished = states / f".dclib-{'0' * 16}"
-    unfinished.mkdir()
-    (unfinished / STATE).write_bytes(b"half")
-    assert load_state(states)["epoch"] == 2
-    save_state(states, {"epoch": 3})
-    assert sorted(path.name for path in states.iterdir()) == [PREVIOUS, STATE]
-
-
 def test_pickled_code_is_not_run(states, tmp_path):
     class Trap:
         def __reduce__(self):

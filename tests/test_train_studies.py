@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, variance
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,23 +54,6 @@ VARIANTS = ("plain", "spp", "spp+pmt", "spp+pmt, logits-averaged")
 GROUPINGS = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 19)), min_size=4, max_size=80
 )  # label and group of each picture
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    """Stands in for training; lists the jobs."""
-    jobs = []
-
-    def stand_in(pool, job, state, progress):
-        jobs.append(job)
-        scored = take(pool, job.parts.scored)
-        rng = np.random.default_rng(job.config.seed)
-        logits = rng.normal(size=(len(scored), 2)).tolist()
-        chosen = {"temperature": 1 + rng.random(), "threshold": rng.random(), "epoch": 1}
-        return {"ids": scored.ids, "logits": logits} | chosen
-
-    monkeypatch.setattr(module, "train_one", stand_in)
-    return jobs
 
 
 def change_saved(folder, change):
@@ -479,7 +461,7 @@ def test_baselines_of_a_checkpoint_learn_from_the_other_pictures(uneven, drawn_c
         baselines(uneven, table.replace(table["id"].iloc[0], "nowhere"))
 
 
-def by_hand(values, groups, confidence=0.95):
+def by_hand(values, groups):
     """The formula once more, picture by picture, with the spread in units of a mean group."""
     k, n = len(values), len(groups)
     whole = mean(mean(row) for row in values)
@@ -492,9 +474,9 @@ def by_hand(values, groups, confidence=0.95):
     one_each_way = 2 / size**2 / (len(names) - 1)
     of_groups = (variance(sums, 0.0) + one_each_way) / len(names)
     of_seeds = variance([mean(row) for row in values]) / k if k > 1 else 0.0
-    halves = [stats.t.interval(confidence, len(names) - 1, 0, math.sqrt(of_groups))[1]]
+    halves = [stats.t.interval(0.95, len(names) - 1, 0, math.sqrt(of_groups))[1]]
     if of_seeds:
-        halves.append(stats.t.interval(confidence, k - 1, 0, math.sqrt(of_seeds))[1])
+        halves.append(stats.t.interval(0.95, k - 1, 0, math.sqrt(of_seeds))[1])
     return whole, (whole - math.hypot(*halves), whole + math.hypot(*halves))
 
 
@@ -529,35 +511,17 @@ def test_one_repetition_of_four_pictures_by_hand():
     assert estimate([[1, 0, 1, 0]], list("abcd"), lowest=0.0).low == 0
 
 
-def test_two_repetitions_by_hand():
-    """Means 1 and 0: the seeds give (1/2) / 2 = 1/4; the groups 2 / 16 * 2 / 1 = 1/4."""
-    values, groups = [[1] * 4, [0] * 4], [0, 0, 1, 1]
-    found = estimate(values, groups, lowest=-99, confidence=0.1)
-    assert found.mean == 0.5
-    assert found.mean - found.low == pytest.approx(stats.t.ppf(0.55, 1) * math.sqrt(0.5))
-
-
-@given(
-    st.tuples(st.integers(1, 5), st.integers(2, 12)).flatmap(
-        lambda shape: st.tuples(
-            st.lists(
-                st.lists(st.sampled_from([-1, 0, 1]), min_size=shape[1], max_size=shape[1]),
-                min_size=shape[0],
-                max_size=shape[0],
-            ),
-            st.lists(st.sampled_from("abcd"), min_size=shape[1], max_size=shape[1]),
-        )
-    )
-)
-def test_the_interval_equals_a_second_implementation(drawn):
-    values, groups = drawn
+@given(st.integers(1, 5), st.integers(2, 12), st.integers(0, 999))
+def test_the_interval_equals_a_second_implementation(k, n, seed):
+    rng = np.random.default_rng(seed)
+    values, groups = rng.integers(-1, 2, (k, n)).tolist(), rng.choice(list("abcd"), n).tolist()
     if len(set(groups)) == 1:
         with pytest.raises(ValueError, match="one group"):
             estimate(values, groups)
         return
-    expected, (low, high) = by_hand(values, groups, 0.5)
-    found = estimate(values, groups, confidence=0.5)
-    assert found[:3] == pytest.approx((expected, max(low, -1), min(high, 1)), abs=1e-9)
+    expected, (low, high) = by_hand(values, groups)
+    found = estimate(values, groups, lowest=-99)
+    assert found[:3] == pytest.approx((expected, low, min(high, 1)), abs=1e-9)
 
 
 @pytest.mark.parametrize(("one_way", "is_clear"), [(3, False), (4, False), (6, True), (9, True)])
@@ -566,14 +530,6 @@ def test_few_disagreements_are_judged_as_by_the_exact_test(one_way, is_clear):
     assert (stats.binomtest(one_way, one_way).pvalue < 0.05) == is_clear
     found = estimate([[1] * one_way + [0] * (300 - one_way)], range(300))
     assert (found.low > 0) == is_clear
-
-
-def test_identical_arms_differ_by_exactly_zero():
-    right = draw_variants(0)["spp"]
-    rows = make_ablation(dict.fromkeys(VARIANTS, right)).differences()
-    assert [row["mean"] for row in rows] == [0] * 4
-    assert {row["verdict"] for row in rows} == {"within noise"}
-    assert all(row["low"] == -row["high"] < 0 for row in rows)
 
 
 def test_one_repetition_decides_nothing():
@@ -597,14 +553,6 @@ def test_a_planted_difference_is_found_with_its_direction(sign):
     for row in made.differences()[:3]:
         a, b = row["name"].split(" - ")
         assert row["mean"] == pytest.approx(table[a] - table[b])
-
-
-def test_repetitions_that_disagree_make_the_interval_wider():
-    same = np.array([[1] * 60 + [0] * 240] * 3)
-    moved = np.array([[1] * ones + [0] * (300 - ones) for ones in (20, 60, 100)])
-    steady, shaky = estimate(same, range(300)), estimate(moved, range(300))
-    assert steady.mean == pytest.approx(shaky.mean)
-    assert shaky.low < 0 < steady.low
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -709,6 +657,7 @@ def test_the_figure(kind, title, k):
     assert title in fig.get_suptitle()
     assert f"k = {k}" in fig.get_suptitle()
     assert all("n = 300" in axis.get_xlabel() for axis in fig.axes)
+    assert right.get_xlabel().endswith(f"; grey: {made.differences()[0]['verdict']}")
     for axis, rows in ((left, made.table()), (right, made.differences())):
         spans = [lines.get_segments()[0][:, 0].tolist() for lines in axis.collections]
         assert spans == [pytest.approx([row["low"], row["high"]]) for row in rows]
@@ -717,4 +666,3 @@ def test_the_figure(kind, title, k):
         assert all(len(line.get_xdata()) == k for line in axis.lines[1:8:2])
         for line, row in zip(axis.lines[1:8:2], rows, strict=True):
             assert np.mean(line.get_xdata()) == pytest.approx(row["mean"])
-    plt.close(fig)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import av
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,7 +86,6 @@ def test_moments_are_asked_about_and_maps_share_a_scale(result, film):
     assert result.scale == pytest.approx(np.quantile(np.abs(result.maps), 0.99))
     with pytest.raises(ValueError, match="no moment"):
         plot_moments(make_result([np.nan] * 4), film)
-    plt.close("all")
 
 
 def test_the_frame_at_a_time_is_the_last_one_judged_by_then(result):

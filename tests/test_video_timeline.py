@@ -60,13 +60,6 @@ def test_the_line_stays_between_the_frames_and_the_band_around_the_line(margins)
     assert (low < line).all() and (line < high).all()
 
 
-def test_a_cut_resets_the_line():
-    margins = np.r_[np.full(8, -4.0), np.full(8, 4.0)]
-    times, shots = np.arange(16) / 4, np.repeat([0, 1], 8)
-    line, _, _ = smooth(times, margins, np.zeros(16), shots, np.ones(16, bool))
-    np.testing.assert_allclose(line, margins)
-
-
 def scene(seed):
     colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return Image.fromarray(colours).resize((96, 96), Image.BICUBIC)

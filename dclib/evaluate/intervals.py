@@ -276,9 +276,7 @@ def ece_interval(gaps: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
     return float(sums[held].min()), float(sums[held].max())
 
 
-def estimate(
-    values: ArrayLike, groups: ArrayLike, lowest: float = -1.0, confidence: float = CONFIDENCE
-) -> Estimate:
+def estimate(values: ArrayLike, groups: ArrayLike, lowest: float = -1.0) -> Estimate:
     """Mean of values (k repetitions, n pictures) with an interval for new seeds and new pictures.
 
     Seeds and groups are crossed: SE^2 = s_seed^2 / k + s_group^2 / G, which counts their
@@ -298,7 +296,7 @@ def estimate(
     terms = [(g - 1, (np.square(residuals).sum() + 2) / n**2 * g / (g - 1))]
     if k > 1:
         terms.append((k - 1, rows.mean(axis=1).var(ddof=1) / k))
-    half = sum(student.ppf((1 + confidence) / 2, free) ** 2 * term for free, term in terms) ** 0.5
+    half = sum(student.ppf(TAILS[1], free) ** 2 * term for free, term in terms) ** 0.5
     low, high = max(mean - half, lowest), min(mean + half, 1.0)
     return Estimate(float(mean), float(low), float(high), k, n, int(g))
 

@@ -154,9 +154,7 @@ def save_suspects(suspects: pd.DataFrame, path: str | Path) -> Path:
     return path
 
 
-def _average(
-    table: pd.DataFrame,
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
+def _average(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
     """First seed's rows, labels (N,), mean probabilities (N, 2), P(unhappy) by seed (S, N)."""
     check_predictions(table)
     if table["label"].nunique() < 2:

@@ -1,7 +1,7 @@
 """How much change does a network bear? Accuracy at every level of several kinds of change.
 
-All models answer to the same pictures at all levels, so that drops are those of pairs. It does not
-follow that photographs taken in the dark are sorted as well as darkened ones.
+All models answer to the same pictures at all levels. It does not follow that photographs taken in
+the dark are sorted as well as darkened ones.
 """
 
 import math
@@ -22,7 +22,6 @@ from tqdm.auto import tqdm
 
 from dclib.data import CLASSES
 from dclib.data.loading import CoupleFolder, EvalTransform, choose_pictures, read_boxes
-from dclib.evaluate.intervals import estimate
 from dclib.evaluate.metrics import Scored, proportion_interval
 from dclib.evaluate.predictions import LOGITS, choices_of, make_table
 from dclib.files import extra
@@ -218,23 +217,13 @@ def prepare(
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of every model at every level, of the table that `predict_sweeps` gives.
 
-    A DataFrame with model, sweep, level, accuracy, low, high, n, drop, drop_low, drop_high and
-    reference; `drop` is the accuracy at the reference less that at the level, paired by picture.
+    A DataFrame with model, sweep, level, accuracy, low, high, n and reference.
     """
     rows = []
     for (model, kind), part in table.groupby(["model", "sweep"], sort=False):
-        before = _right(part[part["reference"]])
         for (level, reference), answered in part.groupby(["level", "reference"]):
-            right, drop = _right(answered), (0.0, 0.0, 0.0)
-            n, low, high = proportion_interval([Scored(answered)], "accuracy")
-            if not reference:
-                lost = (before - right)[answered["id"]]
-                drop = estimate([lost], answered["group"])[:3]
-            rows.append((model, kind, level, right.mean(), low, high, n, *drop, reference))
-    names = ["model", "sweep", "level", "accuracy", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=[*names, "drop", "drop_low", "drop_high", "reference"])
-
-
-def _right(part: pd.DataFrame) -> pd.Series:
-    """1 or 0 by picture: a Series by id."""
-    return pd.Series(Scored(part).right.astype(float), part["id"].to_numpy())
+            scored = Scored(answered)
+            n, low, high = proportion_interval([scored], "accuracy")
+            rows.append((model, kind, level, scored.right.mean(), low, high, n, reference))
+    names = ["model", "sweep", "level", "accuracy", "low", "high", "n", "reference"]
+    return pd.DataFrame(rows, columns=names)

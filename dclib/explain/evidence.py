@@ -63,7 +63,6 @@ class Evidence:
     z: Tensor  # (B, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0
     contributions: Tensor  # (B, 2, 100), what each neuron adds to each logit; 0 where it is off
     budget: Tensor  # (B, 2, L, P), the sum over cells again, by pyramid level and branch
-    channels: Tensor  # (B, 2, C), the same by channel of the feature map
     margin_sd: Tensor  # (B,), standard deviation of the margin under the head's dropout
     stage: str
     levels: tuple[int, ...]
@@ -199,7 +198,6 @@ def find_evidence(head: FoldedHead | DeepConnection, feature_map: Tensor) -> Evi
         active = head.last * (z > 0)[:, None]  # (B, 2, 100), the folded last layer of this picture
         contributions = head.last * z.clamp(min=0)[:, None]
         parts = [_sum_bins(*pair, active) for pair in zip(head.weights, pooled, strict=True)]
-        by_part = torch.stack(parts, 2).unflatten(3, (branches, -1))  # (B, 2, L, P, C)
         return Evidence(
             logits=head.offset + contributions.sum(2),
             const=head.offset + active @ head.bias,
@@ -207,8 +205,7 @@ def find_evidence(head: FoldedHead | DeepConnection, feature_map: Tensor) -> Evi
             neuron_maps=regions.unflatten(2, size),
             z=z,
             contributions=contributions,
-            budget=by_part.sum(4),
-            channels=by_part.sum((2, 3)),
+            budget=torch.stack(parts, 2).unflatten(3, (branches, -1)).sum(4),  # of (B, 2, L, P, C)
             margin_sd=_dropout_sd(head, z.clamp(min=0) * head.scale + head.shift),
             stage=head.stage,
             levels=head.levels,

@@ -27,13 +27,11 @@ METHODS = ("grad-cam", "hirescam")
 class Cams:
     """Maps of one or more targets, as computed: signed, one value a cell, never rescaled.
 
-    `maps` (B, T, h, w) float32; `logits` (B, n_classes) float32; `targets` names T scores.
+    `maps` (B, T, h, w) float32; `targets` names T scores.
     """
 
     maps: Tensor
-    logits: Tensor
     targets: tuple[str, ...]
-    method: str
 
     @property
     def positive(self) -> Tensor:
@@ -82,4 +80,4 @@ def grad_cam(
     if method == "grad-cam":
         gradient = gradient.mean((2, 3), keepdim=True)  # (T * B, C, h, w) -> (T * B, C, 1, 1)
     maps = (gradient * copies.detach()).sum(1).unflatten(0, (-1, n))  # (T, B, h, w)
-    return Cams(maps.transpose(0, 1), logits[:n].detach(), tuple(targets), method)
+    return Cams(maps.transpose(0, 1), tuple(targets))

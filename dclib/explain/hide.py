@@ -39,14 +39,11 @@ def hide_cells(model: DeepConnection, feature_map: Tensor, hidden: Tensor) -> Te
 
 
 @torch.no_grad()
-def leave_one_out(model: DeepConnection, feature_map: Tensor, target: str = "margin") -> Tensor:
-    """How much a score falls when each cell alone is zeroed: (B, C, h, w) -> (B, h, w).
-
-    `target` is a class name or "margin", as in `grad_cam`.
-    """
+def leave_one_out(model: DeepConnection, feature_map: Tensor) -> Tensor:
+    """How much the margin falls when each cell alone is zeroed: (B, C, h, w) -> (B, h, w)."""
     h, w = feature_map.shape[2:]
     alone = torch.eye(h * w, dtype=torch.bool, device=feature_map.device).view(-1, h, w)
-    weights = target_weights(model.classes, [target])[0].to(feature_map.device)  # (2,)
+    weights = target_weights(model.classes, ["margin"])[0].to(feature_map.device)  # (2,)
     whole = head_logits(model, feature_map) @ weights  # (B,)
     without = [hide_cells(model, picture[None], alone) @ weights for picture in feature_map]
     return (whole[:, None] - torch.stack(without)).view(-1, h, w)

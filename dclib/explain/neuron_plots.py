@@ -251,7 +251,7 @@ def plot_own_right(result: OwnRight) -> Figure:
     for axis, none, name in ((share, 0, "share"), (area, 0.5, "AUROC alone")):
         axis.axvline(none, color="0.7", lw=1, ls=":")
         axis.set(ylim=(2.4, -0.6), xlabel=name)
-    gain, low, high = result.gain.loc[KINDS[1], ["value", "low", "high"]]
+    gain, low, high = result.gain
     gained = f"AUROC of all less missing happiness alone: {gain:+.3f} ({low:+.3f} to {high:+.3f})"
     return finish(fig, f"{result.about}; lines: 95 % intervals\n{gained}")
 

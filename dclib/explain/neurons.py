@@ -48,13 +48,12 @@ class States:
     sources: np.ndarray
     labels: np.ndarray  # true for unhappy
     z: np.ndarray  # (N, 100), inputs of the neurons' ReLUs; a neuron is on where z > 0
-    by_level: np.ndarray  # (N, 100, L), z by pyramid level; with the bias they add up to it
+    by_level: np.ndarray  # (N, 100, L), z by pyramid level, but for its bias
     cells: np.ndarray  # (N, 100, 2), row and column of the strongest cell of a region map
     on_faces: np.ndarray  # (N, 100), share of a region map's positive mass on face boxes
     face_area: np.ndarray  # (N,), share of the map that the boxes cover
     maps: np.ndarray  # (100, h, w), mean region map of the pictures on which a neuron is on
     weights: np.ndarray  # (2, 100), folded, of happy and unhappy
-    bias: np.ndarray  # (100,), of z
     const: float  # what the margin has besides
     levels: tuple[int, ...]  # bins a side of the pyramid's L levels
     threshold: float  # of the verdict
@@ -115,7 +114,6 @@ def activation_states(
         sources=np.array(dataset.column("source")),
         labels=(dataset.labels == head.classes.index(CLASSES[1])).numpy(),
         weights=head.last.double().cpu().numpy()[order],
-        bias=head.bias.double().cpu().numpy(),
         const=float(offset[1] - offset[0]),
         levels=head.levels,
         threshold=config["threshold"],
@@ -183,11 +181,11 @@ def _reduce(regions: np.ndarray, faces: Sequence[np.ndarray], size: int) -> dict
 def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """What each neuron is, measured on `States`: a DataFrame with a row a neuron.
 
-    w_happy, w_unhappy, pull: folded weights and their difference, towards unhappy above 0.
+    pull: towards unhappy above 0, see `States`.
     rate_*: share of a class's pictures on which it is on (`group_interval`).
     auroc: how often it is higher on the unhappy one of a random pair (`logit_interval`).
-    contribution_*: mean of what it adds to the margin; strength: mean of its absolute value.
-    level: the pyramid level on which its input depends most; level_share: of the variance.
+    strength: mean absolute value of what it adds to the margin.
+    level: the pyramid level on which its input depends most, by their covariance.
     on_faces, face_area: means over pictures with boxes on which it is on.
     dead, always_on; duplicate_of: the first neuron that says the same (correlation `SAME`), or -1.
 
@@ -196,32 +194,23 @@ def neuron_table(states: States, draws: int = DRAWS, seed: int = 0) -> pd.DataFr
     labels, groups, on = states.labels, states.group_numbers, states.z > 0
     if labels.all() or not labels.any():
         raise ValueError("All pictures are of one class; take more of them (n), or other ones.")
-    table = pd.DataFrame(states.weights.T, columns=["w_happy", "w_unhappy"])
-    table["pull"] = states.pull
+    table = pd.DataFrame({"pull": states.pull})
     kinds = strata(groups, labels)
     for name, counted in zip(CLASSES, (~labels, labels), strict=True):
         rates = [group_interval(k[None], counted[None], groups, kinds) for k in on.T]
         columns = [f"rate_{name}{end}" for end in ("", "_low", "_high")]
         table[columns] = np.array(rates)[:, [0, 2, 3]]
-        table[f"contribution_{name}"] = states.contributions[counted].mean(0)
     table["strength"] = np.abs(states.contributions).mean(0)
     areas = area_intervals(states.activations.T, labels, groups, draws, seed)
     table[["auroc", "auroc_low", "auroc_high"]] = areas
-    share = _level_shares(states)
-    table["level"] = np.array(states.levels)[share.argmax(1)]
-    table["level_share"] = share.max(1)
+    parts = states.by_level - states.by_level.mean(0)  # (N, 100, L)
+    covariances = (parts * parts.sum(2, keepdims=True)).sum(0)
+    table["level"] = np.array(states.levels)[covariances.argmax(1)]
     seen = np.where(on & np.isfinite(states.on_faces), 1.0, np.nan)
     for name, values in (("on_faces", states.on_faces), ("face_area", states.face_area[:, None])):
         table[name] = pd.DataFrame(seen * values).mean()
     table["dead"], table["always_on"] = ~on.any(0), on.all(0)
     return table.assign(duplicate_of=_duplicates(states.activations)).rename_axis("neuron")
-
-
-def _level_shares(states: States) -> np.ndarray:
-    """Covariance of each level's part with z over the variance of z: (100, L), rows add up to 1."""
-    parts = states.by_level - states.by_level.mean(0)  # (N, 100, L)
-    shares = (parts * parts.sum(2, keepdims=True)).sum(0)
-    return shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
 
 
 def _duplicates(activations: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dclib.explain.evidence import Evidence
-from dclib.explain.pointing import AGAINST, MEASURES
+from dclib.explain.pointing import AGAINST, ENERGY, FACES, POINTING
 from dclib.files import extra
 from dclib.framing import Frame
 from dclib.plots import HAPPY, INK, SMALL, UNHAPPY, draw_scale, finish, lines_for, overlay
@@ -27,7 +27,7 @@ with extra("plots"):
 
 LOOKS = lines_for(("evidence", "HiResCAM", "Grad-CAM", "leave one out", "centre first"))
 LOOKS |= {"evidence for the answer": (INK, "-", "P"), "random": ("0.6", "-", "x")}
-PANELS = (("faces", MEASURES[0]), ("faces", MEASURES[3]), (AGAINST, MEASURES[3]))
+PANELS = ((FACES, POINTING), (FACES, ENERGY), (AGAINST, ENERGY))
 
 
 def show_maps(

@@ -1,9 +1,8 @@
 """The pointing game and its kin: how maps over cells lie to boxes in the picture.
 
 pointing         is the centre of the strongest cell in a box (pointing game, arXiv 1608.00507)
-strongest cell   how much of that cell's area is in the boxes
-energy           share of the map's mass in the boxes (energy-based pointing, arXiv 1910.01279)
-energy / area    the same, by the share of the map that the boxes cover: 1 is chance
+energy / area    share of the map's mass in the boxes (energy-based pointing, arXiv 1910.01279) over
+                 the share of the map that they cover: 1 is chance
 
 A cell is 32 px of the network's input and may be as large as a face, so maps are not smoothed, and
 there is no tolerance: the usual 15 px would be half a cell. A flat map misses, ties count in part,
@@ -13,6 +12,7 @@ and pictures without the boxes in question are NaN.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,35 +29,35 @@ with extra("evaluate"):
     import pandas as pd
 
 TIE = 1e-5  # values that differ by less, as a share of the largest, are equal
-POINTING = "pointing"
-MEASURES = (POINTING, "strongest cell", "energy", "energy / area")
+POINTING, ENERGY = "pointing", "energy / area"
 COLUMNS = ("boxes", "body_boxes", "bystander_boxes")  # of metadata.csv: faces, bodies, others
-OTHERS = "bystanders' faces"
-AGAINST = f"faces less {OTHERS}"
-Region = tuple[np.ndarray, np.ndarray]  # centres and shares, see `find_regions`
-Regions = dict[str, Region]  # by name
+FACES, AGAINST = "faces", "faces less bystanders' faces"
 SPREAD = 0.25  # standard deviation of the centred map, as a share of a side
 UNTRAINED = 3  # networks of random weights
 KEYS = ["map", "region", "measure"]
 
 
-def find_regions(dataset: CoupleFolder, h: int, w: int, size: int) -> Regions:
-    """Where the boxes of pictures are on maps of h x w cells: {region: (centres, shares)}.
+class Regions(NamedTuple):
+    """Where boxes of N pictures are on maps of h x w cells, each (N, h, w)."""
 
-    Both are (N, h, w): whether the centre of a cell is in a box, and how much of the cell. Regions
-    are faces, couple (empty without bodies) and `OTHERS`, where no box of the couple hides them.
-    `size`: pixels a side of the network's input.
-    """
-    regions: dict[str, list[Region]] = {"faces": [], "couple": [], OTHERS: []}
-    for faces, bodies, others in _boxes(dataset):
-        couple, nobody = np.concatenate([faces, bodies]), faces[:0]
-        pairs = (faces, nobody), (couple if len(bodies) else nobody, nobody), (others, couple)
-        for parts, (boxes, hiding) in zip(regions.values(), pairs, strict=True):
-            parts.append(_visible(boxes, hiding, h, w, size))
-    return {
-        name: (np.stack([centres for centres, _ in parts]), np.stack([share for _, share in parts]))
-        for name, parts in regions.items()
-    }
+    centres: np.ndarray  # whether the centre of a cell is in one of the couple's faces
+    faces: np.ndarray  # how much of the cell is
+    others: np.ndarray  # how much is in bystanders' faces where the couple does not hide them
+
+
+def find_regions(dataset: CoupleFolder, h: int, w: int, size: int) -> Regions:
+    """`Regions` of a `CoupleFolder`; `size`: pixels a side of the network's input."""
+    middles = cell_centres(h, size), cell_centres(w, size)
+    edges = cell_edges(h, size), cell_edges(w, size)
+    parts = [
+        (
+            box_mask(faces, *middles),
+            covered_cells(faces, *edges),
+            covered_cells(others, *edges, np.concatenate([faces, bodies])),
+        )
+        for faces, bodies, others in _boxes(dataset)
+    ]
+    return Regions(*map(np.stack, zip(*parts, strict=True)))
 
 
 def _boxes(dataset: CoupleFolder) -> Iterator[list[np.ndarray]]:
@@ -78,32 +78,25 @@ def _boxes(dataset: CoupleFolder) -> Iterator[list[np.ndarray]]:
         yield [in_whole(boxes, image.size) for boxes in (faces, bodies, others)]
 
 
-def _visible(boxes: np.ndarray, hiding: np.ndarray, h: int, w: int, size: int) -> Region:
-    """Centres (h, w) bool and shares (h, w) of cells in boxes (K, 4) that no other (M, 4) hides."""
-    middles = cell_centres(h, size), cell_centres(w, size)
-    centres = box_mask(boxes, *middles) & ~box_mask(hiding, *middles)
-    return centres, covered_cells(boxes, cell_edges(h, size), cell_edges(w, size), hiding)
-
-
 def measure_maps(values: np.ndarray, regions: Regions) -> list[dict]:
     """Measures of maps (N, h, w), none below 0: dicts of region, measure, value (N,), chance, flat.
 
-    `regions` are those of `find_regions`. `chance` is (N,), or one number for all pictures; `flat`
-    (N,) as of `is_flat`.
+    `chance` is (N,), or one number for all pictures; `flat` (N,) as of `is_flat`.
     """
-    flat, rows, by_area = is_flat(values), [], {}
-    for name, (centres, shares) in regions.items():
-        area, energy = shares.mean((1, 2)), energy_share(values, shares)
-        area = np.where(area > 0, area, np.nan)
-        by_area[name] = energy / area
-        hits = (pointing_hit(values, centres), pointing_hit(values, shares))
-        chances = (centres.mean((1, 2)), area, area, 1.0)
-        for measure, value, chance in zip(MEASURES, (*hits, energy, by_area[name]), chances):
-            value = np.where(np.isnan(area), np.nan, value)
-            rows.append({"region": name, "measure": measure, "value": value, "chance": chance})
-    difference = by_area["faces"] - by_area[OTHERS]
-    rows.append({"region": AGAINST, "measure": MEASURES[3], "value": difference, "chance": 0.0})
-    return [row | {"flat": flat} for row in rows]
+
+    def by_area(shares: np.ndarray) -> np.ndarray:
+        area = shares.mean((1, 2))
+        return energy_share(values, shares) / np.where(area > 0, area, np.nan)
+
+    on_faces = by_area(regions.faces)
+    hits = np.where(np.isnan(on_faces), np.nan, pointing_hit(values, regions.centres))
+    rows = (
+        (FACES, POINTING, hits, regions.centres.mean((1, 2))),
+        (FACES, ENERGY, on_faces, 1.0),
+        (AGAINST, ENERGY, on_faces - by_area(regions.others), 0.0),
+    )
+    names = ("region", "measure", "value", "chance")
+    return [dict(zip(names, row, strict=True)) | {"flat": is_flat(values)} for row in rows]
 
 
 def pointing_hit(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -133,13 +126,12 @@ def energy_share(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def locate(sample: Sample) -> pd.DataFrame:
-    """How much of each map lies on the faces and the couple: means with 95 % intervals.
+    """How much of each map lies on the faces of the couple: means with 95 % intervals.
 
     The metadata.csv of the pictures has a column boxes (faces), and perhaps body_boxes and
     bystander_boxes: JSON lists of [x0, y0, x1, y1] in pixels. Of photographs without, faces are
-    looked for, and the two most prominent are the couple's. Regions are faces, couple (with
-    bodies), bystanders' faces where the couple does not hide them, and energy by area in the
-    couple's faces less that in theirs.
+    looked for, and the two most prominent are the couple's. Energy by area is also that of the
+    couple's faces less that of bystanders' faces, where the couple does not hide them.
 
     Columns map, region, measure, value, low, high, n, chance (mean over pictures), excluded
     (pictures without such boxes), flat (maps that show nothing). Intervals are for other groups of
@@ -154,11 +146,11 @@ def _find_cases(sample: Sample) -> pd.DataFrame:
     dataset, groups = sample.dataset, sample.groups
     h, w = sample.features.shape[2:]
     regions = find_regions(dataset, h, w, sample.size)
-    if not regions["faces"][1].any():
+    if not regions.faces.any():
         where = dataset.root / dataset.split
         raise ValueError(f"In no picture of {where} faces are told in metadata.csv, or found.")
     maps = draw_maps(sample.model, sample.features)
-    maps |= draw_priors(regions["faces"][1], groups, sample.size)
+    maps |= draw_priors(regions.faces, groups, sample.size)
     maps["evidence of another picture"] = maps["evidence"][other_groups(groups)]
     pictures = {"id": dataset.ids, "group": groups}
     rows = [

@@ -126,21 +126,24 @@ def hide_in_order(
 
     Curves: map, curve, share (of cells hidden, or shown), value, low, high, n: the mean probability
     of the answer to the whole picture, after `temperature`. Areas under them: map, curve, value,
-    low, high, n; gain, gain_low, gain_high: how much better than the random order, paired by
-    picture (deletion is better if lower). Orders are those of `rank_cells`.
+    low, high, n. Orders are those of `rank_cells`.
     """
     orders, sign = rank_cells(model, features, size)
     n, cells = len(features), features.shape[2] * features.shape[3]
     counts = np.unique(np.linspace(0, cells, min(cells, STEPS) + 1).round().astype(int))
-    curves = {}
+    shares, points, areas = counts / cells, [], []
     for name, order in orders.items():
         ranks = torch.from_numpy(order.argsort(1)).view(n, *features.shape[2:])
         for curve in ("deletion", "insertion"):
             first = [ranks < count for count in counts]  # (N, h, w) each
             hidden = first if curve == "deletion" else [~mask for mask in first]
             margins = np.stack([_margins(model, features, mask) for mask in hidden], 1)
-            curves[name, curve] = 1 / (1 + np.exp(-sign[:, None] * margins / temperature))
-    return _curve_tables(curves, counts / cells, groups)
+            probs = 1 / (1 + np.exp(-sign[:, None] * margins / temperature))  # (N, S)
+            keys: dict = {"map": name, "curve": curve}
+            for share, column in zip(shares, probs.T, strict=True):
+                points.append(keys | {"share": share} | mean_row(column, groups))
+            areas.append(keys | mean_row(trapezoid(probs, shares, axis=1), groups))
+    return pd.DataFrame(points), pd.DataFrame(areas)
 
 
 def rank_cells(
@@ -166,23 +169,6 @@ def _margins(model: DeepConnection, features: Tensor, hidden: Tensor) -> np.ndar
     device = next(model.parameters()).device
     logits = hide_cells(model, features.to(device), hidden.to(device)).double().cpu().numpy()
     return logits[:, model.classes.index("unhappy")] - logits[:, model.classes.index("happy")]
-
-
-def _curve_tables(
-    curves: Mapping[tuple[str, str], np.ndarray], shares: np.ndarray, groups: np.ndarray
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means of {(map, curve): probabilities (N, S)} at shares (S,), and areas under them."""
-    points, areas = [], []
-    for (name, curve), probs in curves.items():
-        keys: dict = {"map": name, "curve": curve}
-        for share, column in zip(shares, probs.T, strict=True):
-            points.append(keys | {"share": share} | mean_row(column, groups))
-        area = trapezoid(probs, shares, axis=1)  # (N,)
-        sign = -1 if curve == "deletion" else 1
-        gain = mean_row(sign * (area - trapezoid(curves["random", curve], shares, axis=1)), groups)
-        gains = {"gain": gain["value"], "gain_low": gain["low"], "gain_high": gain["high"]}
-        areas.append(keys | mean_row(area, groups) | gains)
-    return pd.DataFrame(points), pd.DataFrame(areas)
 
 
 def cascade(sample: Sample, repetitions: int = 5) -> pd.DataFrame:

@@ -41,25 +41,25 @@ ENDS = ["value", "low", "high"]  # the same as columns of `measure` and `compare
 class OwnRight:
     """How the classes are told apart; intervals are 95 % ones for other groups of pictures."""
 
-    # A row a kind of `KINDS`: neurons that are ever on, share of the separation D, accuracy and
-    # AUROC of the kind alone, each with _low and _high; significant and against, the neurons whose
-    # part of D is above or below 0 after Holm's correction over all that vary.
+    # A row a kind of `KINDS`: neurons that are ever on, share of the separation D and AUROC of the
+    # kind alone, each with _low and _high; significant and against, the neurons whose part of D is
+    # above or below 0 after Holm's correction over all that vary.
     kinds: pd.DataFrame
     neurons: pd.DataFrame  # a row a neuron: kind, part of D with low and high, p_holm
     separation: Interval  # D
     whole: Interval  # the AUROC of all neurons
-    gain: pd.DataFrame  # AUROC of all less that of the row's kind alone, paired: value, low, high
+    gain: Interval  # AUROC of all less that of missing happiness alone, paired
     about: str  # how many pictures of which split
 
     @property
     def verdict(self) -> str:
         """What of the claim holds: one sentence."""
-        own, gain = self.kinds.loc[KINDS[0]], self.gain.loc[KINDS[1]]
+        own = self.kinds.loc[KINDS[0]]
         if not self.separation[1] > 0:
             return "The network does not tell these classes apart: there is nothing to divide."
         if not (own["share_low"] > 0 and own["auroc_low"] > 0.5):
             return "That the unhappiness neurons carry nothing is not rejected."
-        if not gain["low"] > 0:
+        if not self.gain[1] > 0:
             return (
                 "The unhappiness neurons tell the classes apart by themselves, but that they add "
                 "to what the others say is not shown."
@@ -79,7 +79,7 @@ class OwnRight:
         lines.append(f"all neurons: AUROC {_tell(self.whole)}")
         lines.append(
             "H0, the unhappiness neurons carry nothing: share <= 0, AUROC alone <= 0.5, no gain in "
-            f"AUROC over missing happiness alone. Gain: {_tell(self.gain.loc[KINDS[1], ENDS])}"
+            f"AUROC over missing happiness alone. Gain: {_tell(self.gain)}"
         )
         return "\n".join([*lines, self.verdict])
 
@@ -88,8 +88,8 @@ def own_right(states: States, draws: int = DRAWS, seed: int = 0) -> OwnRight:
     """The separation of the classes by kind of neuron, and what each kind tells alone.
 
     Alone means that the sum of the other kind is held at its mean over all pictures. Shares and
-    parts have Student's t with a group bootstrap (`difference_interval`), accuracy and AUROC the
-    intervals of `measure`.
+    parts have Student's t with a group bootstrap (`difference_interval`), AUROCs the intervals of
+    `measure`.
     """
     groups_of = _strata(states)
     times = draw_times(groups_of, draws, np.random.default_rng(seed))[:, states.group_numbers]
@@ -99,25 +99,24 @@ def own_right(states: States, draws: int = DRAWS, seed: int = 0) -> OwnRight:
     separation = (parts.sum(), *difference_interval(parts.sum(), drawn.sum(1), *sizes))
     neurons = _judge_neurons(parts, drawn, *sizes)
     neurons["kind"] = np.where(states.pull > 0, *KINDS)
-    whole, rows, gains = _table(states, states.margins), {}, {}
+    rows, tables = {}, {}
     for kind in KINDS:
         members = (neurons["kind"] == kind).to_numpy()
         rest = states.contributions[:, ~members].sum(1).mean()
         own = states.contributions[:, members].sum(1)
-        alone, share = _table(states, states.const + rest + own), (np.nan, *NOTHING)
-        if separation[1] > 0:
-            share = _share(parts, drawn, members, *sizes)
-        scores = measure(alone, draws, seed)
+        tables[kind] = _table(states, states.const + rest + own)
+        share = _share(parts, drawn, members, *sizes) if separation[1] > 0 else (np.nan, *NOTHING)
+        area = measure(tables[kind], draws, seed).loc["AUROC", ENDS]
         ever = members & (states.z > 0).any(0)
         sure = neurons.loc[members & (neurons["p_holm"] < ALPHA), "part"]
         counts = {"significant": (sure > 0).sum(), "against": (sure < 0).sum()}
         rows[kind] = {"neurons": ever.sum()} | counts | _named("share", share)
-        for name in ("accuracy", "AUROC"):
-            rows[kind] |= _named(name.lower(), scores.loc[name, ENDS])
-        gains[kind] = compare(whole, alone, draws, seed).loc["AUROC"]
-    area = tuple(measure(whole, draws, seed).loc["AUROC", ENDS])
-    kinds, gain = (pd.DataFrame.from_dict(table, orient="index") for table in (rows, gains))
-    return OwnRight(kinds, neurons, separation, area, gain, str(states))
+        rows[kind] |= _named("auroc", area)
+    everything = _table(states, states.margins)
+    whole = tuple(measure(everything, draws, seed).loc["AUROC", ENDS])
+    gain = tuple(compare(everything, tables[KINDS[1]], draws, seed).loc["AUROC", ENDS])
+    kinds = pd.DataFrame.from_dict(rows, orient="index")
+    return OwnRight(kinds, neurons, separation, whole, gain, str(states))
 
 
 def _strata(states: States) -> np.ndarray:

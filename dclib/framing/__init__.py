@@ -66,21 +66,20 @@ class Frame:
         return result
 
     def spread(
-        self,
-        values: np.ndarray,
-        shape: tuple[int, int],
-        smooth: bool = False,
+        self, values: np.ndarray, shape: tuple[int, int], smooth: bool = False
     ) -> np.ndarray:
         """A map of the frame over the whole picture, (h, w) -> (H, W), 0 where nobody looked.
 
         `shape`: pixels (H, W) in which the picture is shown. Where two pieces overlap, their values
         add up.
         """
-        whole, size = np.zeros(shape), self.image.size[::-1]
+        whole = np.zeros(shape)
         for piece in self.pieces:
             rows, down = self._inside(piece, 1, shape[0])
             columns, across = self._inside(piece, 0, shape[1])
-            whole[np.ix_(rows, columns)] += spread_to(values, down, across, size, smooth)
+            whole[np.ix_(rows, columns)] += spread_to(
+                values, down, across, self.image.width, smooth
+            )
         return whole
 
     def _inside(self, piece: Piece, axis: int, n: int) -> tuple[np.ndarray, np.ndarray]:

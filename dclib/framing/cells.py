@@ -73,7 +73,7 @@ def covered_cells(
 
 
 def spread(
-    values: np.ndarray, shape: tuple[int, int], size: int | tuple[int, int], smooth: bool = False
+    values: np.ndarray, shape: tuple[int, int], size: int, smooth: bool = False
 ) -> np.ndarray:
     """A map over a picture of `shape` pixels: (h, w) -> (H, W). The rest as in `spread_to`."""
     down, across = ((np.arange(n) + 0.5) / n for n in shape)  # of the pixels' centres
@@ -81,27 +81,22 @@ def spread(
 
 
 def spread_to(
-    values: np.ndarray,
-    down: np.ndarray,
-    across: np.ndarray,
-    size: int | tuple[int, int],
-    smooth: bool = False,
+    values: np.ndarray, down: np.ndarray, across: np.ndarray, size: int, smooth: bool = False
 ) -> np.ndarray:
     """A map at the points of a grid: (h, w) at (H,) and (W,), as shares of its sides -> (H, W).
 
-    `size`: pixels of the network's input, a side or (height, width). `smooth` is linear between the
-    cells' centres; else every cell has one value.
+    `size`: pixels a side of the network's input. `smooth` is linear between the cells' centres;
+    else every cell has one value.
     """
-    sides = np.broadcast_to(size, 2).tolist()
-    for axis, (places, side) in enumerate(zip((down, across), sides, strict=True)):
+    for axis, places in enumerate((down, across)):
         n = values.shape[axis]
         if smooth:
-            at = np.interp(places, cell_centres(n, side), np.arange(n))
+            at = np.interp(places, cell_centres(n, size), np.arange(n))
             lower = np.minimum(at.astype(int), max(n - 2, 0))
             share = np.expand_dims(at - lower, 1 - axis)
             upper = np.minimum(lower + 1, n - 1)
             values = values.take(lower, axis) * (1 - share) + values.take(upper, axis) * share
         else:
-            cells = np.searchsorted(cell_edges(n, side)[1:-1], places, side="right")
+            cells = np.searchsorted(cell_edges(n, size)[1:-1], places, side="right")
             values = values.take(cells, axis)
     return values

@@ -53,8 +53,8 @@ def verdict_html(name: str, prediction: Prediction) -> str:
 def roughly(share: float) -> str:
     r"""A probability in whole percent, which no line breaks.
 
-    >>> roughly(0.866), roughly(0.9999)
-    ('87\xa0%', 'over 99\xa0%')
+    >>> roughly(0.866), roughly(0.994), roughly(1.0), roughly(0.0)
+    ('87\xa0%', '99\xa0%', 'over 99\xa0%', 'under 1\xa0%')
     """
     if not 0.005 <= share < 0.995:
         return "over 99\xa0%" if share > 0.5 else "under 1\xa0%"

@@ -33,8 +33,6 @@ from dclib.train.loop import History, Training, Watcher
 from dclib.train.precision import make_precision
 from dclib.train.resume import forget_state, has_state, hold_state
 
-AUGMENTERS = {"imgaug": TrainTransform, "tensor": TensorTransform}
-
 
 def fit(
     model: DeepConnection,
@@ -112,7 +110,7 @@ def make_transforms(config: TrainConfig) -> tuple[EvalTransform, EvalTransform]:
     plain = EvalTransform(size, mean, std, frame, margin)
     if not strength:
         return plain, plain
-    augmenter = AUGMENTERS[config.augmenter]
+    augmenter = {"imgaug": TrainTransform, "tensor": TensorTransform}[config.augmenter]
     return augmenter(size, mean, std, strength, config.seed, frame, margin), plain
 
 
@@ -232,13 +230,8 @@ def describe_run(config: TrainConfig, train_set: CoupleFolder, world: int = 1) -
     device = pick_device(config.device)
     together = "" if world == 1 else f" in {world} processes"
     drawn = all(source.startswith(DRAWN) for source in train_set.column("source"))
-    misfit = (
-        ""
-        if config.weights or drawn
-        else (
-            " WARNING: a random start is for drawn couples; for photographs take the preset colab."
-        )
-    )
+    misfit = " WARNING: a random start is for drawn couples; for photographs take the preset colab."
+    misfit = "" if config.weights or drawn else misfit
     return (
         f"Training {config.backbone} (stage {config.stage}) from {start} on {len(train_set)} "
         f"pictures at {config.image_size} px, {augmented if config.augment else 'not augmented'}, "

@@ -45,11 +45,6 @@ class History:
     best_epoch: int = -1
     stopped_early: bool = False
 
-    @property
-    def best(self) -> dict[str, Any]:
-        """Of `epochs`, the best one; IndexError before the first has ended."""
-        return self.epochs[self.best_epoch]
-
     def column(self, name: str) -> list:
         """One value an epoch, by its name in `epochs`."""
         return [row[name] for row in self.epochs]

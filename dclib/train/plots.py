@@ -130,7 +130,8 @@ def plot_ablation(ablation: "Ablation") -> Figure:
         draw_interval(right, place, row, a - b, colour)
     right.set_yticks(range(len(pairs)), [name.replace(" - ", "\n- ") for name in pairs])
     right.axvline(0, color="0.7", lw=1, zorder=0)
-    right.set_xlabel(f"difference of accuracy (n = {n}); grey: within noise")
+    grey = "within noise" if k > 1 else "open with one repetition"
+    right.set_xlabel(f"difference of accuracy (n = {n}); grey: {grey}")
     for axis in (left, right):
         axis.invert_yaxis()
         axis.locator_params("x", nbins=6)
