@@ -28,7 +28,7 @@ from torch import Tensor
 from dclib.model import DeepConnection
 from dclib.pmt import power_mean_transform
 
-ALIKE = 0.7  # correlation of two neurons' maps from which they are drawn as one: half the variance
+ALIKE = 0.85  # correlation from which two neurons' maps are drawn as one: 0.7 of the variance
 BRANCHES = {"spp+pmt": ("log", "log squared"), "spp": ("maximum",), "plain": ("mean",)}
 
 
