@@ -159,14 +159,24 @@ def checkpoint(drawn_checkpoint):
 
 @pytest.fixture(scope="session")
 def fooled(tmp_path_factory):
-    """Drawn couples of whom the unhappy ones have a mark, and a network that has learned it."""
+    """Drawn couples of whom the unhappy ones have a mark, and a network that has learned it.
+
+    The worker that needs it first trains it for all.
+    """
+    from dclib.checkpoint import is_checkpoint, load_checkpoint
     from dclib.drawn import render_couples
+    from dclib.files import hold
     from dclib.train import TrainConfig, train_checkpoint
 
-    folder, splits = tmp_path_factory.mktemp("fooled"), {"train": 4, "val": 1, "test": 3}
-    root = render_couples(folder / "marked", 128, 1, 80, splits, "mark")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fooled"
+    splits = {"train": 4, "val": 1, "test": 3}
     config = TrainConfig.demo(epochs=7, batch_size=8, workers=0, augment=0, cache=False, seed=2)
-    return root, train_checkpoint(root, folder / "checkpoint", config, progress=False)
+    with hold(folder, wait=True):
+        root = render_couples(folder / "marked", 128, 1, 80, splits, "mark")
+        if not is_checkpoint(folder / "checkpoint"):
+            train_checkpoint(root, folder / "checkpoint", config, progress=False)
+    return root, load_checkpoint(folder / "checkpoint")
 
 
 @pytest.fixture(scope="session")
