@@ -11,6 +11,7 @@ is kept, so the command can be started again. It took about two hours on two bus
 import argparse
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,16 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from tqdm import tqdm
 
-from dclib.checkpoint import CONFIG, WEIGHTS, is_checkpoint, load_checkpoint, save_checkpoint
+from dclib.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Checkpoint,
+    is_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from dclib.data import CLASSES, fingerprint
-from dclib.data.loading import make_loader
+from dclib.data.loading import CoupleFolder, make_loader
 from dclib.data.metadata import FILE, read_table
 from dclib.drawn import render_couples
 from dclib.drawn.composed import compose_couples
@@ -39,6 +47,7 @@ from dclib.train.config import TrainConfig
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 MEAN, STD = (0.45,) * 3, (0.25,) * 3  # as WEIGHTS were trained
+AFTER = 0.7  # share of the head that learned on
 LEARNED = Path(__file__).with_suffix(".md")  # what the card says besides
 COLUMNS = ("file_name", "label", "group", "source", "boxes")
 
@@ -99,12 +108,26 @@ def teach_head(folder: Path, taught: Path, data: Path, config: TrainConfig) -> N
     """The checkpoint in `folder`, whose head goes on learning, as one in `taught`.
 
     Its ResNet stands still and the pictures are as they are: each feature map is computed once.
+    What comes out is between the head before and after (Wortsman et al., arXiv 2109.01903): the
+    former knows augmented pictures.
     """
     alone = {"freeze_stages": len(BLOCKS), "augment": 0, "batch_size": 128, "lr": 1e-3}
     config = replace(config, **alone)
     checkpoint, splits = load_checkpoint(folder), load_splits(data, config)
     model = checkpoint.model
+    before = {name: value.clone() for name, value in model.head.state_dict().items()}
     fit(model, splits["train"], splits["val"], config)
+    for name, value in model.head.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(before[name].lerp(value, AFTER))
+    save_taught(taught, checkpoint, splits, data)
+
+
+def save_taught(
+    taught: Path, checkpoint: Checkpoint, splits: Mapping[str, CoupleFolder], data: Path
+) -> None:
+    """A checkpoint whose network was changed, measured and calibrated anew."""
+    model = checkpoint.model
     chosen = calibrate(*predict_logits(model, make_loader(splits["val"], 32)), model.classes)
     save_checkpoint(
         taught,
