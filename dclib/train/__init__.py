@@ -155,11 +155,25 @@ def train_checkpoint(
         fit(model, splits["train"], splits["val"], config, run, resume, watchers, progress)
         if not processes.first:
             return None
-        chosen = calibrate(*predict_logits(model, make_loader(splits["val"], 32)), model.classes)
-        results, transform = accuracies(model, splits), splits["val"].transform
-        save_checkpoint(folder, model, transform, data, results, config.weights, **chosen)
+        save_measured(folder, model, splits, data, config.weights)
         forget_state(run)
     return load_checkpoint(folder, device)
+
+
+def save_measured(
+    folder: str | Path,
+    model: DeepConnection,
+    splits: Mapping[str, CoupleFolder],
+    data: dict[str, Any],
+    start: str | Path | None,
+) -> None:
+    """Save a trained network, calibrated on val and measured on all splits but train.
+
+    `data`: what `fingerprint` says of its pictures; `start`: the weights that it began with.
+    """
+    chosen = calibrate(*predict_logits(model, make_loader(splits["val"], 32)), model.classes)
+    results, transform = accuracies(model, splits), splits["val"].transform
+    save_checkpoint(folder, model, transform, data, results, start, **chosen)
 
 
 def is_ended(folder: str | Path) -> bool:
